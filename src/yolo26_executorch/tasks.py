@@ -1,0 +1,178 @@
+"""The five tasks: one row each, holding everything that differs between them.
+
+No other module asks which task it has before it; it reads a column of this table instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+MAX_DETECTIONS = 300
+"""Rows of the end-to-end head's output, Ultralytics' `max_det`."""
+
+OUTPUT_FORMATS = ("named", "ultralytics")
+
+_BOX = ("x", "y", "w", "h")
+_RANKED = "sorted by confidence, highest first"
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of an exported model, as the manifest records it."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    description: str
+    columns: tuple[str, ...] = ()
+    """Names of the last axis' entries; empty where they are no columns."""
+    units: tuple[str, ...] = ()
+    """Unit of each column (or one for all): px, rad, 0..1, index, …"""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data for the manifest."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> TensorSpec:
+        """Read back what `to_json` wrote; raises KeyError or TypeError on foreign data."""
+        return cls(
+            name=str(data["name"]),
+            shape=tuple(int(n) for n in data["shape"]),
+            dtype=str(data["dtype"]),
+            description=str(data["description"]),
+            columns=tuple(data.get("columns", ())),
+            units=tuple(data.get("units", ())),
+        )
+
+
+@dataclass(frozen=True)
+class OutputRow:
+    """An output whose shape is written in symbols, bound to numbers by `Task.output_specs`."""
+
+    name: str
+    dims: tuple[str | int, ...]
+    dtype: str
+    description: str
+    columns: tuple[str, ...] = ()
+    units: tuple[str, ...] = ()
+
+    def bind(self, sizes: Mapping[str, int]) -> TensorSpec:
+        """Put numbers for the symbols B, K, H4, W4, EXTRA, KEYPOINTS, VALUES and CLASSES."""
+        shape = tuple(d if isinstance(d, int) else sizes[d] for d in self.dims)
+        columns = self.columns[: shape[-1]] if self.columns else ()
+        units = self.units[: shape[-1]] if len(self.units) > 1 else self.units
+        return TensorSpec(self.name, shape, self.dtype, self.description, columns, units)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task of YOLO26."""
+
+    name: str
+    suffix: str
+    """What Ultralytics puts behind the size in a variant's name: '', '-seg', …"""
+    head: str
+    """Class name of the head in `ultralytics.nn.modules`."""
+    native_imgsz: int
+    """Side of the square input it was trained on, pixels."""
+    dataset: str
+    """Ultralytics' description of the data set that the published weights were trained on; it names the classes."""
+    pipeline_tag: str
+    """Hugging Face's name of the task."""
+    named: tuple[OutputRow, ...]
+    raw: tuple[OutputRow, ...]
+    ranked: bool
+    """Whether the outputs are rows ranked by confidence (all but classify)."""
+    decode: str
+    """Which row decoder of `model.py` makes the named outputs."""
+    answer: str
+    """How `answers.py` words the result of one picture."""
+
+    def output_specs(self, output_format: str, sizes: Mapping[str, int]) -> tuple[TensorSpec, ...]:
+        """Return the outputs of a format ("named" or "ultralytics") with every size bound.
+
+        `sizes` binds the symbols that `OutputRow.bind` names.
+        """
+        rows = {"named": self.named, "ultralytics": self.raw}[output_format]
+        return tuple(row.bind(sizes) for row in rows)
+
+
+_DETECTIONS = OutputRow(
+    "detections",
+    ("B", "K", 6),
+    "float32",
+    f"boxes as centre and size in pixels of the network's input, {_RANKED}",
+    (*_BOX, "confidence", "class_id"),
+    ("px", "px", "px", "px", "0..1", "index"),
+)
+_RAW_ROWS = OutputRow(
+    "predictions",
+    ("B", "K", "RAW"),
+    "float32",
+    f"Ultralytics' end-to-end rows, {_RANKED}: corners, confidence, class, then the task's own values",
+    ("x1", "y1", "x2", "y2", "confidence", "class_id"),
+    ("px", "px", "px", "px", "0..1", "index"),
+)
+_PROBABILITIES = OutputRow(
+    "probabilities", ("B", "CLASSES"), "float32", "class probabilities, summing to 1", (), ("0..1",)
+)
+
+DETECT = Task(
+    "detect", "", "Detect", 640, "coco.yaml", "object-detection",
+    named=(_DETECTIONS,), raw=(_RAW_ROWS,), ranked=True, decode="boxes", answer="boxes",
+)  # fmt: skip
+SEGMENT = Task(
+    "segment", "-seg", "Segment26", 640, "coco.yaml", "image-segmentation",
+    named=(
+        _DETECTIONS,
+        OutputRow(
+            "masks", ("B", "K", "H4", "W4"), "uint8",
+            "1 inside the object, cropped to its box, at a quarter of the input's resolution", (), ("0 or 1",),
+        ),
+    ),
+    raw=(
+        _RAW_ROWS,
+        OutputRow("protos", ("B", "EXTRA", "H4", "W4"), "float32", "mask prototypes", (), ("logit",)),
+    ),
+    ranked=True, decode="masks", answer="boxes",
+)  # fmt: skip
+POSE = Task(
+    "pose", "-pose", "Pose26", 640, "coco-pose.yaml", "keypoint-detection",
+    named=(
+        _DETECTIONS,
+        OutputRow(
+            "keypoints", ("B", "K", "KEYPOINTS", "VALUES"), "float32",
+            "keypoints in pixels of the network's input, with visibility where the model has it",
+            ("x", "y", "visibility"), ("px", "px", "0..1"),
+        ),
+    ),
+    raw=(_RAW_ROWS,), ranked=True, decode="keypoints", answer="keypoints",
+)  # fmt: skip
+OBB = Task(
+    "obb", "-obb", "OBB26", 1024, "DOTAv1.yaml", "object-detection",
+    named=(
+        OutputRow(
+            "detections", ("B", "K", 7), "float32",
+            f"rotated boxes as centre and size in pixels of the network's input and angle in radians, {_RANKED}",
+            (*_BOX, "angle", "confidence", "class_id"), ("px", "px", "px", "px", "rad", "0..1", "index"),
+        ),
+    ),
+    raw=(
+        OutputRow(
+            "predictions", ("B", "K", "RAW"), "float32",
+            f"Ultralytics' end-to-end rows, {_RANKED}",
+            (*_BOX, "confidence", "class_id", "angle"), ("px", "px", "px", "px", "0..1", "index", "rad"),
+        ),
+    ),
+    ranked=True, decode="rotated", answer="boxes",
+)  # fmt: skip
+CLASSIFY = Task(
+    "classify", "-cls", "Classify", 224, "ImageNet.yaml", "image-classification",
+    named=(_PROBABILITIES,), raw=(_PROBABILITIES,), ranked=False, decode="probabilities", answer="top5",
+)  # fmt: skip
+
+TASKS: dict[str, Task] = {task.name: task for task in (DETECT, SEGMENT, POSE, OBB, CLASSIFY)}
+"""Every task by Ultralytics' own name for it."""
