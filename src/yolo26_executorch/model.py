@@ -239,9 +239,9 @@ class ExportModel(nn.Module):
     def _warm_anchors(self) -> None:
         """Let the head compute its anchors now, so that they are constants of the exported graph."""
         if self.task.ranked:
-            shapes = [(-(-self.options.size[0] // int(s)), -(-self.options.size[1] // int(s))) for s in self.head.stride]
-            features = [torch.empty(self.options.batch, 1, h, w) for h, w in shapes]
+            height, width = self.options.size
+            shapes = [(-(-height // int(s)), -(-width // int(s))) for s in self.head.stride]
+            channels = [branch[0].conv.in_channels for branch in self.head.one2one_cv2]
+            features = [torch.empty(self.options.batch, c, *shape) for c, shape in zip(channels, shapes, strict=True)]
             dummy = torch.zeros(self.options.batch, 4, sum(h * w for h, w in shapes))
-            self.head.dynamic = True
             self.head._get_decode_boxes({"feats": features, "boxes": dummy, "angle": dummy[:, :1]})
-            self.head.dynamic = False

@@ -88,8 +88,15 @@ class Task:
     """Whether the outputs are rows ranked by confidence (all but classify)."""
     decode: str
     """Which row decoder of `model.py` makes the named outputs."""
-    answer: str
-    """How `answers.py` words the result of one picture."""
+    fit: str
+    """How a picture is brought to the input's size, 'letterbox' or 'crop': what Ultralytics does for the task."""
+    extra: tuple[str, ...] = ()
+    """What an anchor predicts behind box and scores: the quantities of `tolerances.py`, repeated over the values."""
+
+    @property
+    def rotated(self) -> bool:
+        """Whether boxes have an angle, so that they are centre and size wherever they are computed."""
+        return any("angle" in row.columns for row in self.named)
 
     def output_specs(self, output_format: str, sizes: Mapping[str, int]) -> tuple[TensorSpec, ...]:
         """Return the outputs of a format ("named" or "ultralytics") with every size bound.
@@ -122,7 +129,7 @@ _PROBABILITIES = OutputRow(
 
 DETECT = Task(
     "detect", "", "Detect", 640, "coco.yaml", "object-detection",
-    named=(_DETECTIONS,), raw=(_RAW_ROWS,), ranked=True, decode="boxes", answer="boxes",
+    named=(_DETECTIONS,), raw=(_RAW_ROWS,), ranked=True, decode="boxes", fit="letterbox",
 )  # fmt: skip
 SEGMENT = Task(
     "segment", "-seg", "Segment26", 640, "coco.yaml", "image-segmentation",
@@ -137,7 +144,7 @@ SEGMENT = Task(
         _RAW_ROWS,
         OutputRow("protos", ("B", "EXTRA", "H4", "W4"), "float32", "mask prototypes", (), ("logit",)),
     ),
-    ranked=True, decode="masks", answer="boxes",
+    ranked=True, decode="masks", fit="letterbox", extra=("coefficient",),
 )  # fmt: skip
 POSE = Task(
     "pose", "-pose", "Pose26", 640, "coco-pose.yaml", "keypoint-detection",
@@ -149,7 +156,8 @@ POSE = Task(
             ("x", "y", "visibility"), ("px", "px", "0..1"),
         ),
     ),
-    raw=(_RAW_ROWS,), ranked=True, decode="keypoints", answer="keypoints",
+    raw=(_RAW_ROWS,), ranked=True, decode="keypoints", fit="letterbox",
+    extra=("keypoint_px", "keypoint_px", "visibility"),
 )  # fmt: skip
 OBB = Task(
     "obb", "-obb", "OBB26", 1024, "DOTAv1.yaml", "object-detection",
@@ -167,11 +175,11 @@ OBB = Task(
             (*_BOX, "confidence", "class_id", "angle"), ("px", "px", "px", "px", "0..1", "index", "rad"),
         ),
     ),
-    ranked=True, decode="rotated", answer="boxes",
+    ranked=True, decode="rotated", fit="letterbox", extra=("angle_rad",),
 )  # fmt: skip
 CLASSIFY = Task(
     "classify", "-cls", "Classify", 224, "ImageNet.yaml", "image-classification",
-    named=(_PROBABILITIES,), raw=(_PROBABILITIES,), ranked=False, decode="probabilities", answer="top5",
+    named=(_PROBABILITIES,), raw=(_PROBABILITIES,), ranked=False, decode="probabilities", fit="crop",
 )  # fmt: skip
 
 TASKS: dict[str, Task] = {task.name: task for task in (DETECT, SEGMENT, POSE, OBB, CLASSIFY)}

@@ -232,23 +232,20 @@ def _spread(network: nn.Module, seed: int) -> None:
     """Give random weights activations, boxes and scores that differ from place to place, as a trained model's do.
 
     A freshly built YOLO26 gives one score (about 1e-5) everywhere, so that any error in it compares equal. Here the
-    batch norms take their statistics from seeded noise, smooth and rough, and the heads' last layers are rescaled to
+    batch norms take their statistics from seeded smooth noise, with gains that keep deep sums of residuals tame, and the heads' last layers are rescaled to
     the means and spreads of `_LAST_LAYERS`.
     """
     import torch
     from torch import nn
 
-    generator = torch.Generator().manual_seed(seed)
-    noise = [
-        nn.functional.interpolate(torch.rand(4, 3, n, n, generator=generator), size=(320, 320), mode="bilinear")
-        for n in (5, 20, 80, 320)
-    ]
-    images = torch.cat([(noise[0] + noise[1] + noise[2]) / 3, noise[3]])
+    pictures = torch.cat(_pictures(320))
+    images = torch.cat([pictures, pictures.flip(3), _noise(4, 320, seed)])
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     momenta = [m.momentum for m in norms]
     for norm in norms:
         norm.momentum = None
         norm.reset_running_stats()
+        nn.init.constant_(norm.weight, 0.3)
     with torch.no_grad():
         network.train()(images)
         for norm, momentum in zip(norms, momenta, strict=True):
@@ -270,6 +267,30 @@ def _spread(network: nn.Module, seed: int) -> None:
             scale = spread / float(out.std())
             module.weight.mul_(scale)
             module.bias.add_(-float(out.mean())).mul_(scale).add_(mean)
+
+
+def _pictures(side: int) -> list[torch.Tensor]:
+    """Return the pictures that Ultralytics ships, float32 (1, 3, side, side) each, RGB, 0..1."""
+    import cv2
+    import torch
+    from ultralytics.utils import ASSETS
+
+    pictures = [cv2.resize(cv2.imread(str(path)), (side, side)) for path in sorted(ASSETS.glob("*.jpg"))]
+    return [torch.from_numpy(picture[..., ::-1].copy()).permute(2, 0, 1)[None] / 255 for picture in pictures]
+
+
+def _noise(count: int, side: int, seed: int) -> torch.Tensor:
+    """Return seeded noise with as much contrast in every octave, as photographs have: float32 (count, 3, side, side)."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    octaves = [
+        torch.nn.functional.interpolate(
+            torch.rand(count, 3, n, n, generator=generator) - 0.5, size=(side, side), mode="bilinear"
+        )
+        for n in (5, 10, 20, 40, 80, 160, 320)
+    ]
+    return (0.45 + 0.35 * sum(octaves)).clamp(0, 1)
 
 
 def _is_yolo26(network: nn.Module, task: Task) -> bool:

@@ -1,0 +1,664 @@
+"""A finished export on disk: one folder, its manifest, and the rules for writing and trusting it.
+
+    NAME/model.pte             the ExecuTorch program
+    NAME/aoti_cuda_blob.ptd    its weights (CUDA only)
+    NAME/README.md             the model card
+    NAME/manifest.json         what all of it is; written last
+
+A folder is complete or absent. `Draft` builds it in a private folder beside its place and renames it, so that a crash,
+a full disk or a kill at any point leaves the former artifact or none. Reading goes the other way: `verify` compares
+every file's size and SHA-256 with the manifest before anything is loaded, and nothing here ever unpickles.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import hashlib
+import json
+import os
+import re
+import reprlib
+import shutil
+import socket
+import stat
+import tempfile
+import types
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Self, cast, get_args, get_origin, get_type_hints
+
+from .errors import ArtifactError, CompatibilityError, IntegrityError, UsageError, Yolo26Error
+from .lowering.options import BACKENDS, ExportOptions
+from .tasks import TASKS, TensorSpec
+from .variants import VARIANTS
+
+PROGRAM = "model.pte"
+WEIGHTS = "aoti_cuda_blob.ptd"
+MANIFEST = "manifest.json"
+CARD = "README.md"
+
+SCHEMA = 1
+"""Version of the manifest's fields: another number, other fields."""
+
+_CAPABILITY = re.compile(r"(\d{1,3})\.(\d{1,3})(a?)")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+_TENSOR_DTYPES = ("float32", "uint8")
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """One file of an artifact."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Platform:
+    """Where an artifact can run; XNNPACK artifacts hold no native code and say "any" for system and machine."""
+
+    system: str
+    """`platform.system()`, such as "Linux"."""
+    machine: str
+    """`platform.machine()`, such as "x86_64"."""
+    gpu_binaries: tuple[str, ...]
+    """Compute capabilities whose machine code is inside: "8.6", or "10.0a" for code that no other capability runs."""
+    gpu_ptx: tuple[str, ...]
+    """Capabilities whose PTX is inside; the driver compiles it for these and all newer GPUs."""
+
+
+@dataclass(frozen=True)
+class _Checkpoint:
+    """The fields of `Manifest.checkpoint`."""
+
+    origin: str
+    file: str | None
+    sha256: str | None
+    seed: int | None
+
+
+@dataclass(frozen=True)
+class _Delegate:
+    """The fields of `Manifest.delegate`."""
+
+    name: str
+    delegated: int
+    outside: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything that an artifact says of itself."""
+
+    name: str
+    variant: str | None
+    """The published variant; None for a checkpoint of the user's own."""
+    task: str
+    backend: str
+    options: ExportOptions
+    checkpoint: dict[str, Any]
+    """{"origin": "published" | "user" | "random", "file": str | None, "sha256": str | None, "seed": int | None}."""
+    classes: dict[int, str]
+    keypoint_shape: tuple[int, int] | None
+    input: TensorSpec
+    outputs: tuple[TensorSpec, ...]
+    delegate: dict[str, Any]
+    """{"name": "CudaBackend" | "XnnpackBackend", "delegated": operators inside, "outside": {operator: count}}."""
+    platform: Platform
+    versions: dict[str, str]
+    command: str
+    """The command that made it."""
+    created: str
+    """ISO 8601, UTC."""
+    seconds: dict[str, float]
+    """Time of each stage."""
+    files: dict[str, FileRecord]
+    """Every file of the folder but the manifest."""
+    test: dict[str, Any] | None
+    """The inference test's figures; None where the test was left out."""
+    licence: str = "AGPL-3.0-or-later"
+    schema: int = SCHEMA
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data for the file."""
+        return {**asdict(self), "classes": {str(index): name for index, name in self.classes.items()}}
+
+    @classmethod
+    def from_json(cls, data: object) -> Self:
+        """Read back what `to_json` wrote.
+
+        Every field must be there, of its type, and make sense beside the others; fields of other names are refused.
+
+        Raises:
+            ArtifactError: anything else, naming the first field that is wrong; never another class.
+        """
+        try:
+            # Through text and back, so that lists, keys, NaN and broken Unicode are what a file could hold.
+            data = json.loads(json.dumps(data, ensure_ascii=False, allow_nan=False).encode())
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ArtifactError(f"it is not plain JSON data ({_first_line(error)})") from error
+        if isinstance(data, dict) and data.get("schema") != SCHEMA:
+            raise ArtifactError(
+                f"schema: expected {SCHEMA}, given {reprlib.repr(data.get('schema'))}; read it with the version of "
+                "yolo26-executorch that wrote it"
+            )
+        manifest = cast(Self, _typed(data, cls, ""))
+        _check(manifest)
+        return manifest
+
+
+def _typed(value: object, hint: Any, where: str) -> Any:
+    """Return JSON data as the type that an annotation names; raises ArtifactError where it is something else."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
+    if origin is types.UnionType:
+        return None if value is None else _typed(value, inner[0], where)
+    if is_dataclass(hint) and isinstance(value, dict):
+        names = [field.name for field in fields(hint)]
+        if wrong := [name for name in names if name not in value] + [key for key in value if key not in names]:
+            state = "missing" if wrong[0] in names else "not a field of this version"
+            raise ArtifactError(f"{_join(where, reprlib.repr(wrong[0])[1:-1])}: {state}")
+        hints = get_type_hints(hint)
+        values = {name: _typed(value[name], hints[name], _join(where, name)) for name in names}
+        try:
+            return cast(type, hint)(**values)
+        except Yolo26Error as error:
+            raise ArtifactError(f"{where}: {_first_line(error)}") from error
+    if origin is tuple and isinstance(value, list):
+        item_hints = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
+        if len(item_hints) == len(value):
+            return tuple(_typed(v, h, f"{where}[{i}]") for i, (v, h) in enumerate(zip(value, item_hints, strict=True)))
+    if origin is dict and isinstance(value, dict) and (inner[0] is str or all(map(_is_index, value))):
+        return {inner[0](key): _typed(v, inner[1], f"{where}[{reprlib.repr(key)}]") for key, v in value.items()}
+    if hint is float and type(value) in (int, float) and abs(cast(float, value)) < 1e15:
+        return float(cast(float, value))
+    # `type`, not `isinstance`: True is no number.
+    if origin is None and type(value) is hint:
+        return value
+    name = hint.__name__ if isinstance(hint, type) and origin is None else str(hint)
+    raise ArtifactError(f"{where or 'manifest'}: expected {name}, given {reprlib.repr(value)}")
+
+
+def _check(manifest: Manifest) -> None:
+    """Refuse values of the right type that make no sense; raises ArtifactError naming the field."""
+    checkpoint: _Checkpoint = _typed(manifest.checkpoint, _Checkpoint, "checkpoint")
+    delegate: _Delegate = _typed(manifest.delegate, _Delegate, "delegate")
+    variant = VARIANTS.get(manifest.variant) if manifest.variant else None
+    specs = (manifest.input, *manifest.outputs)
+    platform = manifest.platform
+    hashes = [record.sha256 for record in manifest.files.values()]
+    counts = [record.bytes for record in manifest.files.values()] + [delegate.delegated, *delegate.outside.values()]
+    needed = {"cuda": (PROGRAM, WEIGHTS), "xnnpack": (PROGRAM,)}.get(manifest.backend, ())
+    rules = {
+        "name": _PLAIN_NAME.fullmatch(manifest.name),
+        "task": manifest.task in TASKS,
+        "variant": manifest.variant is None or (variant is not None and variant.task.name == manifest.task),
+        "backend": manifest.backend in BACKENDS,
+        "options.backend": manifest.options.backend == manifest.backend,
+        "options.imgsz": manifest.options.imgsz is not None,
+        "checkpoint.origin": checkpoint.origin in ("published", "user", "random"),
+        "checkpoint.sha256": (
+            checkpoint.sha256 is None if checkpoint.origin == "random" else _SHA256.fullmatch(checkpoint.sha256 or "")
+        ),
+        "checkpoint.seed": (checkpoint.seed is not None) == (checkpoint.origin == "random"),
+        "classes": sorted(manifest.classes) == list(range(len(manifest.classes))) and manifest.classes,
+        "keypoint_shape": min(manifest.keypoint_shape or (1,)) > 0,
+        "outputs": manifest.outputs,
+        "shape": all(spec.shape and min(spec.shape) > 0 for spec in specs),
+        "dtype": all(spec.dtype in _TENSOR_DTYPES for spec in specs),
+        "platform": all(_PLAIN_NAME.fullmatch(name) for name in (platform.system, platform.machine)),
+        "platform.gpu_binaries": all(_CAPABILITY.fullmatch(name) for name in platform.gpu_binaries),
+        "platform.gpu_ptx": all(_CAPABILITY.fullmatch(name) for name in platform.gpu_ptx),
+        "files (names)": all(_PLAIN_NAME.fullmatch(name) and name != MANIFEST for name in manifest.files),
+        "files (SHA-256)": all(_SHA256.fullmatch(digest) for digest in hashes),
+        "files (sizes) or delegate (counts)": min(counts) >= 0,
+        "files": all(name in manifest.files for name in needed),
+        "created": _is_time(manifest.created),
+    }
+    for field, holds in rules.items():
+        if not holds:
+            raise ArtifactError(f"{field}: the value is not one that an export writes")
+
+
+def load_manifest(folder: Path) -> Manifest:
+    """Return what an artifact says of itself; its other files are not looked at (`verify` does that).
+
+    Raises:
+        ArtifactError: no such folder, or its manifest is missing or damaged.
+    """
+    path = folder / MANIFEST
+    try:
+        _file_size(path)
+        return Manifest.from_json(json.loads(path.read_bytes()))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        inside = sorted(str(found.parent) for found in folder.glob(f"*/{MANIFEST}"))[:3]
+        hint = f"did you mean {' or '.join(inside)}?" if inside else "`yolo26-et export` makes one"
+        raise ArtifactError(f"no artifact at {folder}: it has no {MANIFEST}; {hint}") from error
+    except (ArtifactError, OSError, ValueError, RecursionError) as error:
+        raise _damaged(path, error) from error
+
+
+def verify(folder: Path) -> Manifest:
+    """Return the manifest of an artifact whose files are all there, whole and unchanged.
+
+    Names first, then all sizes, then all SHA-256: a truncated file is found before any is read. Hidden entries
+    (`.DS_Store`, `.cache`, …) are passed over, since no program of ours writes or opens them; any other file that the
+    manifest does not name is refused.
+
+    Raises:
+        ArtifactError: the folder or its manifest is missing or damaged.
+        IntegrityError: a file is missing, unknown, a link, or differs in size or SHA-256.
+    """
+    manifest = load_manifest(folder)
+    try:
+        found = {entry.name for entry in folder.iterdir() if not entry.name.startswith(".")} - {MANIFEST}
+        if missing := sorted(manifest.files.keys() - found):
+            raise IntegrityError(f"{folder} lacks {', '.join(missing)}; export it again")
+        if unknown := sorted(found - manifest.files.keys()):
+            names = ", ".join(map(reprlib.repr, unknown[:5]))
+            raise IntegrityError(f"{folder} holds {names}, which its manifest does not name; move it elsewhere")
+        for name, record in manifest.files.items():
+            if (size := _file_size(folder / name)) != record.bytes:
+                raise IntegrityError(
+                    f"{folder / name} has {size} bytes, its manifest says {record.bytes}; copy or export it again"
+                )
+        for name, record in manifest.files.items():
+            if (digest := _sha256(folder / name)) != record.sha256:
+                raise IntegrityError(
+                    f"{folder / name} was changed: its SHA-256 is {digest}, its manifest says {record.sha256}; "
+                    "copy or export it again"
+                )
+    except OSError as error:
+        raise IntegrityError(f"{folder} cannot be read: {_first_line(error)}") from error
+    return manifest
+
+
+def is_current(folder: Path, options: ExportOptions, checkpoint: Mapping[str, Any], tested: bool) -> bool:
+    """Whether a folder holds what an export with these arguments would make, so that it can be skipped.
+
+    Args:
+        folder: the artifact's folder; it may be absent or damaged.
+        options: the options, resolved for the task.
+        checkpoint: as in `Manifest.checkpoint`; its origin, sha256 and seed are compared.
+        tested: whether a test is asked for; an artifact made without one is then not current.
+    """
+    try:
+        manifest = verify(folder)
+    except ArtifactError:
+        return False
+    same = all(manifest.checkpoint[key] == checkpoint.get(key) for key in ("origin", "sha256", "seed"))
+    return same and manifest.options == options and (manifest.test is not None or not tested)
+
+
+def check_platform(manifest: Manifest, *, system: str, machine: str, capability: tuple[int, int] | None) -> None:
+    """Refuse an artifact that cannot run on a machine, before it is loaded.
+
+    Args:
+        manifest: the artifact's.
+        system: `platform.system()` of the machine.
+        machine: `platform.machine()` of the machine.
+        capability: compute capability (major, minor) of its GPU; None without one. By NVIDIA's rule, machine code runs
+            on its own major capability from its minor upwards, and PTX on its capability and everything newer.
+
+    Raises:
+        CompatibilityError: naming what the artifact is for and what the machine is.
+    """
+    platform = manifest.platform
+    wanted, here = (platform.system, platform.machine), (system, machine)
+    if any(want not in ("any", have) for want, have in zip(wanted, here, strict=True)):
+        raise CompatibilityError(
+            f"{manifest.name} holds native code for {' '.join(wanted)}; this machine is {' '.join(here)}: "
+            f"{_export_again(manifest)}"
+        )
+    if manifest.backend != "cuda":
+        return
+    compiled = f"{manifest.name} was compiled for compute capability {_capabilities(platform)}"
+    if capability is None:
+        raise CompatibilityError(
+            f"{compiled}, and no CUDA GPU is seen here: `yolo26-et doctor` says why, and --backend xnnpack exports "
+            "for the CPU"
+        )
+    if not (
+        any(_runs_binary(name, capability) for name in platform.gpu_binaries)
+        or any(_numbers(name) <= capability for name in platform.gpu_ptx)
+    ):
+        raise CompatibilityError(f"{compiled}; this GPU is {capability[0]}.{capability[1]}: {_export_again(manifest)}")
+
+
+def prepare_base_path(path: Path, names: Iterable[str] = ()) -> None:
+    """Make sure, before any work, that artifacts can be written to a folder.
+
+    The folder is created where it is not there. Nothing of the user's own is ever replaced: a place that is taken by
+    something other than an artifact is refused.
+
+    Raises:
+        UsageError: `path` is no folder that can be written to, or a name's place is taken.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        # Only trying tells: permissions, read-only mounts and quotas all show here.
+        Path(tempfile.mkdtemp(prefix=".yolo26-et-", dir=path)).rmdir()
+        for name in names:
+            _check_place(path / name)
+    except OSError as error:
+        why = "it is no folder" if isinstance(error, FileExistsError) else _first_line(error)
+        raise UsageError(
+            f"--base-path {path}: cannot be written to ({why}); name a folder of your own, such as "
+            "--base-path ~/yolo26_exports"
+        ) from error
+
+
+class Draft:
+    """An artifact in the making: `with Draft(base_path, "yolo26n") as draft`, write into `draft.folder`, then `commit`.
+
+    The folder lies in a private one (mode 0700) inside `base_path`, on the same file system as its place. Leaving the
+    context without `commit` removes it; what a killed process left is removed by the next draft of that name.
+    """
+
+    folder: Path
+
+    def __init__(self, base_path: Path, name: str) -> None:
+        self.base_path = base_path
+        self.name = name
+
+    def __enter__(self) -> Self:
+        """Make the folder; raises UsageError as `prepare_base_path` does."""
+        if not _PLAIN_NAME.fullmatch(self.name):
+            raise UsageError(f"{self.name!r} cannot be an artifact's name; use letters, digits, '.', '_' and '-'")
+        prepare_base_path(self.base_path, [self.name])
+        owner = re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())
+        self._remove_abandoned(owner)
+        prefix = f".{self.name}.tmp-{owner}-{os.getpid()}-"
+        try:
+            self._private = Path(tempfile.mkdtemp(prefix=prefix, dir=self.base_path))
+            # The folder that gets published is one below, so that it has the mode of any folder made here.
+            self.folder = self._private / self.name
+            self.folder.mkdir()
+        except OSError as error:
+            raise UsageError(f"--base-path {self.base_path}: cannot be written to ({_first_line(error)})") from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: types.TracebackType | None
+    ) -> None:
+        """Remove what was not published; a full disk becomes an ArtifactError."""
+        shutil.rmtree(self._private, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise self._unwritable(error) from error
+
+    def records(self) -> dict[str, FileRecord]:
+        """Return size and SHA-256 of every file written so far; raises IntegrityError for what is no plain file."""
+        paths = sorted(path for path in self.folder.iterdir() if path.name != MANIFEST)
+        return {path.name: FileRecord(_sha256(path), _file_size(path)) for path in paths}
+
+    def seal(self, manifest: Manifest) -> Manifest:
+        """Write the manifest of the files as they are, so that the folder can be verified and tested before `commit`.
+
+        Returns the manifest with its `files` filled in.
+
+        Raises:
+            ArtifactError: it cannot be written (disk full, …), or could not be read back.
+        """
+        try:
+            sealed = replace(manifest, files=self.records())
+            data = sealed.to_json()
+            Manifest.from_json(data)
+            text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+            (self.folder / MANIFEST).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise self._unwritable(error) from error
+        except ArtifactError as error:
+            raise ArtifactError(f"{self.name} cannot be written: {error}") from error
+        return sealed
+
+    def commit(self, manifest: Manifest, card: str | None = None) -> Path:
+        """Publish the folder and return its place; a former artifact there is replaced in one step.
+
+        Args:
+            manifest: its `files` are filled in here.
+            card: the text of README.md.
+
+        Raises:
+            ArtifactError: as `seal`.
+            UsageError: its place was meanwhile taken by something that is no artifact.
+        """
+        target = self.base_path / self.name
+        try:
+            if card is not None:
+                (self.folder / CARD).write_text(card, encoding="utf-8")
+            for name in (*self.seal(manifest).files, MANIFEST, "."):
+                _sync(self.folder / name)
+            _check_place(target)
+            _put_in_place(self.folder, target)
+            _sync(self.base_path)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        return target
+
+    def _unwritable(self, error: OSError) -> ArtifactError:
+        return ArtifactError(
+            f"{self.base_path / self.name} cannot be written ({_first_line(error)}); make room or name another "
+            "--base-path, and export it again"
+        )
+
+    def _remove_abandoned(self, owner: str) -> None:
+        """Remove drafts of this name whose process, on this machine, has ended."""
+        pattern = re.compile(rf"{re.escape(f'.{self.name}.tmp-{owner}-')}(\d{{1,9}})-\w+")
+        for path in self.base_path.glob(".*"):
+            match = pattern.fullmatch(path.name)
+            if match and not _is_running(int(match[1])):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method of a program."""
+
+    name: str
+    delegate_calls: dict[str, int]
+    """Delegate's id → calls of it."""
+    outside: dict[str, int]
+    """Operators that run outside every delegate → calls of them."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What is inside an artifact's files."""
+
+    methods: tuple[Method, ...]
+    program_data: dict[str, int]
+    """Named data inside the program → bytes."""
+    weights_data: dict[str, int]
+    """Named data in the file of weights → bytes."""
+
+
+def contents(folder: Path) -> Contents:
+    """Look inside an artifact's files, once `verify` has found them intact; nothing of them is run.
+
+    Raises:
+        ArtifactError: the folder is no intact artifact, or ExecuTorch's readers cannot make sense of a file.
+    """
+    manifest = verify(folder)
+    path = folder / PROGRAM
+    with _quiet():
+        from executorch.exir._serialize import _deserialize_pte_binary
+        from executorch.exir._serialize._cord import Cord
+        from executorch.exir.schema import DelegateCall, KernelCall
+        from executorch.extension.flat_tensor.serialize.serialize import FlatTensorSerializer
+
+        try:
+            file = _deserialize_pte_binary(path.read_bytes())
+            methods = []
+            for plan in file.program.execution_plan:
+                steps = [step.instr_args for chain in plan.chains for step in chain.instructions]
+                calls = Counter(plan.delegates[s.delegate_index].id for s in steps if isinstance(s, DelegateCall))
+                operators = [plan.operators[s.op_index] for s in steps if isinstance(s, KernelCall)]
+                outside = Counter(f"{op.name}.{op.overload}".rstrip(".") for op in operators)
+                methods.append(Method(plan.name, dict(calls), dict(outside)))
+            store = file.named_data
+            inside = {key: len(store.buffers[e.buffer_index]) for key, e in store.pte_data.items()} if store else {}
+            outer: dict[str, int] = {}
+            if WEIGHTS in manifest.files:
+                path = folder / WEIGHTS
+                payload = FlatTensorSerializer().deserialize(Cord(path.read_bytes()))
+                outer = {key: len(payload.buffers[entry.buffer_index]) for key, entry in payload.named_data.items()}
+        except Exception as error:  # a file that is no program makes the readers raise anything
+            raise _damaged(path, error) from error
+    return Contents(tuple(methods), inside, outer)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the warnings that ExecuTorch's modules raise when imported away from people who only look at a file."""
+    import logging
+    import warnings
+
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
+def _put_in_place(new: Path, target: Path) -> None:
+    """Rename a folder to its place; what was there ends beside `new`, in its private folder."""
+    try:
+        new.rename(target)
+        return
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+    try:
+        _exchange(new, target)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+            raise
+        # No swap on this system: for a moment there is no artifact at all, but never half of one.
+        former = new.parent / "former"
+        target.rename(former)
+        try:
+            new.rename(target)
+        except OSError:
+            former.rename(target)
+            raise
+
+
+def _exchange(first: Path, second: Path) -> None:
+    """Swap two folders in one step, by Linux' renameat2(2); raises OSError where the system cannot."""
+    at_working_folder, exchange = -100, 2
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    paths = os.fsencode(first), os.fsencode(second)
+    if renameat2(at_working_folder, paths[0], at_working_folder, paths[1], exchange) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def _check_place(target: Path) -> None:
+    """Refuse to replace anything but an artifact, whole or damaged; raises UsageError."""
+    if not os.path.lexists(target):
+        return
+    if target.is_symlink() or not target.is_dir():
+        raise UsageError(f"{target} is in the way, and no folder; move it, or name another --base-path")
+    ours = {PROGRAM, WEIGHTS, MANIFEST, CARD}
+    found = list(target.iterdir())
+    foreign = sorted(p.name for p in found if p.name not in ours and (p.is_dir() or not p.name.startswith(".")))
+    if foreign or (found and not {PROGRAM, MANIFEST} & {p.name for p in found}):
+        names = ", ".join(map(reprlib.repr, foreign[:5])) or "no artifact"
+        raise UsageError(f"{target} is in the way: it holds {names}; move that elsewhere, or name another --base-path")
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or a folder's list of files, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems cannot do it for folders.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _file_size(path: Path) -> int:
+    """Size in bytes; raises IntegrityError for links, folders, pipes and devices, which an artifact never holds."""
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode):
+        kind = "link" if stat.S_ISLNK(status.st_mode) else "folder or special file"
+        raise IntegrityError(f"{path} is a {kind}; an artifact holds plain files only")
+    return status.st_size
+
+
+def _sha256(path: Path) -> str:
+    _file_size(path)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _is_index(key: str) -> bool:
+    return key.isascii() and key.isdigit() and len(key) < 10
+
+
+def _is_time(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text).utcoffset() is not None
+    except ValueError:
+        return False
+
+
+def _numbers(capability: str) -> tuple[int, int]:
+    match = _CAPABILITY.fullmatch(capability)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
+def _runs_binary(name: str, capability: tuple[int, int]) -> bool:
+    major, minor = _numbers(name)
+    return capability == (major, minor) or (
+        not name.endswith("a") and capability[0] == major and capability[1] >= minor
+    )
+
+
+def _capabilities(platform: Platform) -> str:
+    names = [*platform.gpu_binaries, *(f"{name} and newer" for name in platform.gpu_ptx)]
+    return ", ".join(names) or "none"
+
+
+def _export_again(manifest: Manifest) -> str:
+    again = f"yolo26-et export --models {manifest.variant} --backend {manifest.backend}" if manifest.variant else ""
+    return f"export it again here, with `{again}`" if again else "export it again here, from its checkpoint"
+
+
+def _join(where: str, name: str) -> str:
+    return f"{where}.{name}" if where else name
+
+
+def _damaged(path: Path, error: BaseException) -> ArtifactError:
+    return ArtifactError(f"{path} is damaged: {_first_line(error)}; copy or export it again")
+
+
+def _first_line(error: BaseException) -> str:
+    """Return what an error says in one short, printable line; of an OSError, the system's words."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error).strip()
+    line = (text.splitlines() or [type(error).__name__])[0][:200]
+    return "".join(char if char.isprintable() else "?" for char in line)

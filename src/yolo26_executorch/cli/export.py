@@ -1,0 +1,409 @@
+"""`yolo26-et export`: variants and checkpoints to tested artifacts."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from .. import artifact, environment, fleet
+from ..errors import BackendError, OptionError, UsageError, Yolo26Error
+from ..jobs import Job, Record
+from ..lowering.options import INPUT_FORMATS, IO_PLACES, PRECISIONS, ExportOptions, parse_imgsz
+from ..tasks import OUTPUT_FORMATS, TASKS
+from ..variants import VARIANTS
+from ..weights import Source, find_sources
+from . import PROG, Subparsers, console, warn
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import TaskID
+
+BASE_PATH = Path("yolo26_cuda_exports")
+REPORT = "report.json"
+REPORT_SCHEMA = 1
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "export",
+        help="export variants or checkpoints, and test them",
+        description="Export YOLO26 models to ExecuTorch, each to a folder of its own, and test inference on each.",
+        epilog="Exit status: 0 everything asked for is there and passed its test; 1 something failed; 2 the command "
+        "was wrong and nothing was done; 130 interrupted.",
+    )
+    what = parser.add_argument_group("what to export")
+    what.add_argument(
+        "--models", nargs="+", metavar="MODEL",
+        help="names (yolo26n-seg), wildcards ('yolo26?-seg') or paths of .pt files (default: all 25 variants)",
+    )  # fmt: skip
+    what.add_argument(
+        "--weights-dir", type=Path, metavar="DIR",
+        help="where checkpoints are looked up first and downloaded to (default: Ultralytics' weights folder)",
+    )  # fmt: skip
+    what.add_argument(
+        "--random-weights", action="store_true", help="seeded random weights: no download, and no accuracy"
+    )
+    what.add_argument("--seed", type=int, default=0, metavar="N", help="seed of random weights (default: %(default)s)")
+    what.add_argument(
+        "--trust-checkpoint", action="store_true",
+        help="load .pt files that hold more than weights and known classes; they run whatever code their author chose",
+    )  # fmt: skip
+
+    model = parser.add_argument_group("the exported model")
+    model.add_argument(
+        "--backend", choices=("auto", "cuda", "xnnpack"), default="auto",
+        help="auto: CUDA where a usable GPU is seen, else XNNPACK for CPUs, with a warning (default: %(default)s)",
+    )  # fmt: skip
+    model.add_argument(
+        "--precision", choices=PRECISIONS, default="tf32",
+        help="arithmetic inside the model; inputs and outputs stay float32; where there is no TF32 it means fp32 "
+        "(default: %(default)s)",
+    )  # fmt: skip
+    model.add_argument(
+        "--imgsz", nargs="+", default=["640"], metavar="N",
+        help="input size in pixels: one number, height and width, or native (default: 640)",
+    )  # fmt: skip
+    model.add_argument("--batch", type=int, default=1, metavar="N", help="static batch size (default: %(default)s)")
+    model.add_argument(
+        "--outputs", choices=OUTPUT_FORMATS, default="named",
+        help="named: x, y, w, h and a tensor for each quantity; ultralytics: the raw head's (default: %(default)s)",
+    )  # fmt: skip
+    model.add_argument(
+        "--input", choices=INPUT_FORMATS, default="float32",
+        help="float32 NCHW in 0..1, or uint8 NHWC scaled inside the model (default: %(default)s)",
+    )  # fmt: skip
+    model.add_argument(
+        "--io", choices=IO_PLACES, default="host",
+        help="device: inputs and outputs stay in GPU memory (default: %(default)s)",
+    )  # fmt: skip
+
+    how = parser.add_argument_group("how")
+    how.add_argument(
+        "--base-path", type=Path, default=BASE_PATH, metavar="DIR",
+        help="where artifacts go, a folder each (default: ./%(default)s)",
+    )  # fmt: skip
+    how.add_argument("--no-test", action="store_true", help="skip the inference test after each export")
+    how.add_argument(
+        "--skip-existing", action="store_true",
+        help="skip what is there already: complete, intact and made with the same options",
+    )  # fmt: skip
+    how.add_argument(
+        "--jobs", type=int, metavar="N",
+        help="exports at a time (default: 1 for XNNPACK, a quarter of the cores for CUDA)",
+    )  # fmt: skip
+    how.add_argument(
+        "--report", type=Path, metavar="FILE", help=f"the outcome as JSON (default: {REPORT} in the base path)"
+    )
+    how.add_argument("--debug", action="store_true", help="keep every export's log; show tracebacks")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check everything that can be checked, then export; raises UsageError before any work is done."""
+    command = shlex.join([PROG, *args.argv])
+    base_path = args.base_path.expanduser()
+    report_path = args.report.expanduser() if args.report else base_path / REPORT
+    weights_dir = _weights_dir(args.weights_dir)
+    sources = _sources(args)
+    _check_count("--jobs", args.jobs)
+    machine = environment.probe(base_path)
+    options = _options(args, machine)
+    for source in sources:
+        _check_size(source, options)
+    artifact.prepare_base_path(base_path, [source.name for source in sources])
+    _check_report(report_path)
+
+    jobs = [
+        Job(
+            source=source,
+            base_path=base_path,
+            options=options,
+            weights_dir=weights_dir,
+            test=not args.no_test,
+            skip_existing=args.skip_existing,
+            trusted=args.trust_checkpoint,
+            command=command,
+        )
+        for source in sources
+    ]
+    if options.backend == "cuda":
+        os.environ.update(environment.toolkit_variables(machine))  # the workers inherit them
+    parallel = args.jobs or fleet.default_parallel(options.backend, len(jobs))
+    created = _now()
+    out = console()
+    face: _Face = _Live(out, len(jobs)) if out.is_terminal else _Plain()
+    with face:
+        records = fleet.run(jobs, parallel=parallel, on_event=face.show, keep_logs=args.debug)
+    status = _exit_status(records)
+    report = {
+        "schema": REPORT_SCHEMA,
+        "created": created,
+        "command": command,
+        "machine": machine.to_json(),
+        "options": {
+            **options.to_json(),
+            "models": [source.name for source in sources],
+            "test": not args.no_test,
+            "skip_existing": args.skip_existing,
+            "jobs": parallel,
+        },
+        "records": [record.to_json() for record in records],
+        "exit_status": status,
+    }
+    try:
+        _write_report(report_path, report)
+    finally:
+        _print_summary(out, records, options)
+    print(f"report: {report_path}", flush=True)
+    return status
+
+
+# --- What is refused before any work ----------------------------------------------------------------------------------
+
+
+def _sources(args: argparse.Namespace) -> list[Source]:
+    sources = find_sources(args.models or [*VARIANTS])
+    own = next((source for source in sources if source.path), None)
+    if own and args.random_weights:
+        raise UsageError(
+            f"--random-weights makes up the weights of published variants, and {own.path} brings its own; "
+            "leave one of the two out"
+        )
+    return sources
+
+
+def _options(args: argparse.Namespace, machine: environment.Environment) -> ExportOptions:
+    backend, warning = environment.resolve_backend(args.backend, machine)
+    if warning:
+        warn(warning)
+    options = ExportOptions(
+        backend=backend,
+        precision=args.precision,
+        imgsz=parse_imgsz(args.imgsz),
+        batch=args.batch,
+        outputs=args.outputs,
+        input=args.input,
+        io=args.io,
+        random_weights=args.random_weights,
+        seed=args.seed,
+    )
+    # A CUDA artifact's test has PyTorch itself to fall back on; an XNNPACK artifact's has not.
+    if backend == "xnnpack" and not args.no_test and not (fits := environment.executorch_runtime_fits(machine)):
+        raise BackendError(f"the test cannot run here: {fits}; or leave the test out with --no-test")
+    return options
+
+
+def _check_size(source: Source, options: ExportOptions) -> None:
+    """Refuse an input size that the source's task cannot take; where only loading tells the task, that all refuse."""
+    refusals = []
+    for task in [source.variant.task] if source.variant else TASKS.values():
+        try:
+            options.resolve(task)
+            return
+        except OptionError as error:
+            refusals.append(error)
+    raise refusals[0]
+
+
+def _check_count(flag: str, count: int | None) -> None:
+    if count is not None and count < 1:
+        raise OptionError(f"{flag} {count}: expected a whole number from 1 up; try {flag} 1")
+
+
+def _weights_dir(folder: Path | None) -> Path | None:
+    if folder is None:
+        return None
+    folder = folder.expanduser().absolute()
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(
+            f"--weights-dir {folder}: expected a folder, and this is a file; for one checkpoint: --models {folder}"
+        )
+    return folder
+
+
+def _check_report(path: Path) -> None:
+    if path.is_dir():
+        raise UsageError(f"--report {path}: expected a file's name, and this is a folder; try --report {path / REPORT}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise UsageError(f"--report {path}: cannot be written ({error.strerror}); try --report ./{REPORT}") from error
+
+
+# --- While it runs ----------------------------------------------------------------------------------------------------
+
+
+class _Face(Protocol):
+    """What is seen of the exports while they run."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def show(self, name: str, event: fleet.Event) -> None: ...
+
+
+class _Plain:
+    """A line with the time for each change of stage, for pipes and logs."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def show(self, name: str, event: fleet.Event) -> None:
+        """Print the event."""
+        for text in _texts(event):
+            print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {name}: {text}", flush=True)
+
+
+class _Live:
+    """A moving line for each running export, with its stage and time; what has ended scrolls up as text."""
+
+    def __init__(self, out: Console, jobs: int) -> None:
+        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        self._jobs = jobs
+        self._ended = 0
+        self._rows: dict[str, TaskID] = {}
+        self._progress = Progress(
+            SpinnerColumn(), TextColumn("{task.description}", markup=False),
+            TextColumn("{task.fields[stage]}", markup=False), TimeElapsedColumn(), console=out, transient=True,
+        )  # fmt: skip
+        self._overall = self._progress.add_task("all", stage=f"0 of {jobs}", total=None)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def show(self, name: str, event: fleet.Event) -> None:
+        """Move the export's line, or end it."""
+        if event["event"] == "start":
+            self._rows[name] = self._progress.add_task(name, stage="start", total=None)
+        elif event["event"] == "stage":
+            self._progress.update(self._rows[name], stage=event["stage"])
+            return
+        elif event["event"] == "record":
+            self._ended += 1
+            self._progress.update(self._overall, stage=f"{self._ended} of {self._jobs}")
+            if name in self._rows:
+                self._progress.remove_task(self._rows.pop(name))
+        for text in _texts(event):
+            self._progress.console.print(f"{name}: {text}", soft_wrap=True)
+
+
+def _texts(event: fleet.Event) -> list[str]:
+    """Return an event in words, a line each."""
+    if event["event"] == "stage":
+        return [event["stage"]]
+    if event["event"] == "answer":
+        return list(event["lines"])
+    if event["event"] == "record":
+        record = Record.from_json(event["record"])
+        if record.outcome == "failed":
+            return [_failure(record)]
+        figures = [
+            f"{record.size_mb:.1f} MB" if record.size_mb is not None else "",
+            f"{record.total_s:.0f} s" if record.total_s is not None else "",
+            f"{record.latency_ms:.2f} ms a run" if record.latency_ms is not None else "",
+        ]
+        return [", ".join(filter(None, [record.outcome, *figures]))]
+    return []
+
+
+# --- Afterwards -------------------------------------------------------------------------------------------------------
+
+
+def _exit_status(records: Sequence[Record]) -> int:
+    if any(record.outcome == "interrupted" for record in records):
+        return 130
+    return 0 if all(record.ok for record in records) else 1
+
+
+def _print_summary(out: Console, records: Sequence[Record], options: ExportOptions) -> None:
+    """Print the final table, what failed and why, and how many ended how."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD)
+    for heading in ("variant", "outcome"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("size MB", "time s", "latency ms", "largest error"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("note")
+    for record in records:
+        error = record.largest_error
+        table.add_row(
+            record.name,
+            record.outcome,
+            _figure(record.size_mb, ".1f"),
+            _figure(record.total_s, ".1f"),
+            _figure(record.latency_ms, ".2f"),
+            f"{error['value']:.2g} {error['unit']}".strip() if error else "-",
+            _note(record),
+        )
+    out.print(table)
+    for record in records:
+        if record.outcome == "failed":
+            out.print(f"{record.name}: {_failure(record)}", soft_wrap=True)
+    counts = Counter(record.outcome for record in records)
+    size = "×".join(map(str, options.imgsz)) if options.imgsz else "native size"
+    weights = [f"random weights (seed {options.seed})"] if options.random_weights else []
+    made = [options.backend, options.precision, size, f"batch {options.batch}", *weights]
+    ended = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
+    out.print(f"{ended} · {', '.join(made)}", soft_wrap=True)
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _note(record: Record) -> str:
+    if record.outcome == "skipped":
+        return "complete, intact and made with the same options"
+    if record.ok:
+        return "not tested" if record.test is None else ""
+    return f"at the stage {record.stage!r}" if record.stage else ""
+
+
+def _failure(record: Record) -> str:
+    at = f" at the stage {record.stage!r}" if record.stage else ""
+    return f"failed{at}: {record.message or 'no reason given'}"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _write_report(path: Path, report: dict[str, Any]) -> None:
+    """Write the report aside and rename it into place; raises Yolo26Error where that cannot be done."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        part.write_text(json.dumps(report, indent=2) + "\n")
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise Yolo26Error(f"--report {path}: the report could not be written ({error.strerror})") from error

@@ -1,0 +1,62 @@
+"""`yolo26-et list`: the 25 variants."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from ..tasks import MAX_DETECTIONS, OutputRow
+from ..variants import Variant, find_variants
+from . import Subparsers, console
+
+_SYMBOLS = {"K": str(MAX_DETECTIONS), "H4": "H/4", "W4": "W/4"}
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser("list", help="show the 25 variants", description="Show the variants of YOLO26.")
+    parser.add_argument("patterns", nargs="*", metavar="NAME", help="names or wildcards, such as 'yolo26?-seg'")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the variants that the patterns name, all without one; raises UnknownVariantError."""
+    variants = find_variants(args.patterns or ["*"])
+    if args.json:
+        print(json.dumps([_row(variant) for variant in variants], indent=2))
+    else:
+        _print_table(variants)
+    return 0
+
+
+def _row(variant: Variant) -> dict[str, Any]:
+    return {
+        "name": variant.name,
+        "task": variant.task.name,
+        "size": variant.size,
+        "native_imgsz": variant.task.native_imgsz,
+        "trained_on": variant.task.dataset.removesuffix(".yaml"),
+        "checkpoint": variant.checkpoint,
+        "outputs": [
+            {"name": output.name, "dtype": output.dtype, "shape": _shape(output)} for output in variant.task.named
+        ],
+    }
+
+
+def _print_table(variants: list[Variant]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table("name", "task", "size", "native input", "trained on", "outputs", box=SIMPLE_HEAD)
+    for row in map(_row, variants):
+        outputs = ", ".join(f"{output['name']} ({', '.join(output['shape'])})" for output in row["outputs"])
+        native = f"{row['native_imgsz']}×{row['native_imgsz']}"
+        table.add_row(row["name"], row["task"], row["size"], native, row["trained_on"], outputs)
+    console().print(table)
+
+
+def _shape(output: OutputRow) -> list[str]:
+    """Return an output's axes in words: numbers where they are fixed, else what they count."""
+    return [_SYMBOLS.get(str(dim), str(dim) if dim == "B" else str(dim).lower()) for dim in output.dims]

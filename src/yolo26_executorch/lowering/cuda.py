@@ -1,0 +1,210 @@
+"""Lowering to ExecuTorch's CUDA delegate: AOTInductor with Triton kernels only, no libtorch at run time.
+
+The only file that touches the inside of Inductor and of ExecuTorch's CUDA backend (torch 2.11 to 2.13, executorch 1.5).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from ..errors import LoweringError
+from ..model import ExportModel
+from .options import ExportOptions
+from .program import Lowered, check_delegated
+from .rewrites import for_cuda
+from .tuning import choose_tile
+
+DELEGATE = "CudaBackend"
+
+
+def lower(model: ExportModel, options: ExportOptions, stage: Callable[[str], None]) -> Lowered:
+    """Lower a model to one CUDA delegate holding every operator.
+
+    Args:
+        model: the eager model on the CPU; rewritten in place.
+        options: precision, and whether inputs and outputs stay in GPU memory.
+        stage: called with "export", "lower", "compile" and "write" when each begins.
+
+    Raises:
+        LoweringError: an operator stayed outside the delegate or needs a kernel that the runtime lacks, or a compiler
+            failed.
+    """
+    from executorch.backends.cuda.cuda_backend import CudaBackend
+    from executorch.backends.cuda.cuda_partitioner import CudaPartitioner
+    from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
+    from executorch.exir.backend.compile_spec_schema import CompileSpec
+
+    stage("export")
+    model = for_cuda(model)
+    example = model.example_input
+    if options.input == "float32":
+        example = example.contiguous()
+    with torch.no_grad(), _quiet():
+        program = torch.export.export(model, (example,))
+        stage("lower")
+        specs = [
+            CudaBackend.generate_method_name_compile_spec("forward"),
+            # Pointwise kernels take Inductor's first choice; tiles come from tuning.py, so nothing is measured.
+            CompileSpec("max_autotune", b"OFF"),
+            # Fused kernels keep float32 between operators: nearer to fp32 eager than rounding where eager would.
+            CompileSpec("emulate_precision_casts", b"OFF"),
+        ]
+        try:
+            with _compiling(options, stage):
+                edge = to_edge_transform_and_lower(
+                    program,
+                    partitioner=[CudaPartitioner(specs)],
+                    compile_config=EdgeCompileConfig(_check_ir_validity=False, _skip_dim_order=True),
+                )
+        except LoweringError:
+            raise
+        except Exception as error:
+            raise LoweringError(_in_words(error)) from error
+        delegated = check_delegated(edge.exported_program(), len(program.graph.nodes))
+        stage("write")
+        return Lowered(edge.to_executorch(_backend_config(options)), DELEGATE, delegated)
+
+
+def architectures(capability: tuple[int, int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the compute capabilities with machine code, and those with portable PTX, in what is compiled here.
+
+    From 9.0 on Triton compiles for architecture-specific targets (sm_90a …), whose PTX no other GPU takes, so none is
+    put in.
+    """
+    name = f"{capability[0]}.{capability[1]}"
+    return (name,), ((name,) if _portable_ptx(capability) else ())
+
+
+def _portable_ptx(capability: tuple[int, int]) -> bool:
+    from torch.utils.cpp_extension import CUDA_HOME
+
+    return capability[0] < 9 and CUDA_HOME is not None
+
+
+def _backend_config(options: ExportOptions) -> Any:
+    from executorch.exir import ExecutorchBackendConfig
+
+    if options.io == "host":
+        return ExecutorchBackendConfig()
+    from executorch.exir.passes import MemoryPlanningPass
+    from executorch.exir.passes.propagate_device_pass import PropagateDeviceConfig
+
+    return ExecutorchBackendConfig(
+        memory_planning_pass=MemoryPlanningPass(alloc_graph_input=False, alloc_graph_output=False),
+        propagate_device_config=PropagateDeviceConfig(
+            skip_h2d_for_method_inputs=True, skip_d2h_for_method_outputs=True
+        ),
+    )
+
+
+@contextlib.contextmanager
+def _compiling(options: ExportOptions, stage: Callable[[str], None]) -> Iterator[None]:
+    """Set Inductor up for the options, for the time of one lowering."""
+    import torch._inductor
+    from torch._inductor import config
+
+    threads = int(os.environ.get("YOLO26_ET_COMPILE_THREADS", 0)) or min(32, os.cpu_count() or 1)
+    settings = {
+        "max_autotune_gemm": True,
+        "benchmark_epilogue_fusion": False,
+        "force_layout_optimization": True,
+        "shape_padding": False,
+        "compile_threads": threads,
+    }
+    original = torch._inductor.aot_compile
+
+    def compile_in_stage(*args: Any, **kwargs: Any) -> Any:
+        stage("compile")
+        return original(*args, **kwargs)
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(config.patch(settings))
+        stack.enter_context(_float32_precision("ieee" if options.precision == "fp32" else "tf32"))
+        stack.enter_context(_fixed_tiles(ieee=options.precision == "fp32"))
+        stack.enter_context(_fatbins(torch.cuda.get_device_capability()))
+        stack.enter_context(_replaced(torch._inductor, "aot_compile", compile_in_stage))
+        yield
+
+
+@contextlib.contextmanager
+def _float32_precision(precision: str) -> Iterator[None]:
+    """Say how float32 products are computed ("ieee" or "tf32"), to eager kernels and Inductor's templates alike."""
+    places = [torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn]
+    before = [place.fp32_precision for place in places]
+    for place in places:
+        place.fp32_precision = precision
+    try:
+        yield
+    finally:
+        for place, value in zip(places, before, strict=True):
+            place.fp32_precision = value
+
+
+@contextlib.contextmanager
+def _fixed_tiles(ieee: bool) -> Iterator[None]:
+    """Give Inductor's matrix and convolution templates the one tile that tuning.py chooses."""
+    from torch._inductor.template_heuristics import triton as heuristics
+
+    count = torch.cuda.get_device_properties(torch.cuda.current_device()).multi_processor_count
+
+    def one_tile(self: Any, m: int, n: int, k: int, configs: Any, *args: Any, **kwargs: Any) -> Any:
+        convolution = kwargs.get("op_name") == "conv"
+        # Some callers leave the element's size out; then the inputs are float32 as often as not.
+        tile = choose_tile(
+            int(m), int(n), int(k),
+            element_bytes=kwargs.get("dtype_size") or 4, ieee=ieee, convolution=convolution, multiprocessors=count,
+        )  # fmt: skip
+        kind = heuristics.BaseConfig if convolution else heuristics.GemmConfig
+        return self._finalize_mm_configs([kind(tile.m, tile.n, tile.k, tile.stages, tile.warps)])
+
+    with _replaced(heuristics.CUDAConfigHeuristic, "preprocess_mm_configs", one_tile):
+        yield
+
+
+@contextlib.contextmanager
+def _fatbins(capability: tuple[int, int]) -> Iterator[None]:
+    """Embed PTX beside the machine code only where another GPU could use it."""
+    from executorch.backends.cuda.cuda_backend import CudaBackend
+
+    if _portable_ptx(capability):
+        yield
+        return
+    with _replaced(CudaBackend, "_setup_cuda_environment_for_fatbin", staticmethod(lambda: False)):
+        yield
+
+
+@contextlib.contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    missing = object()
+    before = vars(owner).get(name, missing)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if before is missing:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, before)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _in_words(error: BaseException) -> str:
+    """Say what failed and what to try, in one line."""
+    text = " ".join(str(error).split())
+    if "missing fallback kernels" in text:
+        return f"operators without a kernel in the CUDA delegate: {text[text.index('missing fallback'):][:300]}"
+    if "out of memory" in text.lower():
+        return f"the GPU ran out of memory while compiling; close other programs or use --jobs 1: {text[:200]}"
+    return f"{type(error).__name__}: {text[:400]}"

@@ -1,0 +1,104 @@
+"""Rewrites of the eager module before it is lowered to CUDA: each a function module → module, exact but for rounding.
+
+They work on modules rather than on the exported graph, so that what they make can be run, and compared with the module
+they replace, anywhere. XNNPACK needs none of them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..model import ExportModel
+from .kernels.depthwise import depthwise_conv2d
+from .kernels.topk import topk
+
+
+def for_cuda(model: ExportModel) -> ExportModel:
+    """Apply every rewrite that the CUDA delegate needs, in place, and return the model."""
+    model.topk = topk
+    for parent in list(model.modules()):
+        if isinstance(silenced := getattr(parent, "conv", None), nn.Conv2d) and is_depthwise(silenced):
+            _fuse_depthwise(parent, silenced)
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.ConvTranspose2d):
+                setattr(parent, name, PixelShuffleConv(child))
+    # The delegate's convolutions read channels-last weights; stored so, they are not copied at every call.
+    model.layers.to(memory_format=torch.channels_last)
+    return model
+
+
+def is_depthwise(conv: nn.Conv2d) -> bool:
+    """Whether a convolution has one square kernel a channel and nothing that `DepthwiseConv` does not know."""
+    return (
+        conv.groups == conv.in_channels == conv.out_channels > 1
+        and conv.kernel_size[0] == conv.kernel_size[1]
+        and conv.stride[0] == conv.stride[1]
+        and conv.dilation == (1, 1)
+        and isinstance(conv.padding, tuple)
+        and conv.padding[0] == conv.padding[1]
+        and conv.padding_mode == "zeros"
+    )
+
+
+class DepthwiseConv(nn.Module):
+    """A depthwise convolution with its bias and activation as one kernel; equal to eager within float32 rounding."""
+
+    def __init__(self, conv: nn.Conv2d, silu: bool) -> None:
+        super().__init__()
+        kernel = conv.kernel_size[0]
+        self.register_buffer("taps", conv.weight.detach().reshape(-1, kernel * kernel).t().contiguous())
+        bias = conv.bias.detach() if conv.bias is not None else torch.zeros(conv.out_channels, dtype=conv.weight.dtype)
+        self.register_buffer("bias", bias.clone())
+        self.stride = conv.stride[0]
+        self.padding = int(conv.padding[0])
+        self.silu = silu
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Convolve (N, C, H, W)."""
+        return depthwise_conv2d(images, self.taps, self.bias, self.stride, self.padding, self.silu)
+
+
+class PixelShuffleConv(nn.Module):
+    """A transposed convolution whose kernel is its stride, as a 1×1 convolution and a shuffle of its channels.
+
+    The kernels do not overlap then, so each output pixel is the same sum of products; equal within rounding.
+
+    Raises:
+        NotImplementedError: the transposed convolution overlaps, pads or is grouped.
+    """
+
+    def __init__(self, conv: nn.ConvTranspose2d) -> None:
+        super().__init__()
+        side = conv.stride[0]
+        if (
+            conv.kernel_size != (side, side)
+            or conv.stride != (side, side)
+            or conv.padding != (0, 0)
+            or conv.output_padding != (0, 0)
+            or conv.dilation != (1, 1)
+            or conv.groups != 1
+        ):
+            raise NotImplementedError(f"only a transposed convolution that does not overlap can be rewritten: {conv}")
+        self.side = side
+        # (in, out, row, column) → (row, column, out, in): the outputs of a pixel lie together, channels innermost.
+        weight = conv.weight.detach().permute(2, 3, 1, 0).reshape(side * side * conv.out_channels, conv.in_channels, 1, 1)
+        self.register_buffer("weight", weight.contiguous())
+        bias = None if conv.bias is None else conv.bias.detach().repeat(side * side)
+        self.register_buffer("bias", bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Upsample (N, C, H, W) to (N, C', side * H, side * W)."""
+        batch, _, height, width = images.shape
+        out = nn.functional.conv2d(images, self.weight, self.bias)
+        out = out.view(batch, self.side, self.side, -1, height, width).permute(0, 3, 4, 1, 5, 2)
+        return out.reshape(batch, -1, height * self.side, width * self.side)
+
+
+def _fuse_depthwise(parent: nn.Module, conv: nn.Conv2d) -> None:
+    """Put a `DepthwiseConv` in place of Ultralytics' `Conv` wrapper's convolution, taking its activation along."""
+    act = getattr(parent, "act", None)
+    silu = isinstance(act, nn.SiLU)
+    parent.conv = DepthwiseConv(conv, silu)
+    if silu:
+        parent.act = nn.Identity()

@@ -1,0 +1,360 @@
+"""Compare an exported model's outputs with PyTorch's: figures for people, failures for the exit status.
+
+Names, shapes and dtypes come first, then values. Every failure is collected; none is a warning. Rankings are compared
+as sets (`matching`), within the limits of `tolerances`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import ParityError
+from .matching import CHUNK, Entries, Pairing, Rows, entries_of, pair, rows_of
+from .model import Dense
+from .tasks import Task, TensorSpec
+from .tolerances import MASK_PIXELS, MEASURES, TOLERANCES, Tolerance
+
+_CROP_MARGIN_PX = 0.01
+"""Boxes are corners inside the graph, centre and size outside it; the edge of a mask's crop may round by this."""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """The errors of one quantity over all rows, against its tolerance."""
+
+    name: str
+    unit: str
+    values: int
+    """How many values were compared."""
+    max: float
+    mean: float
+    p99: float
+    """99th percentile."""
+    absolute: float
+    relative: float
+    """The tolerance used: `absolute` + `relative` × the scale that `tolerances.MEASURES` names."""
+    smallest_tolerance: float
+    """The smallest `absolute` that would have passed, `relative` being as it is."""
+    ratio: float
+    """The worst of error ÷ tolerance; above 1 the quantity failed."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether every error is within its tolerance."""
+        return self.ratio <= 1
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What the figures mean for the task. A row is a detection, or a picture that is classified."""
+
+    rows: int
+    matched: int
+    """Rows with a reference prediction of their own within every tolerance (classify: whose top-5 are the same)."""
+    classes_equal: int
+    """Rows whose class is the reference's (classify: the top-1)."""
+    near_ties: int
+    """Matched rows that stand at another rank than in the reference (classify: same top-5, in another order)."""
+    min_box_iou: float | None
+    """Smallest IoU of a row's box with the reference's (rotated: Ultralytics' ProbIoU, whose best is just below 1)."""
+    min_mask_iou: float | None
+    mask_pixels_differing: float | None
+    """Pixels that differ ÷ pixels that are in either mask, over all masks."""
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """The outcome of one comparison."""
+
+    quantities: tuple[Quantity, ...]
+    agreement: Agreement | None
+    """None where names and shapes left nothing to compare."""
+    failures: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing failed."""
+        return not self.failures
+
+    @property
+    def largest(self) -> Quantity | None:
+        """The quantity that comes closest to its tolerance, or exceeds it most."""
+        return max(self.quantities, key=lambda quantity: quantity.ratio, default=None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data for the manifest and the report."""
+        return {
+            "passed": self.passed,
+            "failures": list(self.failures),
+            "agreement": asdict(self.agreement) if self.agreement else None,
+            "quantities": [{**asdict(quantity), "passed": quantity.passed} for quantity in self.quantities],
+        }
+
+    def require(self) -> None:
+        """Raise ParityError, in one line, unless everything passed."""
+        if self.failures:
+            more = f" (and {len(self.failures) - 1} more)" if len(self.failures) > 1 else ""
+            raise ParityError(f"outputs differ from PyTorch's: {self.failures[0]}{more}")
+
+
+def compare(
+    task: Task,
+    specs: Sequence[TensorSpec],
+    candidate: Mapping[str, Tensor],
+    reference: Dense | Tensor,
+    *,
+    precision: str,
+    keypoint_shape: tuple[int, int] | None = None,
+    tolerances: Mapping[str, Tolerance] | None = None,
+) -> ParityReport:
+    """Compare a model's outputs, in either output format, with PyTorch's on the same input.
+
+    `task`, `specs` (`ExportModel.output_specs` or the manifest's) and `keypoint_shape` (keypoints, values; None without
+    keypoints) say what the model gives; `candidate` holds its outputs by name, on any device. `reference` is
+    `ExportModel.dense` of the input for ranked tasks, else the probabilities (B, classes). `precision` is the
+    candidate's and names its row of `TOLERANCES`; `tolerances` replaces entries of that row, by quantity.
+    """
+    check = _Check({**TOLERANCES[precision], **(tolerances or {})})
+    outputs = _sound_outputs(check, specs, candidate)
+    agreement = None
+    if isinstance(reference, Tensor):
+        reference = reference.detach().cpu()
+        if _finite(check, reference) and specs[0].name in outputs:
+            agreement = _compare_probabilities(check, outputs[specs[0].name], reference)
+    else:
+        protos = reference.protos if reference.protos is not None else reference.extra
+        if _finite(check, reference.boxes, reference.scores, reference.extra, protos):
+            rows, entries = rows_of(specs, outputs), entries_of(task, reference, keypoint_shape)
+            if rows:
+                agreement = _compare_rankings(check, rows, entries, task.rotated)
+            if "protos" in outputs:
+                check.add("proto", outputs["protos"].flatten(1), protos.detach().cpu().flatten(1))
+    return ParityReport(check.quantities(), agreement, tuple(check.failures))
+
+
+@dataclass
+class _Check:
+    """Collects errors and failures while outputs are compared."""
+
+    tolerances: Mapping[str, Tolerance]
+    failures: list[str] = field(default_factory=list)
+    errors: dict[str, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
+    """By quantity: errors and their scales, flat, of each picture."""
+
+    def add(self, name: str, given: Tensor, expected: Tensor, boxes: Tensor | None = None) -> None:
+        """Take in values (N, V) of a quantity; those that are no numbers are reported elsewhere."""
+        boxes = expected.new_zeros(len(expected), 4) if boxes is None else boxes
+        error, scale = (given - expected).abs(), MEASURES[name].scale(expected, boxes)
+        kept = error.isfinite()
+        self.errors.setdefault(name, []).append((error[kept], scale[kept]))
+
+    def quantities(self) -> tuple[Quantity, ...]:
+        """Return the figures, and make a failure of each quantity that is out of tolerance."""
+        found = []
+        for name, pairs in self.errors.items():
+            error, scale = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+            if not error.numel():
+                continue
+            tolerance, unit = self.tolerances[name], MEASURES[name].unit
+            quantity = Quantity(
+                name=name,
+                unit=unit,
+                values=error.numel(),
+                max=float(error.max()),
+                mean=float(error.double().mean()),
+                p99=float(error.kthvalue(-(-99 * error.numel() // 100)).values),
+                absolute=tolerance.absolute,
+                relative=tolerance.relative,
+                smallest_tolerance=float((error - tolerance.relative * scale).max().clamp(min=0)),
+                ratio=float((error / tolerance.of(scale)).max()),
+            )
+            found.append(quantity)
+            if not quantity.passed:
+                self.failures.append(
+                    f"{name} is off by up to {quantity.max:.3g} {unit} (mean {quantity.mean:.3g}), "
+                    f"{quantity.ratio:.3g} times its tolerance"
+                )
+        return tuple(found)
+
+
+def _sound_outputs(check: _Check, specs: Sequence[TensorSpec], candidate: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Check names, shapes, dtypes and finiteness; returns the outputs whose values can be compared, on the CPU."""
+    names = [spec.name for spec in specs]
+    if list(candidate) != names:
+        check.failures.append(f"outputs are {', '.join(candidate) or 'none'}; expected {', '.join(names)}")
+    sound = {}
+    for spec in specs:
+        if spec.name not in candidate:
+            continue
+        value = candidate[spec.name].detach().cpu()
+        dtype = str(value.dtype).removeprefix("torch.")
+        if dtype != spec.dtype:
+            check.failures.append(f"{spec.name} is {dtype}; expected {spec.dtype}")
+        if tuple(value.shape) != spec.shape:
+            check.failures.append(f"{spec.name} has shape {tuple(value.shape)}; expected {spec.shape}")
+            continue
+        if broken := int((~value.isfinite()).sum()):
+            check.failures.append(f"{spec.name}: {broken} of {value.numel()} values are NaN or infinite")
+        sound[spec.name] = value if spec.dtype == "uint8" else value.float()
+    return sound
+
+
+def _finite(check: _Check, *values: Tensor) -> bool:
+    """Whether the reference holds only numbers: half precision can overflow in PyTorch, too."""
+    if all(bool(value.isfinite().all()) for value in values):
+        return True
+    check.failures.append("PyTorch's own outputs hold NaN or infinite values, so there is nothing to compare with")
+    return False
+
+
+def _compare_probabilities(check: _Check, given: Tensor, expected: Tensor) -> Agreement:
+    """Compare probabilities (B, classes) and what they say: their sum, top-1 and top-5."""
+    check.add("probability", given, expected)
+    check.add("probability_sum", given.sum(1, keepdim=True), torch.ones(len(given), 1))
+    allowed = check.tolerances["probability"].of(MEASURES["probability"].scale(expected, expected))
+    top = min(5, given.shape[1])
+    ours, theirs = given.nan_to_num(-1).topk(top).indices.tolist(), expected.topk(top).indices.tolist()
+    for image, (our, their) in enumerate(zip(ours, theirs, strict=True)):
+        for count in (1, top):
+            # Two classes may each be off by their tolerance: only those apart by more than both have changed places.
+            lost, gained = set(their[:count]) - set(our[:count]), set(our[:count]) - set(their[:count])
+            if any(
+                expected[image, a] - expected[image, b] > allowed[image, a] + allowed[image, b]
+                for a in lost
+                for b in gained
+            ):
+                check.failures.append(f"image {image}: the top-{count} is {our[:count]}; expected {their[:count]}")
+    same = [set(our) == set(their) for our, their in zip(ours, theirs, strict=True)]
+    return Agreement(
+        rows=len(given),
+        matched=sum(same),
+        classes_equal=sum(our[0] == their[0] for our, their in zip(ours, theirs, strict=True)),
+        near_ties=sum(our != their for our, their, equal in zip(ours, theirs, same, strict=True) if equal),
+        min_box_iou=None,
+        min_mask_iou=None,
+        mask_pixels_differing=None,
+    )
+
+
+def _compare_rankings(check: _Check, rows: list[Rows], entries: list[Entries], rotated: bool) -> Agreement:
+    """Match the rows of each picture, collect their errors, and count."""
+    total = matched = equal = near_ties = 0
+    box_ious, mask_counts = [torch.empty(0)], [torch.empty(0, 2)]
+    for image, (row, entry) in enumerate(zip(rows, entries, strict=True)):
+        where = f"image {image}: " if len(rows) > 1 else ""
+        pairing = pair(row, entry, check.tolerances)
+        check.failures += [where + failure for failure in _ranking_failures(row, entry, pairing)]
+        total += len(pairing.entry)
+        matched += int(pairing.matched.sum())
+        near_ties += int((pairing.matched & (pairing.entry != pairing.ranked)).sum())
+
+        kept = pairing.entry >= 0
+        anchor, label = entry.split(pairing.entry[kept])
+        given, boxes, extra = row.boxes[kept], entry.boxes[anchor], entry.extra[anchor]
+        equal += int((row.labels[kept] == label).sum())
+        check.add("box_px", given, boxes, boxes)
+        check.add("score", row.scores[kept, None], entry.scores[anchor, label, None], boxes)
+        angles = None
+        if row.extra is not None:
+            for name, columns in entry.columns.items():
+                check.add(name, row.extra[kept][:, columns], extra[:, columns], boxes)
+            angles = (row.extra[kept], extra) if rotated else None
+        box_ious.append(_box_ious(given, boxes, angles))
+        if row.masks is not None and entry.protos is not None:
+            if strange := int((row.masks > 1).sum()):
+                check.failures.append(f"{where}masks: {strange} pixels are neither 0 nor 1")
+            mask_counts.append(_compare_masks(check, row.masks[kept] > 0, given, boxes, extra, entry.protos))
+    ious, counts = torch.cat(box_ious), torch.cat(mask_counts)
+    return Agreement(
+        rows=total,
+        matched=matched,
+        classes_equal=equal,
+        near_ties=near_ties,
+        min_box_iou=float(ious.min()) if len(ious) else None,
+        min_mask_iou=float(_mask_ious(counts).min()) if len(counts) else None,
+        mask_pixels_differing=float(counts[:, 0].sum() / counts[:, 1].sum().clamp(min=1)) if len(counts) else None,
+    )
+
+
+def _ranking_failures(rows: Rows, entries: Entries, pairing: Pairing) -> list[str]:
+    """Say what is wrong with a picture's ranking."""
+    failures = []
+    if unsorted := (rows.scores.diff() > 0).nonzero().flatten().tolist():
+        failures.append(
+            f"rows are not sorted by confidence: {len(unsorted)} are above the row before; first row {unsorted[0] + 1}"
+        )
+    if strange := (~entries.has_class(rows.labels) & rows.labels.isfinite()).nonzero().flatten().tolist():
+        failures.append(
+            f"{len(strange)} rows have no class from 0 to {entries.scores.shape[1] - 1}; "
+            f"row {strange[0]} has {float(rows.labels[strange[0]]):g}"
+        )
+    if lost := (~pairing.matched).nonzero().flatten().tolist():
+        failures.append(
+            f"{len(lost)} of {len(pairing.matched)} rows match no prediction of PyTorch's that is not another row's; "
+            f"first row {lost[0]}, confidence {float(rows.scores[lost[0]]):.4g}"
+        )
+    if len(pairing.missing):
+        anchor, label = entries.split(pairing.missing[0])
+        failures.append(
+            f"{len(pairing.missing)} of PyTorch's predictions are missing; first class {int(label)}, "
+            f"confidence {float(entries.scores[anchor, label]):.4g}"
+        )
+    return failures
+
+
+def _box_ious(given: Tensor, expected: Tensor, angles: tuple[Tensor, Tensor] | None) -> Tensor:
+    """IoU of pairs of boxes (N, 4: x, y, w, h), for those that have an area: a head can give sides below zero."""
+    from ultralytics.utils.metrics import bbox_iou, probiou
+
+    kept = (given[:, 2:] > 0).all(1) & (expected[:, 2:] > 0).all(1)
+    if angles is None:
+        ious: Tensor = bbox_iou(given[kept], expected[kept], xywh=True)
+    else:
+        ious = probiou(torch.cat([given, angles[0]], 1)[kept], torch.cat([expected, angles[1]], 1)[kept])
+    return ious.flatten()
+
+
+def _compare_masks(
+    check: _Check, masks: Tensor, own: Tensor, boxes: Tensor, coefficients: Tensor, protos: Tensor
+) -> Tensor:
+    """Compare masks, bool (N, H/4, W/4), with those that the reference's coefficients (N, E) and boxes (N, 4) make.
+
+    Where the row's own box ends at another pixel than the reference's, and so within the boxes' tolerance, the pixels
+    between the two edges are not judged. Returns how many of all pixels differ, and how many are in either mask, (N, 2).
+    """
+    channels, height, width = protos.shape
+    counts = [torch.empty(0, 2)]
+    for part in torch.split(torch.arange(len(masks)), max(1, CHUNK // (height * width))):
+        given, both = masks[part], (boxes[part], own[part])
+        logits = (coefficients[part] @ protos.view(channels, -1)).view(-1, height, width)
+        expected = (logits > 0) & _inside(boxes[part], height, width)
+        sure_in, sure_out = torch.ones_like(given), torch.ones_like(given)
+        for box in both:
+            sure_in &= _inside(box, height, width, -_CROP_MARGIN_PX)
+            sure_out &= ~_inside(box, height, width, _CROP_MARGIN_PX)
+        differ, either, judged = given ^ expected, given | expected, sure_in | sure_out
+        counts.append(torch.stack([differ.sum((1, 2)), either.sum((1, 2))], 1).float())
+        pixels = torch.stack([(differ & judged).sum((1, 2)), (either & judged).sum((1, 2))], 1).float()
+        error = torch.where(pixels[:, 0] > MASK_PIXELS, 1 - _mask_ious(pixels), 0)[:, None]
+        check.add("mask_iou", error, torch.zeros_like(error))
+    return torch.cat(counts)
+
+
+def _mask_ious(counts: Tensor) -> Tensor:
+    """IoU from the pixels that differ and those in either mask, (N, 2) → (N,); two empty masks agree."""
+    return 1 - counts[:, 0] / counts[:, 1].clamp(min=1)
+
+
+def _inside(boxes: Tensor, height: int, width: int, margin_px: float = 0.0) -> Tensor:
+    """Mask pixels, bool (N, height, width), in a box (N, 4: x, y, w, h) that is grown by a margin on every side."""
+    centre, half = boxes[:, :2], boxes[:, 2:] / 2 + margin_px
+    left, top = ((centre - half) / 4)[..., None].unbind(1)
+    right, bottom = ((centre + half) / 4)[..., None].unbind(1)
+    columns, rows = torch.arange(width), torch.arange(height)
+    across, down = (columns >= left) & (columns < right), (rows >= top) & (rows < bottom)
+    return down[:, :, None] & across[:, None, :]

@@ -1,0 +1,1 @@
+"""What people read about an export, made from saved data through templates."""

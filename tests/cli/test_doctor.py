@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from yolo26_executorch import environment
+from yolo26_executorch.cli import doctor, main
+from yolo26_executorch.environment import Driver, Environment, Gpu, Libraries, Tool
+
+GB = 10**9
+ALL_DELEGATES = ("CudaBackend", "XnnpackBackend")
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """Return the facts of a machine that lacks nothing."""
+    return dataclasses.replace(
+        environment.probe(),
+        system="Linux",
+        memory_bytes=64 * GB,
+        disk_free_bytes=100 * GB,
+        torch="2.13.0",
+        torch_problem=None,
+        torch_cuda="13.0",
+        executorch="1.5.1",
+        ultralytics="8.4.190",
+        triton="3.7.1",
+        driver=Driver("580.95", (13, 0)),
+        gpus=(Gpu("NVIDIA H100", (9, 0), 80 * GB),),
+        cxx=Tool("/usr/bin/g++", "12.2.0"),
+        nvcc=Tool("/usr/local/cuda/bin/nvcc", "13.0"),
+        cuda_home="/usr/local/cuda",
+        libraries=Libraries(ALL_DELEGATES, None, str(tmp_path_factory.mktemp("weights"))),
+    )
+
+
+def levels(facts: Environment) -> dict[str, str]:
+    return {check.name: check.level for check in doctor.diagnose(facts)}
+
+
+def test_a_healthy_machine_has_nothing_to_mend(healthy: Environment) -> None:
+    checks = [*doctor.diagnose(healthy)]
+    assert {check.level for check in checks} == {doctor.OK}
+    assert all(check.remedy is None for check in checks)
+    (cuda,) = (check for check in checks if check.name == "CUDA")
+    assert "NVIDIA H100 (compute capability 9.0, 80 GB); driver 580.95" in cuda.finding
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "level", "remedy"),
+    [
+        ({"driver": None, "gpus": ()}, "CUDA", doctor.WARNING, "ubuntu-drivers"),
+        ({"torch": None}, "torch", doctor.PROBLEM, 'pip install "torch>=2.11,<2.14"'),
+        ({"torch_problem": "no libc10"}, "torch", doctor.PROBLEM, "--force-reinstall"),
+        ({"torch": "2.15.0"}, "torch", doctor.PROBLEM, 'pip install "torch>=2.11,<2.14"'),
+        ({"executorch": None}, "executorch", doctor.PROBLEM, 'pip install "executorch>=1.5,<1.6"'),
+        ({"executorch": "1.4.0"}, "executorch", doctor.PROBLEM, 'pip install "executorch>=1.5,<1.6"'),
+        ({"ultralytics": "8.3.200"}, "ultralytics", doctor.PROBLEM, 'pip install "ultralytics>=8.4.190,<8.5"'),
+        ({"torch": "2.11.0+cu130"}, "ExecuTorch runtime", doctor.WARNING, 'pip install "torch>=2.13,<2.14"'),
+        (
+            {"libraries": Libraries(None, "it crashes", "w")},
+            "ExecuTorch runtime", doctor.WARNING, "--force-reinstall",
+        ),
+        (
+            {"libraries": Libraries(("XnnpackBackend",), None, "w")},
+            "CUDA delegate", doctor.WARNING, "install_executorch.sh",
+        ),
+        ({"libraries": Libraries(("CudaBackend",), None, "w")}, "XNNPACK delegate", doctor.WARNING, "pip install"),
+        ({"libraries": Libraries(ALL_DELEGATES, None, None)}, "weights", doctor.WARNING, "--weights-dir"),
+        ({"disk_free_bytes": 2 * GB}, "disk", doctor.WARNING, "--base-path"),
+        ({"disk_free_bytes": 1000}, "disk", doctor.PROBLEM, "--base-path"),
+        ({"memory_bytes": 4 * GB}, "memory", doctor.WARNING, "--jobs 1"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named_with_what_mends_it(
+    healthy: Environment, changes: dict[str, Any], name: str, level: str, remedy: str
+) -> None:
+    checks = {check.name: check for check in doctor.diagnose(dataclasses.replace(healthy, **changes))}
+    assert checks[name].level == level
+    assert remedy in str(checks[name].remedy)
+
+
+def test_a_cpu_machine_has_no_cuda_delegate_to_miss(healthy: Environment) -> None:
+    facts = dataclasses.replace(healthy, gpus=(), libraries=Libraries(("XnnpackBackend",), None, "w"))
+    assert "CUDA delegate" not in levels(facts)
+
+
+def test_unknown_sizes_are_no_problem(healthy: Environment) -> None:
+    facts = dataclasses.replace(healthy, disk_free_bytes=None, memory_bytes=None)
+    assert set(levels(facts).values()) == {doctor.OK}
+
+
+def test_checkpoints_are_counted(healthy: Environment, tmp_path: Path) -> None:
+    for name in ("yolo26n.pt", "yolo26s-seg.pt", "other.pt"):
+        (tmp_path / name).touch()
+    facts = dataclasses.replace(healthy, libraries=Libraries(ALL_DELEGATES, None, str(tmp_path)))
+    (weights,) = (check for check in doctor.diagnose(facts) if check.name == "weights")
+    assert weights.finding.startswith("2 YOLO26 checkpoints")
+
+
+@pytest.mark.parametrize(("changes", "status"), [({"driver": None}, 0), ({"executorch": None}, 1)])
+def test_only_a_problem_fails(
+    healthy: Environment,
+    changes: dict[str, Any],
+    status: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(doctor, "probe", lambda thorough: dataclasses.replace(healthy, **changes))
+    assert main(["doctor"]) == status
+    out = capsys.readouterr().out
+    assert "→ " in out
+    assert main(["doctor", "--json"]) == status
+    data = json.loads(capsys.readouterr().out)
+    assert data["environment"]["torch"] == "2.13.0"
+    assert {"level", "name", "finding", "remedy"} == set(data["checks"][0])
+
+
+def test_this_machine() -> None:
+    """The real thing once: it loads ExecuTorch and Ultralytics in a process of its own and still prints only lines."""
+    done = subprocess.run(
+        [sys.executable, "-m", "yolo26_executorch", "doctor", "--json"], capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""
+    data = json.loads(done.stdout)
+    assert data["environment"]["libraries"]["delegates"]
+    assert done.returncode == any(check["level"] == doctor.PROBLEM for check in data["checks"])

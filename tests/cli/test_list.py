@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from yolo26_executorch.cli import main
+from yolo26_executorch.variants import VARIANTS
+
+
+def test_the_table_has_a_row_for_each_variant(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip().startswith("yolo26")}
+    assert list(rows) == list(VARIANTS)
+    assert "obb" in rows["yolo26x-obb"]
+    assert "1024×1024" in rows["yolo26x-obb"]
+    assert "detections (B, 300, 7)" in rows["yolo26x-obb"]
+    assert "masks (B, 300, H/4, W/4)" in rows["yolo26n-seg"]
+    assert "224×224" in rows["yolo26n-cls"]
+
+
+def test_patterns_choose(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "yolo26?-seg", "yolo26n", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in rows] == [*(f"yolo26{size}-seg" for size in "nsmlx"), "yolo26n"]
+
+
+def test_json_has_what_the_table_has(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "yolo26s-pose", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["task"], row["size"], row["native_imgsz"]) == ("pose", "s", 640)
+    assert (row["trained_on"], row["checkpoint"]) == ("coco-pose", "yolo26s-pose.pt")
+    assert [output["name"] for output in row["outputs"]] == ["detections", "keypoints"]
+    assert row["outputs"][0] == {"name": "detections", "dtype": "float32", "shape": ["B", "300", "6"]}
+
+
+def test_an_unknown_name_is_refused_with_near_matches(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "yolo26n-sge"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "yolo26n-seg" in captured.err

@@ -1,0 +1,330 @@
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import json
+import os
+import sys
+import tomllib
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from yolo26_executorch import environment
+from yolo26_executorch.environment import Driver, Environment, Gpu, Tool, Usable
+from yolo26_executorch.errors import BackendError
+
+H100 = Gpu("NVIDIA H100", (9, 0), 80 * 10**9)
+V100 = Gpu("Tesla V100", (7, 0), 16 * 10**9)
+P100 = Gpu("Tesla P100", (6, 0), 16 * 10**9)
+
+GPU_MACHINE = Environment(
+    system="Linux",
+    os="Debian",
+    machine="x86_64",
+    cpu="a CPU",
+    cores=16,
+    memory_bytes=128 * 10**9,
+    disk_free_bytes=60 * 10**9,
+    python="3.12.1",
+    package="0.1.0",
+    torch="2.13.0",
+    torch_problem=None,
+    torch_cuda="13.0",
+    executorch="1.5.1",
+    ultralytics="8.4.190",
+    triton="3.7.1",
+    driver=Driver("580.95.05", (13, 0)),
+    gpus=(H100,),
+    visible_devices=None,
+    cxx=Tool("/usr/bin/g++", "12.2.0"),
+    nvcc=Tool("/usr/local/cuda/bin/nvcc", "13.0"),
+    ptxas=None,
+    cuda_home="/usr/local/cuda",
+)
+
+
+def test_a_gpu_machine_is_usable() -> None:
+    assert environment.usable_cuda(GPU_MACHINE) == Usable(True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "cause", "remedy"),
+    [
+        ({"system": "Darwin"}, "needs Linux, and this is Darwin", "Linux machine"),
+        ({"driver": None, "gpus": ()}, "no NVIDIA driver", "ubuntu-drivers install"),
+        ({"torch": None, "torch_cuda": None}, "not installed", 'pip install "torch>=2.13,<2.14"'),
+        ({"torch_problem": "libc10.so: cannot open"}, "libc10.so: cannot open", 'pip install "torch>=2.13,<2.14"'),
+        ({"torch": "2.13.0+cpu", "torch_cuda": None}, "2.13.0+cpu is a build without CUDA", "pip uninstall -y torch"),
+        ({"driver": Driver(None, (12, 4)), "gpus": ()}, "driver serves CUDA 12.4", "update it"),
+        ({"gpus": ()}, "sees no GPU", "nvidia-smi"),
+        ({"gpus": (), "visible_devices": ""}, "CUDA_VISIBLE_DEVICES='' hides", "unset CUDA_VISIBLE_DEVICES"),
+        ({"gpus": (P100,)}, "Tesla P100 has compute capability 6.0, under 7.0", "Volta"),
+        ({"gpus": (P100, H100)}, "Tesla P100 has compute capability 6.0", "export CUDA_VISIBLE_DEVICES=1"),
+        ({"triton": None}, "Triton", 'pip install "triton'),
+        ({"cxx": None}, "g++", "apt-get install g++"),
+        ({"cuda_home": None}, "include/cuda.h", "apt-get install cuda-toolkit-13-0"),
+        ({"gpus": (V100,), "nvcc": None}, "nvcc", "apt-get install cuda-toolkit-13-0"),
+    ],
+)
+def test_what_is_missing_is_named_with_what_mends_it(changes: dict[str, Any], cause: str, remedy: str) -> None:
+    found = environment.usable_cuda(dataclasses.replace(GPU_MACHINE, **changes))
+    assert not found
+    assert cause in str(found.cause)
+    assert remedy in str(found.remedy)
+    assert len(str(found).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"gpus": (V100,)},
+        {"gpus": (H100, P100)},
+        {"nvcc": None},
+        {"driver": Driver(None, (13, 4))},
+        {"visible_devices": "0"},
+    ],
+)
+def test_what_is_enough(changes: dict[str, Any]) -> None:
+    assert environment.usable_cuda(dataclasses.replace(GPU_MACHINE, **changes))
+
+
+def test_auto_takes_cuda_where_it_is_usable() -> None:
+    assert environment.resolve_backend("auto", GPU_MACHINE) == ("cuda", None)
+    assert environment.resolve_backend("cuda", GPU_MACHINE) == ("cuda", None)
+
+
+def test_auto_without_cuda_warns_with_cause_and_remedy() -> None:
+    backend, warning = environment.resolve_backend("auto", dataclasses.replace(GPU_MACHINE, torch_cuda=None))
+    assert backend == "xnnpack"
+    assert warning is not None
+    assert "without CUDA" in warning
+    assert "pip install" in warning
+    assert "XNNPACK" in warning
+
+
+def test_cuda_by_name_without_cuda_is_refused() -> None:
+    with pytest.raises(BackendError, match=r"--backend cuda: no NVIDIA driver.*--backend xnnpack") as caught:
+        environment.resolve_backend("cuda", dataclasses.replace(GPU_MACHINE, driver=None))
+    assert caught.value.exit_status == 2
+
+
+def test_xnnpack_by_name_needs_no_look_at_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "probe", lambda: pytest.fail("looked"))
+    assert environment.resolve_backend("xnnpack") == ("xnnpack", None)
+
+
+@pytest.mark.parametrize(
+    ("executorch", "torch", "fits"),
+    [
+        ("1.5.1", "2.13.0", True),
+        ("1.5.1", "2.13.0+cpu", True),
+        ("1.5.0", "2.13.1+cu130", True),
+        ("1.5.1", "2.11.0+cu130", False),
+        ("1.5.1", "2.12.0", False),
+        ("1.5.1", "2.14.0", False),
+        ("1.4.0", "2.13.0", False),
+        (None, "2.13.0", False),
+        ("1.5.1", None, False),
+    ],
+)
+def test_the_runtime_fits_one_torch(executorch: str | None, torch: str | None, fits: bool) -> None:
+    found = environment.executorch_runtime_fits(dataclasses.replace(GPU_MACHINE, executorch=executorch, torch=torch))
+    assert bool(found) is fits
+    assert fits or "pip install" in str(found.remedy)
+
+
+def test_the_runtime_is_judged_by_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "_installed", {"executorch": "1.5.1", "torch": "2.11.0+cu130"}.get)
+    found = environment.executorch_runtime_fits()
+    assert "only beside torch 2.13, and this is 2.11.0+cu130" in str(found.cause)
+    assert found.remedy == 'pip install "torch>=2.13,<2.14"'
+
+
+def test_the_bounds_are_those_of_the_package() -> None:
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    for library in environment.REQUIRES:
+        assert environment.requirement(library) in project["dependencies"]
+
+
+@pytest.mark.parametrize(
+    ("version", "good"),
+    [("2.11.0+cu130", True), ("2.13.1", True), ("2.10.2", False), ("2.14.0", False), ("nightly", False)],
+)
+def test_supported_versions(version: str, good: bool) -> None:
+    assert environment.supported("torch", version) is good
+
+
+def test_probing_this_machine_gives_plain_data(tmp_path: Path) -> None:
+    found = environment.probe(tmp_path / "not" / "there")
+    data = json.loads(json.dumps(found.to_json()))
+    assert data["cores"] >= 1
+    assert data["disk_free_bytes"] > 0
+    assert data["torch"].startswith("2.")
+    assert data["libraries"] is None
+
+
+def test_versions_has_every_key_in_words() -> None:
+    found = environment.versions()
+    assert set(found) == {
+        "yolo26-executorch", "python", "torch", "executorch", "ultralytics", "triton", "cuda", "gpu"
+    }  # fmt: skip
+    assert all(isinstance(value, str) and value for value in found.values())
+
+
+def fake_torch(gpus: int, cuda: str | None = "13.0") -> SimpleNamespace:
+    properties = SimpleNamespace(name="NVIDIA H100", major=9, minor=0, total_memory=80)
+    return SimpleNamespace(
+        __version__="2.13.0",
+        version=SimpleNamespace(cuda=cuda),
+        cuda=SimpleNamespace(
+            is_available=lambda: gpus > 0, device_count=lambda: gpus, get_device_properties=lambda index: properties
+        ),
+    )
+
+
+def test_gpus_are_those_that_torch_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", fake_torch(2))
+    found = environment.probe()
+    assert found.gpus == (Gpu("NVIDIA H100", (9, 0), 80),) * 2
+    assert environment.versions()["gpu"] == "NVIDIA H100"
+
+
+def test_a_cpu_build_of_torch_is_not_asked_for_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", fake_torch(1, cuda=None))
+    assert environment.probe().gpus == ()
+
+
+def test_a_torch_that_cannot_be_imported_is_a_fact_not_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    found = environment.probe()
+    assert "torch" in str(found.torch_problem)
+    assert not environment.usable_cuda(dataclasses.replace(GPU_MACHINE, torch_problem=found.torch_problem))
+
+
+class FakeDriver:
+    def __init__(self, status: int, version: int) -> None:
+        self.status, self.version = status, version
+
+    def cuDriverGetVersion(self, number: Any) -> int:
+        number._obj.value = self.version
+        return self.status
+
+
+def test_the_driver_says_which_cuda_it_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: FakeDriver(0, 12040))
+    found = environment._driver()
+    assert found is not None
+    assert found.cuda == (12, 4)
+
+
+def test_the_toolkits_stub_is_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: FakeDriver(34, 0))
+    assert environment._driver() is None
+
+
+def test_no_driver_library_is_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise OSError(name)
+
+    monkeypatch.setattr(ctypes, "CDLL", missing)
+    assert environment._driver() is None
+
+
+def program(folder: Path, name: str, script: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("script", "version"),
+    [
+        ("echo 'nvcc: NVIDIA (R) compiler'; echo 'Cuda compilation tools, release 13.0, V13.0.88'", "13.0"),
+        ("echo 'g++ (Debian 12.2.0-14+deb12u1) 12.2.1'; echo 'Copyright 2022'", "12.2.1"),
+        ("echo 'Apple clang version 17.0.0 (clang-1700.0.13)'", "17.0.0"),
+        ("echo what", None),
+        ("exit 3", None),
+    ],
+)
+def test_programs_are_asked_for_their_version(tmp_path: Path, script: str, version: str | None) -> None:
+    path = program(tmp_path, "tool", script)
+    assert environment._tool(str(path)) == Tool(str(path), version)
+
+
+def test_an_absent_program_is_none() -> None:
+    assert environment._tool("no-such-program-anywhere") is None
+
+
+@pytest.fixture
+def toolkit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make a toolkit in a folder that PyTorch would not guess, the only one there is."""
+    home = tmp_path / "cuda"
+    (home / "include").mkdir(parents=True)
+    (home / "include" / "cuda.h").touch()
+    program(home / "bin", "nvcc", "echo release 13.0")
+    monkeypatch.setattr(environment, "TOOLKIT_FOLDERS", (str(home),))
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    for name in ("CUDA_HOME", "CUDA_PATH", "CUDACXX"):
+        monkeypatch.delenv(name, raising=False)
+    return home
+
+
+def test_a_toolkit_off_path_is_found_and_shown_to_workers(toolkit: Path) -> None:
+    found = environment.probe()
+    assert found.cuda_home == str(toolkit)
+    assert found.nvcc is not None
+    assert found.nvcc.path == str(toolkit / "bin" / "nvcc")
+    variables = environment.toolkit_variables(found)
+    assert variables["CUDA_HOME"] == str(toolkit)
+    assert variables["PATH"].split(os.pathsep)[0] == str(toolkit / "bin")
+
+
+def test_a_wrapper_of_nvcc_does_not_lead_astray(toolkit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(tmp_path / "local" / "bin", "nvcc", "echo release 13.0")
+    monkeypatch.setenv("PATH", str(tmp_path / "local" / "bin"))
+    assert environment.toolkit_variables(environment.probe()) == {"CUDA_HOME": str(toolkit)}
+
+
+def test_the_users_own_cuda_home_comes_first(toolkit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = tmp_path / "own"
+    (own / "include").mkdir(parents=True)
+    (own / "include" / "cuda.h").touch()
+    monkeypatch.setenv("CUDA_HOME", str(own))
+    found = environment.probe()
+    assert found.cuda_home == str(own)
+    assert "CUDA_HOME" not in environment.toolkit_variables(found)
+
+
+def test_no_toolkit_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, toolkit: Path) -> None:
+    (toolkit / "include" / "cuda.h").unlink()
+    found = environment.probe()
+    assert found.cuda_home is None
+    assert environment.toolkit_variables(found) == {}
+
+
+def test_a_runtime_that_crashes_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "_LOOK_INSIDE", "import os; os.kill(os.getpid(), 11)")
+    found = environment._libraries()
+    assert found.delegates is None
+    assert "crashes" in str(found.runtime_problem)
+
+
+def test_libraries_noise_is_not_their_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = """print("noise"); print('{"delegates": ["B", "A"], "weights_dir": "w"}')"""
+    monkeypatch.setattr(environment, "_LOOK_INSIDE", script)
+    assert environment._libraries() == environment.Libraries(("A", "B"), None, "w")
+
+
+def test_a_runtime_that_cannot_be_imported_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden = (
+        "import sys; sys.modules['executorch'] = None\n" + environment._LOOK_INSIDE.partition("try:\n    from yolo")[0]
+    )
+    monkeypatch.setattr(environment, "_LOOK_INSIDE", hidden + "\nprint(json.dumps(found))")
+    found = environment._libraries()
+    assert found.delegates is None
+    assert "executorch" in str(found.runtime_problem)
