@@ -187,7 +187,10 @@ def test_the_angle_is_read_from_either_place() -> None:
     sizes = {"B": 1, "K": 1, "RAW": 7}
     named = {"detections": torch.tensor([[[1.0, 2, 3, 4, 0.5, 0.9, 7]]])}
     raw = {"predictions": torch.tensor([[[1.0, 2, 3, 4, 0.9, 7, 0.5]]])}
-    for rows in (rows_of(OBB.output_specs("named", sizes), named), rows_of(OBB.output_specs("ultralytics", sizes), raw)):
+    for rows in (
+        rows_of(OBB.output_specs("named", sizes), named),
+        rows_of(OBB.output_specs("ultralytics", sizes), raw),
+    ):
         assert rows[0].extra is not None
         assert (float(rows[0].extra), float(rows[0].scores), float(rows[0].labels)) == (0.5, pytest.approx(0.9), 7)
 

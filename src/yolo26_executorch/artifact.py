@@ -25,13 +25,13 @@ import socket
 import stat
 import tempfile
 import types
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self, cast, get_args, get_origin, get_type_hints
 
+from . import program_file
 from .errors import ArtifactError, CompatibilityError, IntegrityError, UsageError, Yolo26Error
 from .lowering.options import BACKENDS, ExportOptions
 from .tasks import TASKS, TensorSpec
@@ -458,21 +458,10 @@ class Draft:
 
 
 @dataclass(frozen=True)
-class Method:
-    """One method of a program."""
-
-    name: str
-    delegate_calls: dict[str, int]
-    """Delegate's id → calls of it."""
-    outside: dict[str, int]
-    """Operators that run outside every delegate → calls of them."""
-
-
-@dataclass(frozen=True)
 class Contents:
     """What is inside an artifact's files."""
 
-    methods: tuple[Method, ...]
+    methods: tuple[program_file.Method, ...]
     program_data: dict[str, int]
     """Named data inside the program → bytes."""
     weights_data: dict[str, int]
@@ -486,48 +475,12 @@ def contents(folder: Path) -> Contents:
         ArtifactError: the folder is no intact artifact, or ExecuTorch's readers cannot make sense of a file.
     """
     manifest = verify(folder)
-    path = folder / PROGRAM
-    with _quiet():
-        from executorch.exir._serialize import _deserialize_pte_binary
-        from executorch.exir._serialize._cord import Cord
-        from executorch.exir.schema import DelegateCall, KernelCall
-        from executorch.extension.flat_tensor.serialize.serialize import FlatTensorSerializer
-
-        try:
-            file = _deserialize_pte_binary(path.read_bytes())
-            methods = []
-            for plan in file.program.execution_plan:
-                steps = [step.instr_args for chain in plan.chains for step in chain.instructions]
-                calls = Counter(plan.delegates[s.delegate_index].id for s in steps if isinstance(s, DelegateCall))
-                operators = [plan.operators[s.op_index] for s in steps if isinstance(s, KernelCall)]
-                outside = Counter(f"{op.name}.{op.overload}".rstrip(".") for op in operators)
-                methods.append(Method(plan.name, dict(calls), dict(outside)))
-            store = file.named_data
-            inside = {key: len(store.buffers[e.buffer_index]) for key, e in store.pte_data.items()} if store else {}
-            outer: dict[str, int] = {}
-            if WEIGHTS in manifest.files:
-                path = folder / WEIGHTS
-                payload = FlatTensorSerializer().deserialize(Cord(path.read_bytes()))
-                outer = {key: len(payload.buffers[entry.buffer_index]) for key, entry in payload.named_data.items()}
-        except Exception as error:  # a file that is no program makes the readers raise anything
-            raise _damaged(path, error) from error
-    return Contents(tuple(methods), inside, outer)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the warnings that ExecuTorch's modules raise when imported away from people who only look at a file."""
-    import logging
-    import warnings
-
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
+    methods = program_file.read_methods(folder / PROGRAM)
+    inside = {key: len(data) for key, data in program_file.read_named_data(folder / PROGRAM).items()}
+    outer: dict[str, int] = {}
+    if WEIGHTS in manifest.files:
+        outer = {key: len(data) for key, data in program_file.read_named_data(folder / WEIGHTS).items()}
+    return Contents(methods, inside, outer)
 
 
 def _put_in_place(new: Path, target: Path) -> None:

@@ -5,7 +5,8 @@ The only file that knows the inside of Ultralytics' modules (`ultralytics/nn/mod
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -236,6 +237,11 @@ class ExportModel(nn.Module):
         head = self.head
         return int(next((getattr(head, name) for name in ("nm", "nk", "ne") if hasattr(head, name)), 0))
 
+    def move_anchors(self, device: str) -> None:
+        """Move the head's anchors, which are no buffers of the module, to a device."""
+        if self.task.ranked:
+            self.head.anchors, self.head.strides = self.head.anchors.to(device), self.head.strides.to(device)
+
     def _warm_anchors(self) -> None:
         """Let the head compute its anchors now, so that they are constants of the exported graph."""
         if self.task.ranked:
@@ -245,3 +251,17 @@ class ExportModel(nn.Module):
             features = [torch.empty(self.options.batch, c, *shape) for c, shape in zip(channels, shapes, strict=True)]
             dummy = torch.zeros(self.options.batch, 4, sum(h * w for h, w in shapes))
             self.head._get_decode_boxes({"feats": features, "boxes": dummy, "angle": dummy[:, :1]})
+
+
+@contextlib.contextmanager
+def float32_precision(precision: str) -> Iterator[None]:
+    """Say how float32 products are computed on a GPU, "ieee" or "tf32", to eager kernels and Inductor alike."""
+    places = [torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn]
+    before = [place.fp32_precision for place in places]
+    for place in places:
+        place.fp32_precision = precision
+    try:
+        yield
+    finally:
+        for place, value in zip(places, before, strict=True):
+            place.fp32_precision = value

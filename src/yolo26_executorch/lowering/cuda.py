@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 
 from ..errors import LoweringError
-from ..model import ExportModel
+from ..model import ExportModel, float32_precision
 from .options import ExportOptions
 from .program import Lowered, check_delegated
 from .rewrites import for_cuda
@@ -125,25 +126,12 @@ def _compiling(options: ExportOptions, stage: Callable[[str], None]) -> Iterator
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(config.patch(settings))
-        stack.enter_context(_float32_precision("ieee" if options.precision == "fp32" else "tf32"))
+        stack.enter_context(float32_precision("ieee" if options.precision == "fp32" else "tf32"))
         stack.enter_context(_fixed_tiles(ieee=options.precision == "fp32"))
         stack.enter_context(_fatbins(torch.cuda.get_device_capability()))
+        stack.enter_context(_distinct_cubins())
         stack.enter_context(_replaced(torch._inductor, "aot_compile", compile_in_stage))
         yield
-
-
-@contextlib.contextmanager
-def _float32_precision(precision: str) -> Iterator[None]:
-    """Say how float32 products are computed ("ieee" or "tf32"), to eager kernels and Inductor's templates alike."""
-    places = [torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn]
-    before = [place.fp32_precision for place in places]
-    for place in places:
-        place.fp32_precision = precision
-    try:
-        yield
-    finally:
-        for place, value in zip(places, before, strict=True):
-            place.fp32_precision = value
 
 
 @contextlib.contextmanager
@@ -176,6 +164,26 @@ def _fatbins(capability: tuple[int, int]) -> Iterator[None]:
         yield
         return
     with _replaced(CudaBackend, "_setup_cuda_environment_for_fatbin", staticmethod(lambda: False)):
+        yield
+
+
+@contextlib.contextmanager
+def _distinct_cubins() -> Iterator[None]:
+    """Give each kernel a binary file of its own.
+
+    torch 2.11 names a kernel's object file after the binary's content, so two of our kernels that compile to the same
+    code would be linked as one file twice, under one of their names.
+    """
+    from torch._inductor import codecache
+
+    original = codecache.convert_cubin_to_obj
+
+    def convert(cubin_file: str, kernel_name: str, *args: Any, **kwargs: Any) -> Any:
+        own = f"{cubin_file.removesuffix('.cubin')}_{kernel_name}.cubin"
+        shutil.copyfile(cubin_file, own)
+        return original(own, kernel_name, *args, **kwargs)
+
+    with _replaced(codecache, "convert_cubin_to_obj", convert):
         yield
 
 

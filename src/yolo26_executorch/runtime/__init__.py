@@ -1,0 +1,62 @@
+"""Run an artifact: pictures in, named outputs out, behind one protocol whatever runs them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..artifact import Manifest, check_platform, verify
+from ..errors import CompatibilityError
+from .runner import Runner
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Runner", "Tensor", "open_runner"]
+
+
+def open_runner(folder: Path | str, *, runner: str = "auto") -> Runner:
+    """Open an artifact for running, after its hashes were checked and found to fit this machine.
+
+    A CUDA artifact is native code: opening one means trusting who made it.
+
+    Args:
+        folder: the artifact.
+        runner: "executorch" (the official runtime), "aoti" (the artifact's shared object inside PyTorch), or "auto":
+            the official runtime wherever it has the delegate and fits this PyTorch, else the other for CUDA.
+
+    Raises:
+        ArtifactError: the folder is no complete artifact.
+        IntegrityError: a file is not what the manifest says; nothing was loaded.
+        CompatibilityError: it cannot run here; both sides are named.
+    """
+    folder = Path(folder)
+    manifest = verify(folder)
+    _check_machine(manifest)
+    from .executorch import ExecuTorchRunner, obstacle
+
+    reason = obstacle(manifest)
+    if runner == "executorch" or (runner == "auto" and reason is None):
+        if reason is not None:
+            raise CompatibilityError(reason)
+        return ExecuTorchRunner(folder, manifest)
+    if manifest.backend != "cuda":
+        raise CompatibilityError(reason or f"runner {runner!r} runs CUDA artifacts only; {folder} is for XNNPACK")
+    import torch
+
+    if not torch.cuda.is_available():
+        raise CompatibilityError(f"{reason}; and this PyTorch ({torch.__version__}) sees no GPU to run it on instead")
+    from .aoti import AotiRunner
+
+    return AotiRunner(folder, manifest)
+
+
+def _check_machine(manifest: Manifest) -> None:
+    import platform
+
+    capability = None
+    if manifest.backend == "cuda":
+        import torch
+
+        capability = torch.cuda.get_device_capability() if torch.cuda.is_available() else None
+    check_platform(manifest, system=platform.system(), machine=platform.machine(), capability=capability)

@@ -1,0 +1,191 @@
+"""One model, from its name to a tested artifact."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from . import artifact, weights
+from .environment import versions
+from .errors import ParityError, Yolo26Error
+from .jobs import Job, Record
+from .report import card
+
+Say = Callable[[dict[str, Any]], None]
+
+
+def export_one(job: Job, say: Say) -> Record:
+    """Export one model, test the files that were written, and put them in place.
+
+    Args:
+        job: what to export, and how.
+        say: called with the worker's events (`fleet`): stages as they begin, and the model's answer.
+
+    Returns:
+        How it ended. A user's mistake or a failure that has words for it becomes a failed record; anything else is a
+        defect and raised.
+    """
+    clock = _Clock(say)
+    try:
+        return _export(job, say, clock)
+    except Yolo26Error as error:
+        return job.record("failed", stage=clock.stage, message=str(error), seconds=clock.stop())
+
+
+def _export(job: Job, say: Say, clock: _Clock) -> Record:
+    from .model import ExportModel
+
+    clock("load")
+    checkpoint = weights.load(
+        job.source,
+        weights_dir=job.weights_dir,
+        random=job.options.random_weights,
+        seed=job.options.seed,
+        trusted=job.trusted,
+    )
+    options = job.options.resolve(checkpoint.task)
+    job = replace(job, options=options)
+    identity = {
+        "origin": checkpoint.origin,
+        "file": checkpoint.file,
+        "sha256": checkpoint.sha256,
+        "seed": checkpoint.seed,
+    }
+    place = job.base_path / job.source.name
+    known = {"task": checkpoint.task.name, "folder": str(place)}
+    if job.skip_existing and artifact.is_current(place, options, identity, tested=job.test):
+        there = artifact.load_manifest(place)
+        return job.record("skipped", **known, **_figures(there.test), files=_sizes(there))
+    with artifact.Draft(job.base_path, job.source.name) as draft:
+        model = ExportModel(checkpoint, options)
+        specs = model.input_spec, model.output_specs
+        lowered = _lower(model, job, clock)
+        lowered.write(draft.folder, artifact.PROGRAM)
+        manifest = artifact.Manifest(
+            name=job.source.name,
+            variant=job.source.variant.name if job.source.variant else None,
+            task=checkpoint.task.name,
+            backend=options.backend,
+            options=options,
+            checkpoint=identity,
+            classes=checkpoint.names,
+            keypoint_shape=checkpoint.keypoint_shape,
+            input=specs[0],
+            outputs=specs[1],
+            delegate={
+                "name": lowered.delegate,
+                "delegated": lowered.delegated.calls,
+                "outside": lowered.delegated.outside,
+            },
+            platform=_platform(options.backend),
+            versions=versions(),
+            command=job.command,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            seconds={},
+            files={},
+            test=None,
+        )
+        test = None
+        if job.test:
+            clock("test")
+            draft.seal(manifest)
+            test = _test(draft.folder, job)
+            if test["answer"]:
+                say({"event": "answer", "lines": [f"{test['picture']}: {line}" for line in test["answer"]]})
+            if not test["passed"]:
+                more = f" (and {len(test['failures']) - 1} more)" if len(test["failures"]) > 1 else ""
+                raise_failed = ParityError(f"the outputs differ from PyTorch's: {test['failures'][0]}{more}")
+                return job.record(
+                    "failed", stage="test", message=str(raise_failed), seconds=clock.stop(), **_figures(test)
+                )
+        seconds = clock.stop()
+        manifest = replace(manifest, seconds=seconds, test=test, files=draft.records())
+        draft.commit(manifest, card.render(manifest))
+    there = artifact.load_manifest(place)
+    return job.record("exported", **known, seconds=seconds, **_figures(test), files=_sizes(there))
+
+
+def _lower(model: Any, job: Job, clock: _Clock) -> Any:
+    if job.options.backend == "cuda":
+        from .lowering import cuda as backend
+    else:
+        from .lowering import xnnpack as backend  # type: ignore[no-redef]
+    return backend.lower(model, job.options, clock)
+
+
+def _platform(backend: str) -> artifact.Platform:
+    """Return where an artifact made here can run; XNNPACK's holds no machine code."""
+    if backend != "cuda":
+        return artifact.Platform("any", "any", (), ())
+    import torch
+
+    from .lowering.cuda import architectures
+
+    return artifact.Platform(
+        platform.system(), platform.machine(), *architectures(torch.cuda.get_device_capability())
+    )
+
+
+def _test(folder: Path, job: Job) -> dict[str, Any]:
+    """Run the trial in a fresh process; raises ParityError where it could not be run."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "yolo26_executorch.trial", str(folder)],
+        input=json.dumps(job.to_json()),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    lines = done.stdout.splitlines()
+    if done.returncode or not lines:
+        raise ParityError(f"the test's process ended with status {done.returncode} before it had figures; see the log")
+    figures: dict[str, Any] = json.loads(lines[-1])
+    if "error" in figures:
+        raise ParityError(f"the test could not run: {figures['error']}")
+    return figures
+
+
+def _figures(test: dict[str, Any] | None) -> dict[str, Any]:
+    """Return a record's figures of a test."""
+    if test is None:
+        return {}
+    largest = test["largest"]
+    return {
+        "test": test,
+        "latency_ms": test["latency_ms"]["p50"],
+        "largest_error": None if largest is None else largest,
+    }
+
+
+def _sizes(manifest: artifact.Manifest) -> dict[str, int]:
+    return {name: record.bytes for name, record in manifest.files.items()}
+
+
+class _Clock:
+    """Times the stages; calling it begins one."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._began = time.perf_counter()
+        self._seconds: dict[str, float] = {}
+        self.stage: str | None = None
+
+    def __call__(self, stage: str) -> None:
+        self.stop()
+        self.stage = stage
+        self._say({"event": "stage", "stage": stage})
+
+    def stop(self) -> dict[str, float]:
+        """Close the running stage and return the seconds of all."""
+        now = time.perf_counter()
+        if self.stage is not None:
+            self._seconds[self.stage] = round(self._seconds.get(self.stage, 0.0) + now - self._began, 3)
+        self._began = now
+        return dict(self._seconds)

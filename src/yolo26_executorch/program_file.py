@@ -1,0 +1,186 @@
+"""Read ExecuTorch's two files, `.pte` and `.ptd`, without running anything in them.
+
+The only file that knows their inside (executorch 1.5: `executorch.exir._serialize`, `executorch.extension.flat_tensor`,
+and `executorch/backends/cuda/cuda_weight_collector.py`, which documents the CUDA delegate's payload).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import ArtifactError
+
+if TYPE_CHECKING:
+    import torch
+
+_MAGIC = b"ETCUDAFQN3"
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method of a program."""
+
+    name: str
+    delegate_calls: dict[str, int]
+    """Calls of each delegate, by the delegate's name."""
+    outside: dict[str, int]
+    """Calls of the operators outside every delegate, by name."""
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One weight of a CUDA delegate: a view of a stored block of bytes."""
+
+    name: str
+    data: bytes
+    dtype: torch.dtype
+    offset: int
+    """Elements before the first."""
+    sizes: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def tensor(self, device: str) -> torch.Tensor:
+        """Return it as a tensor on a device, with its own strides."""
+        import torch
+
+        flat = torch.frombuffer(bytearray(self.data), dtype=self.dtype).to(device)
+        return flat.as_strided(self.sizes, self.strides, self.offset)
+
+
+@dataclass(frozen=True)
+class CudaPayload:
+    """What the CUDA delegate of a program needs at run time."""
+
+    library: bytes
+    """The AOTInductor shared object: native code."""
+    weights: tuple[Weight, ...]
+
+
+def read_methods(program: Path) -> tuple[Method, ...]:
+    """Return the methods of a `.pte` and what they call; raises ArtifactError where the file is damaged."""
+    from executorch.exir.schema import DelegateCall, KernelCall
+
+    methods = []
+    with _damage(program):
+        for plan in _read_program(program).program.execution_plan:
+            steps = [step.instr_args for chain in plan.chains for step in chain.instructions]
+            calls = Counter(plan.delegates[s.delegate_index].id for s in steps if isinstance(s, DelegateCall))
+            operators = [plan.operators[s.op_index] for s in steps if isinstance(s, KernelCall)]
+            outside = Counter(f"{op.name}.{op.overload}".rstrip(".") for op in operators)
+            methods.append(Method(plan.name, dict(calls), dict(outside)))
+    return tuple(methods)
+
+
+def read_named_data(path: Path) -> dict[str, bytes]:
+    """Return the named data of a `.pte` or `.ptd`, by key; raises ArtifactError where the file is damaged."""
+    with _damage(path):
+        if path.suffix == ".pte":
+            store = _read_program(path).named_data
+            return {key: bytes(store.buffers[e.buffer_index]) for key, e in store.pte_data.items()} if store else {}
+        from executorch.exir._serialize._cord import Cord
+        from executorch.extension.flat_tensor.serialize.serialize import FlatTensorSerializer
+
+        payload = FlatTensorSerializer().deserialize(Cord(path.read_bytes()))
+        return {key: bytes(payload.buffers[entry.buffer_index]) for key, entry in payload.named_data.items()}
+
+
+def read_cuda_payload(program: Path, data: Path) -> CudaPayload:
+    """Return the shared object and the weights of a program with one CUDA delegate.
+
+    Raises:
+        ArtifactError: the program has no CUDA delegate, or a file is damaged.
+    """
+    named = read_named_data(program)
+    with _damage(program):
+        file = _read_program(program)
+        blobs = [
+            file.program.backend_delegate_data[delegate.processed.index].data
+            for plan in file.program.execution_plan
+            for delegate in plan.delegates
+            if delegate.id == "CudaBackend"
+        ]
+    if len(blobs) != 1:
+        raise ArtifactError(f"{program} has {len(blobs)} CUDA delegates; expected one")
+    stored = read_named_data(data)
+    with _damage(program):
+        key, weights = _decode_payload(bytes(blobs[0]), stored)
+        return CudaPayload(named[key], weights)
+
+
+def _decode_payload(payload: bytes, stored: dict[str, bytes]) -> tuple[str, tuple[Weight, ...]]:
+    """Decode the delegate's payload: the library's key, then a row for each weight."""
+    if not payload.startswith(_MAGIC):
+        raise ValueError(f"the CUDA delegate's payload starts with {payload[:10]!r}, not {_MAGIC!r}")
+    position = len(_MAGIC)
+
+    def take(layout: str) -> tuple[Any, ...]:
+        nonlocal position
+        values = struct.unpack_from(layout, payload, position)
+        position += struct.calcsize(layout)
+        return values
+
+    def text() -> str:
+        (length,) = take("<I")
+        (value,) = take(f"<{length}s")
+        return str(value, "utf-8")
+
+    dtypes = _dtypes()
+    key = text()
+    (count,) = take("<I")
+    weights = []
+    for _ in range(count):
+        name, storage = text(), text()
+        _, dtype, _, offset, rank = take("<QiiqI")
+        sizes, strides = take(f"<{rank}q"), take(f"<{rank}q")
+        weights.append(Weight(name, stored[storage], dtypes[dtype], offset, sizes, strides))
+    return key, tuple(weights)
+
+
+def _dtypes() -> dict[int, torch.dtype]:
+    import torch
+    from executorch.exir.tensor import scalar_type_enum
+
+    kinds = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.int32, torch.int16)
+    return {int(scalar_type_enum(kind)): kind for kind in (*kinds, torch.int8, torch.uint8, torch.bool)}
+
+
+def _read_program(path: Path) -> Any:
+    with _quiet():
+        from executorch.exir._serialize import _deserialize_pte_binary
+
+        return _deserialize_pte_binary(path.read_bytes())
+
+
+@contextlib.contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """Turn whatever ExecuTorch's readers raise on a damaged file into one line."""
+    try:
+        with _quiet():
+            yield
+    except ArtifactError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [""])[0][:120]
+        raise ArtifactError(f"{path} cannot be read: {type(error).__name__}: {reason}; export the model again") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the warnings that ExecuTorch's modules raise when imported away from people who only look at a file."""
+    import logging
+    import warnings
+
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)

@@ -1,0 +1,167 @@
+"""Run a CUDA artifact's shared object inside PyTorch, where ExecuTorch's CUDA delegate is not at hand.
+
+The object needs only the `aoti_torch_*` C functions; libtorch exports the same ones that the delegate does. It is driven
+through its own C interface (`torch/csrc/inductor/aoti_runtime/interface.h`), whose single-threaded entry, unlike the
+one that PyTorch's bindings call, can be captured in a CUDA graph.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..artifact import PROGRAM, WEIGHTS, Manifest
+from ..errors import ArtifactError, CompatibilityError
+from ..program_file import CudaPayload, read_cuda_payload
+from .runner import Closing, prepare
+
+if TYPE_CHECKING:
+    from .runner import Images
+
+_LIBRARIES = ("libc10.so", "libc10_cuda.so", "libtorch_cpu.so", "libtorch_cuda.so")
+
+
+class AotiRunner(Closing):
+    """The artifact's shared object, in this process and on the current GPU.
+
+    The object is native code: it is loaded only after its artifact's hashes were checked.
+    """
+
+    name = "aoti"
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.input = manifest.input
+        self.outputs = manifest.outputs
+        self.device = torch.device("cuda", torch.cuda.current_device())
+        payload = read_cuda_payload(folder / PROGRAM, folder / WEIGHTS)
+        self._library = _load(payload)
+        self._container = ctypes.c_void_p()
+        self._call(
+            "AOTInductorModelContainerCreateWithDevice",
+            ctypes.byref(self._container), ctypes.c_size_t(1), str(self.device).encode(), None,
+        )  # fmt: skip
+        self._weights = self._bind(payload)
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self, images: Images) -> dict[str, Tensor]:
+        """Run one batch from host memory and back; see `Runner`."""
+        batch = prepare(images, self.input).to(self.device)
+        results = self.run(batch)
+        return {spec.name: result.cpu() for spec, result in zip(self.outputs, results, strict=True)}
+
+    def run(self, batch: Tensor) -> list[Tensor]:
+        """Run one contiguous batch on the GPU, on the current stream, and return the outputs there."""
+        inputs = _handles([batch])
+        outputs = (ctypes.c_void_p * len(self.outputs))()
+        stream = ctypes.c_void_p(torch.cuda.current_stream(self.device).cuda_stream)
+        self._call(
+            "AOTInductorModelContainerRunSingleThreaded",
+            self._container, inputs, ctypes.c_size_t(1), outputs, ctypes.c_size_t(len(outputs)), stream, None,
+        )  # fmt: skip
+        capsules = [_capsule(pointer) for pointer in outputs]
+        return list(torch._C._aoti.alloc_tensors_by_stealing_from_void_ptrs(capsules))
+
+    def capture(self) -> tuple[Tensor, list[Tensor]]:
+        """Capture one call in a CUDA graph.
+
+        Returns:
+            The input to write into and the outputs to read from; `replay` computes the second from the first.
+        """
+        batch = torch.zeros(self.input.shape, dtype=getattr(torch, self.input.dtype), device=self.device)
+        side = torch.cuda.Stream(self.device)
+        side.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                self.run(batch)
+        torch.cuda.current_stream(self.device).wait_stream(side)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            outputs = self.run(batch)
+        return batch, outputs
+
+    def replay(self) -> None:
+        """Replay the captured call on the current stream."""
+        if self._graph is None:
+            raise RuntimeError("capture() first")
+        self._graph.replay()
+
+    def close(self) -> None:
+        """Delete the graph, the model and its weights."""
+        self._graph = None
+        if self._container:
+            torch.cuda.synchronize(self.device)
+            self._call("AOTInductorModelContainerDelete", self._container)
+            self._container = ctypes.c_void_p()
+        self._weights = []
+
+    def _bind(self, payload: CudaPayload) -> list[Tensor]:
+        """Hand the model its weights; returns them, since the model only borrows them."""
+        stored = {weight.name: weight for weight in payload.weights}
+        count = ctypes.c_size_t()
+        self._call("AOTInductorModelContainerGetNumConstants", self._container, ctypes.byref(count))
+        names, tensors = [], []
+        for index in range(count.value):
+            name, original = ctypes.c_char_p(), ctypes.c_char_p()
+            at = ctypes.c_size_t(index)
+            self._call("AOTInductorModelContainerGetConstantName", self._container, at, ctypes.byref(name))
+            self._call("AOTInductorModelContainerGetConstantOriginalFQN", self._container, at, ctypes.byref(original))
+            key = (original.value or b"").decode() or (name.value or b"").decode()
+            weight = stored.get(key) or stored.get((name.value or b"").decode())
+            if weight is None:
+                raise ArtifactError(f"the model's weight {key!r} is not in {WEIGHTS}; export the model again")
+            names.append(name.value)
+            tensors.append(weight.tensor(str(self.device)))
+
+        class Pair(ctypes.Structure):
+            _fields_ = (("name", ctypes.c_char_p), ("handle", ctypes.c_void_p))
+
+        pairs = (Pair * count.value)(*[Pair(n, h) for n, h in zip(names, _handles(tensors), strict=True)])
+        self._call(
+            "AOTInductorModelContainerUpdateUserManagedConstantBufferPairs",
+            self._container, pairs, count, ctypes.c_bool(False), ctypes.c_bool(True),
+        )  # fmt: skip
+        return tensors
+
+    def _call(self, function: str, *arguments: Any) -> None:
+        """Call a function of the object's C interface; it returns 0 or has printed why not."""
+        if getattr(self._library, function)(*arguments) != 0:
+            raise CompatibilityError(f"the artifact's shared object failed in {function}; its message is on stderr")
+
+
+def _load(payload: CudaPayload) -> ctypes.CDLL:
+    """Load the shared object, with libtorch's functions in sight."""
+    folder = Path(torch.__file__).parent / "lib"
+    for name in _LIBRARIES:
+        # PyTorch loads these without RTLD_GLOBAL; opened again with it, their symbols resolve the object's.
+        ctypes.CDLL(str(folder / name), mode=ctypes.RTLD_GLOBAL)
+    with tempfile.TemporaryDirectory(prefix="yolo26-et-") as private:
+        path = Path(private) / "model.so"
+        path.write_bytes(payload.library)
+        try:
+            return ctypes.CDLL(str(path), mode=ctypes.RTLD_LOCAL)
+        except OSError as error:
+            raise CompatibilityError(f"the artifact's shared object cannot be loaded here: {error}") from error
+
+
+def _handles(tensors: Sequence[Tensor]) -> Any:
+    """Return new AtenTensorHandles of tensors, as a C array; whoever they are handed to owns them."""
+    capsules = torch._C._aoti.unsafe_alloc_void_ptrs_from_tensors(list(tensors))
+    return (ctypes.c_void_p * len(capsules))(*[_pointer(capsule) for capsule in capsules])
+
+
+def _pointer(capsule: Any) -> int:
+    ctypes.pythonapi.PyCapsule_GetPointer.restype = ctypes.c_void_p
+    ctypes.pythonapi.PyCapsule_GetPointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
+    return int(ctypes.pythonapi.PyCapsule_GetPointer(capsule, None))
+
+
+def _capsule(pointer: int | None) -> Any:
+    ctypes.pythonapi.PyCapsule_New.restype = ctypes.py_object
+    ctypes.pythonapi.PyCapsule_New.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+    return ctypes.pythonapi.PyCapsule_New(pointer, None, None)

@@ -1,0 +1,51 @@
+"""The checkpoint itself in PyTorch: what every exported model is measured against."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..model import Dense, ExportModel, float32_precision
+from .runner import Closing, prepare
+
+if TYPE_CHECKING:
+    from .runner import Images
+
+
+class EagerRunner(Closing):
+    """An `ExportModel` behind the runners' protocol, on the CPU or a GPU."""
+
+    name = "eager"
+
+    def __init__(self, model: ExportModel, device: str = "cpu") -> None:
+        self.input = model.input_spec
+        self.outputs = model.output_specs
+        self._precision = model.options.precision
+        self._device = device
+        self._model = model.to(device)
+        self._model.move_anchors(device)
+
+    def __call__(self, images: Images) -> dict[str, Tensor]:
+        """Run one batch; see `Runner`."""
+        with self._computing():
+            results = self._model(prepare(images, self.input).to(self._device))
+        return {spec.name: result.cpu() for spec, result in zip(self.outputs, results, strict=True)}
+
+    def reference(self, images: Images) -> Dense | Tensor:
+        """Return every prediction before the ranking, on the CPU; a classifier's probabilities."""
+        batch = prepare(images, self.input).to(self._device)
+        with self._computing():
+            if not self._model.task.ranked:
+                return self._model(batch)[0].cpu()
+            dense = self._model.dense(batch)
+        protos = None if dense.protos is None else dense.protos.cpu()
+        return Dense(dense.boxes.cpu(), dense.scores.cpu(), dense.extra.cpu(), protos)
+
+    @contextlib.contextmanager
+    def _computing(self) -> Iterator[None]:
+        with torch.inference_mode(), float32_precision("ieee" if self._precision == "fp32" else "tf32"):
+            yield

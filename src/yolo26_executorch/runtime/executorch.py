@@ -1,0 +1,66 @@
+"""Run an artifact in ExecuTorch's own Python runtime."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..artifact import PROGRAM, WEIGHTS, Manifest
+from ..environment import executorch_runtime_fits
+from ..errors import ArtifactError
+from .runner import Closing, prepare
+
+if TYPE_CHECKING:
+    import torch
+
+    from .runner import Images
+
+
+def obstacle(manifest: Manifest) -> str | None:
+    """Return why the official runtime cannot run an artifact here, in one line, or None where it can."""
+    fits = executorch_runtime_fits()
+    if not fits:
+        return f"{fits.cause}; {fits.remedy}"
+    delegate = str(manifest.delegate["name"])
+    if not _runtime().backend_registry.is_available(delegate):
+        return (
+            f"this ExecuTorch has no {delegate}: PyPI's wheels come without it; take a CUDA build of executorch from "
+            "PyTorch's own wheel index, or build it with ./install_executorch.sh beside a CUDA toolkit"
+        )
+    return None
+
+
+class ExecuTorchRunner(Closing):
+    """The official runtime: a program, its external data and one method."""
+
+    name = "executorch"
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.input = manifest.input
+        self.outputs = manifest.outputs
+        data = folder / WEIGHTS
+        try:
+            self._program = _runtime().load_program(
+                str(folder / PROGRAM), data_path=str(data) if data.is_file() else None
+            )
+            self._method = self._program.load_method("forward")
+        except RuntimeError as error:
+            raise ArtifactError(f"ExecuTorch could not load {folder}: {str(error).splitlines()[0]}") from error
+
+    def __call__(self, images: Images) -> dict[str, torch.Tensor]:
+        """Run one batch; see `Runner`."""
+        results = self._method.execute([prepare(images, self.input)])
+        return {spec.name: result for spec, result in zip(self.outputs, results, strict=True)}
+
+    def close(self) -> None:
+        """Drop the method before its program."""
+        self._method = self._program = None
+
+
+def _runtime():  # type: ignore[no-untyped-def]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from executorch.runtime import Runtime
+
+        return Runtime.get()

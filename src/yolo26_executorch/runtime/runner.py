@@ -1,0 +1,114 @@
+"""The protocol of runners, and the input check that they share."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from ..errors import InputError
+from ..tasks import TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    Images = torch.Tensor | NDArray[np.generic]
+
+
+class Runner(Protocol):
+    """Runs one model. Used as a context manager, or closed by hand."""
+
+    name: str
+    """"executorch", "aoti" or "eager"."""
+    input: TensorSpec
+    outputs: tuple[TensorSpec, ...]
+
+    def __call__(self, images: Images) -> dict[str, torch.Tensor]:
+        """Run one batch.
+
+        Args:
+            images: as `input` says; made contiguous, and cast from other floating dtypes, where needed.
+
+        Returns:
+            Each output by name, on the CPU.
+
+        Raises:
+            InputError: a shape, dtype or range that is not the model's.
+        """
+
+    def close(self) -> None:
+        """Give back what the model holds; the runner is of no use afterwards."""
+
+    def __enter__(self) -> Self:
+        """Return the runner."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the runner."""
+
+
+class Closing:
+    """Context management for runners that have a `close`."""
+
+    def close(self) -> None:
+        """Give back what the model holds."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def prepare(images: Any, spec: TensorSpec) -> torch.Tensor:
+    """Return a batch as the contiguous tensor that a model takes.
+
+    The official runtime reads memory as if it were contiguous, whatever the strides say, and so computes wrong
+    numbers from a permuted picture without an error; nothing strided ever reaches it from here.
+
+    Args:
+        images: a tensor or array of the spec's shape; any floating dtype where the spec says float32.
+        spec: the model's input.
+
+    Raises:
+        InputError: naming what was expected, what was given and, where it can be told, what to do.
+    """
+    import torch
+
+    tensor = images if isinstance(images, torch.Tensor) else torch.as_tensor(images)
+    wanted = getattr(torch, spec.dtype)
+    if tuple(tensor.shape) != spec.shape:
+        raise InputError(
+            f"expected {spec.name} of shape {spec.shape}, given {tuple(tensor.shape)}{_shape_hint(tensor, spec)}"
+        )
+    if tensor.dtype != wanted:
+        if not (tensor.dtype.is_floating_point and wanted.is_floating_point):
+            hint = (
+                "divide by 255 and convert, or export with --input uint8"
+                if wanted.is_floating_point
+                else "give the picture's bytes, or export with --input float32"
+            )
+            raise InputError(f"expected {spec.name} of {spec.dtype}, given {str(tensor.dtype)[6:]}: {hint}")
+        tensor = tensor.to(wanted)
+    if wanted.is_floating_point and not tensor.is_cuda:
+        low, high = (float(x) for x in torch.aminmax(tensor.detach()))
+        if not (low >= -0.01 and high <= 1.01):  # also refuses NaN
+            raise InputError(f"expected {spec.name} in 0..1, given {low:.4g}..{high:.4g}: divide pixel values by 255")
+    return tensor.detach().contiguous()
+
+
+def _shape_hint(tensor: torch.Tensor, spec: TensorSpec) -> str:
+    shape = tuple(tensor.shape)
+    if len(shape) == 4:
+        batch, a, b, c = shape
+        if (batch, b, c, a) == spec.shape:
+            return ": channels last is expected; use images.permute(0, 2, 3, 1)"
+        if (batch, c, a, b) == spec.shape:
+            return ": channels first is expected; use images.permute(0, 3, 1, 2)"
+        if shape[1:] == spec.shape[1:]:
+            return f": this model was exported for batches of {spec.shape[0]}; export with --batch {batch} for this"
+    if shape == spec.shape[1:]:
+        return ": add the batch's axis with images[None]"
+    return ""

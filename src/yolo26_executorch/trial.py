@@ -1,0 +1,148 @@
+"""The test after an export: the written files, in a fresh process, against PyTorch.
+
+Run as `python -m yolo26_executorch.trial FOLDER` with the job on standard input; prints one line of JSON. A process of its
+own, so that nothing of the export (its graph, its kernels, its settings) can help the model to the right answer.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import Yolo26Error
+from .jobs import Job
+from .lowering.options import ExportOptions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .model import ExportModel
+    from .runtime import Runner
+
+RANDOM_SEEDS = (1, 2)
+WARM_UP, TIMED_RUNS, TIME_LIMIT_S = 3, 20, 5.0
+
+
+def run_trial(folder: Path, job: Job) -> dict[str, Any]:
+    """Run an artifact on a picture and on random inputs and compare every output with eager.
+
+    Each input is compared with eager in the artifact's precision and with eager fp32.
+
+    Args:
+        folder: the artifact, sealed (hashes in its manifest).
+        job: how it was made; its checkpoint is loaded again for the reference.
+
+    Returns:
+        {"passed", "runner", "device", "inputs": [{"input", "against", report …}], "failures": [str], "largest":
+        {quantity, value, unit, ratio}, "latency_ms": {…}, "answer": [str]}
+    """
+    import torch
+
+    from . import answers, parity
+    from .artifact import load_manifest
+    from .runtime import open_runner
+    from .runtime.eager import EagerRunner
+
+    manifest = load_manifest(folder)
+    device = "cuda" if manifest.backend == "cuda" else "cpu"
+    precisions = dict.fromkeys((manifest.options.precision, "fp32"))
+    with open_runner(folder) as runner:
+        inputs = _inputs(job, runner)
+        given = {name: runner(batch) for name, batch in inputs.items()}
+        latency = _latency_ms(runner, next(iter(inputs.values())))
+    reports: list[dict[str, Any]] = []
+    failures: list[str] = []
+    largest: dict[str, Any] | None = None
+    model = None
+    for precision in precisions:
+        model = _model(job, replace(manifest.options, precision=precision))
+        with EagerRunner(model, device) as eager:
+            for name, batch in inputs.items():
+                report = parity.compare(
+                    model.task, manifest.outputs, given[name], eager.reference(batch),
+                    precision=manifest.options.precision, keypoint_shape=manifest.keypoint_shape,
+                )  # fmt: skip
+                against = f"eager {precision}"
+                reports.append({"input": name, "against": against, **report.to_json()})
+                failures += [f"{name}, against {against}: {failure}" for failure in report.failures]
+                worst = report.largest
+                if worst and (largest is None or worst.ratio > largest["ratio"]):
+                    largest = {"quantity": worst.name, "value": worst.max, "unit": worst.unit, "ratio": worst.ratio}
+    picture = next(iter(inputs))
+    answer: list[str] = []
+    if manifest.options.outputs == "named" and model is not None:
+        answer = answers.lines(model.task, given[picture], manifest.classes, limit=5)
+    return {
+        "passed": not failures,
+        "runner": runner.name,
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "inputs": reports,
+        "failures": failures,
+        "largest": largest,
+        "latency_ms": latency,
+        "picture": picture,
+        "answer": answer,
+    }
+
+
+def _inputs(job: Job, runner: Runner) -> dict[str, Tensor]:
+    """Return the test's inputs by name: a real picture first."""
+    import numpy as np
+
+    from . import pictures
+    from .tasks import TASKS
+
+    spec = runner.input
+    height, width = spec.shape[1:3] if spec.dtype == "uint8" else spec.shape[2:]
+    path = pictures.sample_pictures()[0]
+    task = job.source.variant.task if job.source.variant else TASKS["detect"]
+    picture = pictures.fit(pictures.read(path), (height, width), task)
+    batch = pictures.to_input(np.repeat(picture[None], spec.shape[0], axis=0), spec)
+    return {path.name: batch, **{f"random {seed}": pictures.random_input(spec, seed) for seed in RANDOM_SEEDS}}
+
+
+def _model(job: Job, options: ExportOptions) -> ExportModel:
+    from . import weights
+    from .model import ExportModel
+
+    checkpoint = weights.load(
+        job.source,
+        weights_dir=job.weights_dir,
+        random=options.random_weights,
+        seed=options.seed,
+        trusted=job.trusted,
+    )
+    return ExportModel(checkpoint, options)
+
+
+def _latency_ms(runner: Runner, batch: Tensor) -> dict[str, Any]:
+    """Return the time of one call from host memory and back, in milliseconds: a first look, not a benchmark."""
+    for _ in range(WARM_UP):
+        runner(batch)
+    times: list[float] = []
+    began = time.perf_counter()
+    while len(times) < TIMED_RUNS and (len(times) < 3 or time.perf_counter() - began < TIME_LIMIT_S):
+        start = time.perf_counter()
+        runner(batch)
+        times.append((time.perf_counter() - start) * 1000)
+    return {"p50": statistics.median(times), "min": min(times), "max": max(times), "runs": len(times)}
+
+
+def main() -> int:
+    """Read the job from standard input, print the figures as JSON; returns the exit status."""
+    job = Job.from_json(json.load(sys.stdin))
+    try:
+        figures = run_trial(Path(sys.argv[1]), job)
+    except Yolo26Error as error:
+        figures = {"error": str(error), "kind": type(error).__name__}
+    print(json.dumps(figures))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
