@@ -1,0 +1,87 @@
+"""Export Ultralytics YOLO26 models to ExecuTorch's CUDA and XNNPACK backends, and run what was exported.
+
+`__all__` lists the public names. All but the errors are imported on first use, so that importing the package costs
+next to nothing and loads neither PyTorch nor ExecuTorch nor Ultralytics.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from .errors import (
+    ArtifactError,
+    BackendError,
+    CheckpointError,
+    CompatibilityError,
+    DownloadError,
+    ExportError,
+    InputError,
+    IntegrityError,
+    LoweringError,
+    OptionError,
+    ParityError,
+    UnknownVariantError,
+    UsageError,
+    Yolo26Error,
+)
+
+if TYPE_CHECKING:
+    from .artifact import load_manifest, verify
+    from .lowering.options import ExportOptions
+    from .manifest import Manifest
+    from .runtime import Runner, open_runner
+    from .tasks import TASKS, Task, TensorSpec
+    from .variants import VARIANTS, Variant, find_variants
+
+__all__ = [
+    "TASKS",
+    "VARIANTS",
+    "ArtifactError",
+    "BackendError",
+    "CheckpointError",
+    "CompatibilityError",
+    "DownloadError",
+    "ExportError",
+    "ExportOptions",
+    "InputError",
+    "IntegrityError",
+    "LoweringError",
+    "Manifest",
+    "OptionError",
+    "ParityError",
+    "Runner",
+    "Task",
+    "TensorSpec",
+    "UnknownVariantError",
+    "UsageError",
+    "Variant",
+    "Yolo26Error",
+    "find_variants",
+    "load_manifest",
+    "open_runner",
+    "verify",
+]
+
+_HOMES = {
+    "artifact": ("load_manifest", "verify"),
+    "lowering.options": ("ExportOptions",),
+    "manifest": ("Manifest",),
+    "runtime": ("Runner", "open_runner"),
+    "tasks": ("TASKS", "Task", "TensorSpec"),
+    "variants": ("VARIANTS", "Variant", "find_variants"),
+}
+"""The modules of the names that are imported on first use, as PEP 562 allows."""
+
+
+def __getattr__(name: str) -> object:
+    for module, names in _HOMES.items():
+        if name in names:
+            value: object = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

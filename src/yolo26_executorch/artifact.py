@@ -12,7 +12,6 @@ every file's size and SHA-256 with the manifest before anything is loaded, and n
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import hashlib
@@ -25,206 +24,15 @@ import socket
 import stat
 import tempfile
 import types
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
-from datetime import datetime
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self, cast, get_args, get_origin, get_type_hints
+from typing import Any, Self
 
 from . import program_file
-from .errors import ArtifactError, CompatibilityError, IntegrityError, UsageError, Yolo26Error
-from .lowering.options import BACKENDS, ExportOptions
-from .tasks import TASKS, TensorSpec
-from .variants import VARIANTS
-
-PROGRAM = "model.pte"
-WEIGHTS = "aoti_cuda_blob.ptd"
-MANIFEST = "manifest.json"
-CARD = "README.md"
-
-SCHEMA = 1
-"""Version of the manifest's fields: another number, other fields."""
-
-_CAPABILITY = re.compile(r"(\d{1,3})\.(\d{1,3})(a?)")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
-_TENSOR_DTYPES = ("float32", "uint8")
-
-
-@dataclass(frozen=True)
-class FileRecord:
-    """One file of an artifact."""
-
-    sha256: str
-    bytes: int
-
-
-@dataclass(frozen=True)
-class Platform:
-    """Where an artifact can run; XNNPACK artifacts hold no native code and say "any" for system and machine."""
-
-    system: str
-    """`platform.system()`, such as "Linux"."""
-    machine: str
-    """`platform.machine()`, such as "x86_64"."""
-    gpu_binaries: tuple[str, ...]
-    """Compute capabilities whose machine code is inside: "8.6", or "10.0a" for code that no other capability runs."""
-    gpu_ptx: tuple[str, ...]
-    """Capabilities whose PTX is inside; the driver compiles it for these and all newer GPUs."""
-
-
-@dataclass(frozen=True)
-class _Checkpoint:
-    """The fields of `Manifest.checkpoint`."""
-
-    origin: str
-    file: str | None
-    sha256: str | None
-    seed: int | None
-
-
-@dataclass(frozen=True)
-class _Delegate:
-    """The fields of `Manifest.delegate`."""
-
-    name: str
-    delegated: int
-    outside: dict[str, int]
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """Everything that an artifact says of itself."""
-
-    name: str
-    variant: str | None
-    """The published variant; None for a checkpoint of the user's own."""
-    task: str
-    backend: str
-    options: ExportOptions
-    checkpoint: dict[str, Any]
-    """{"origin": "published" | "user" | "random", "file": str | None, "sha256": str | None, "seed": int | None}."""
-    classes: dict[int, str]
-    keypoint_shape: tuple[int, int] | None
-    input: TensorSpec
-    outputs: tuple[TensorSpec, ...]
-    delegate: dict[str, Any]
-    """{"name": "CudaBackend" | "XnnpackBackend", "delegated": operators inside, "outside": {operator: count}}."""
-    platform: Platform
-    versions: dict[str, str]
-    command: str
-    """The command that made it."""
-    created: str
-    """ISO 8601, UTC."""
-    seconds: dict[str, float]
-    """Time of each stage."""
-    files: dict[str, FileRecord]
-    """Every file of the folder but the manifest."""
-    test: dict[str, Any] | None
-    """The inference test's figures; None where the test was left out."""
-    licence: str = "AGPL-3.0-or-later"
-    schema: int = SCHEMA
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain data for the file."""
-        return {**asdict(self), "classes": {str(index): name for index, name in self.classes.items()}}
-
-    @classmethod
-    def from_json(cls, data: object) -> Self:
-        """Read back what `to_json` wrote.
-
-        Every field must be there, of its type, and make sense beside the others; fields of other names are refused.
-
-        Raises:
-            ArtifactError: anything else, naming the first field that is wrong; never another class.
-        """
-        try:
-            # Through text and back, so that lists, keys, NaN and broken Unicode are what a file could hold.
-            data = json.loads(json.dumps(data, ensure_ascii=False, allow_nan=False).encode())
-        except (TypeError, ValueError, RecursionError) as error:
-            raise ArtifactError(f"it is not plain JSON data ({_first_line(error)})") from error
-        if isinstance(data, dict) and data.get("schema") != SCHEMA:
-            raise ArtifactError(
-                f"schema: expected {SCHEMA}, given {reprlib.repr(data.get('schema'))}; read it with the version of "
-                "yolo26-executorch that wrote it"
-            )
-        manifest = cast(Self, _typed(data, cls, ""))
-        _check(manifest)
-        return manifest
-
-
-def _typed(value: object, hint: Any, where: str) -> Any:
-    """Return JSON data as the type that an annotation names; raises ArtifactError where it is something else."""
-    origin, inner = get_origin(hint), get_args(hint)
-    if hint is Any:
-        return value
-    if origin is types.UnionType:
-        return None if value is None else _typed(value, inner[0], where)
-    if is_dataclass(hint) and isinstance(value, dict):
-        names = [field.name for field in fields(hint)]
-        if wrong := [name for name in names if name not in value] + [key for key in value if key not in names]:
-            state = "missing" if wrong[0] in names else "not a field of this version"
-            raise ArtifactError(f"{_join(where, reprlib.repr(wrong[0])[1:-1])}: {state}")
-        hints = get_type_hints(hint)
-        values = {name: _typed(value[name], hints[name], _join(where, name)) for name in names}
-        try:
-            return cast(type, hint)(**values)
-        except Yolo26Error as error:
-            raise ArtifactError(f"{where}: {_first_line(error)}") from error
-    if origin is tuple and isinstance(value, list):
-        item_hints = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
-        if len(item_hints) == len(value):
-            return tuple(_typed(v, h, f"{where}[{i}]") for i, (v, h) in enumerate(zip(value, item_hints, strict=True)))
-    if origin is dict and isinstance(value, dict) and (inner[0] is str or all(map(_is_index, value))):
-        return {inner[0](key): _typed(v, inner[1], f"{where}[{reprlib.repr(key)}]") for key, v in value.items()}
-    if hint is float and type(value) in (int, float) and abs(cast(float, value)) < 1e15:
-        return float(cast(float, value))
-    # `type`, not `isinstance`: True is no number.
-    if origin is None and type(value) is hint:
-        return value
-    name = hint.__name__ if isinstance(hint, type) and origin is None else str(hint)
-    raise ArtifactError(f"{where or 'manifest'}: expected {name}, given {reprlib.repr(value)}")
-
-
-def _check(manifest: Manifest) -> None:
-    """Refuse values of the right type that make no sense; raises ArtifactError naming the field."""
-    checkpoint: _Checkpoint = _typed(manifest.checkpoint, _Checkpoint, "checkpoint")
-    delegate: _Delegate = _typed(manifest.delegate, _Delegate, "delegate")
-    variant = VARIANTS.get(manifest.variant) if manifest.variant else None
-    specs = (manifest.input, *manifest.outputs)
-    platform = manifest.platform
-    hashes = [record.sha256 for record in manifest.files.values()]
-    counts = [record.bytes for record in manifest.files.values()] + [delegate.delegated, *delegate.outside.values()]
-    needed = {"cuda": (PROGRAM, WEIGHTS), "xnnpack": (PROGRAM,)}.get(manifest.backend, ())
-    rules = {
-        "name": _PLAIN_NAME.fullmatch(manifest.name),
-        "task": manifest.task in TASKS,
-        "variant": manifest.variant is None or (variant is not None and variant.task.name == manifest.task),
-        "backend": manifest.backend in BACKENDS,
-        "options.backend": manifest.options.backend == manifest.backend,
-        "options.imgsz": manifest.options.imgsz is not None,
-        "checkpoint.origin": checkpoint.origin in ("published", "user", "random"),
-        "checkpoint.sha256": (
-            checkpoint.sha256 is None if checkpoint.origin == "random" else _SHA256.fullmatch(checkpoint.sha256 or "")
-        ),
-        "checkpoint.seed": (checkpoint.seed is not None) == (checkpoint.origin == "random"),
-        "classes": sorted(manifest.classes) == list(range(len(manifest.classes))) and manifest.classes,
-        "keypoint_shape": min(manifest.keypoint_shape or (1,)) > 0,
-        "outputs": manifest.outputs,
-        "shape": all(spec.shape and min(spec.shape) > 0 for spec in specs),
-        "dtype": all(spec.dtype in _TENSOR_DTYPES for spec in specs),
-        "platform": all(_PLAIN_NAME.fullmatch(name) for name in (platform.system, platform.machine)),
-        "platform.gpu_binaries": all(_CAPABILITY.fullmatch(name) for name in platform.gpu_binaries),
-        "platform.gpu_ptx": all(_CAPABILITY.fullmatch(name) for name in platform.gpu_ptx),
-        "files (names)": all(_PLAIN_NAME.fullmatch(name) and name != MANIFEST for name in manifest.files),
-        "files (SHA-256)": all(_SHA256.fullmatch(digest) for digest in hashes),
-        "files (sizes) or delegate (counts)": min(counts) >= 0,
-        "files": all(name in manifest.files for name in needed),
-        "created": _is_time(manifest.created),
-    }
-    for field, holds in rules.items():
-        if not holds:
-            raise ArtifactError(f"{field}: the value is not one that an export writes")
+from .errors import ArtifactError, CompatibilityError, IntegrityError, UsageError, first_line
+from .lowering.options import ExportOptions
+from .manifest import CARD, MANIFEST, PLAIN_NAME, PROGRAM, WEIGHTS, FileRecord, Manifest, Platform
 
 
 def load_manifest(folder: Path) -> Manifest:
@@ -242,7 +50,7 @@ def load_manifest(folder: Path) -> Manifest:
         hint = f"did you mean {' or '.join(inside)}?" if inside else "`yolo26-et export` makes one"
         raise ArtifactError(f"no artifact at {folder}: it has no {MANIFEST}; {hint}") from error
     except (ArtifactError, OSError, ValueError, RecursionError) as error:
-        raise _damaged(path, error) from error
+        raise ArtifactError(f"{path} is damaged: {first_line(error)}; copy or export it again") from error
 
 
 def verify(folder: Path) -> Manifest:
@@ -276,7 +84,7 @@ def verify(folder: Path) -> Manifest:
                     "copy or export it again"
                 )
     except OSError as error:
-        raise IntegrityError(f"{folder} cannot be read: {_first_line(error)}") from error
+        raise IntegrityError(f"{folder} cannot be read: {first_line(error)}") from error
     return manifest
 
 
@@ -304,8 +112,7 @@ def check_platform(manifest: Manifest, *, system: str, machine: str, capability:
         manifest: the artifact's.
         system: `platform.system()` of the machine.
         machine: `platform.machine()` of the machine.
-        capability: compute capability (major, minor) of its GPU; None without one. By NVIDIA's rule, machine code runs
-            on its own major capability from its minor upwards, and PTX on its capability and everything newer.
+        capability: compute capability (major, minor) of its GPU; None without one.
 
     Raises:
         CompatibilityError: naming what the artifact is for and what the machine is.
@@ -325,10 +132,7 @@ def check_platform(manifest: Manifest, *, system: str, machine: str, capability:
             f"{compiled}, and no CUDA GPU is seen here: `yolo26-et doctor` says why, and --backend xnnpack exports "
             "for the CPU"
         )
-    if not (
-        any(_runs_binary(name, capability) for name in platform.gpu_binaries)
-        or any(_numbers(name) <= capability for name in platform.gpu_ptx)
-    ):
+    if not platform.runs_on(capability):
         raise CompatibilityError(f"{compiled}; this GPU is {capability[0]}.{capability[1]}: {_export_again(manifest)}")
 
 
@@ -348,7 +152,7 @@ def prepare_base_path(path: Path, names: Iterable[str] = ()) -> None:
         for name in names:
             _check_place(path / name)
     except OSError as error:
-        why = "it is no folder" if isinstance(error, FileExistsError) else _first_line(error)
+        why = "it is no folder" if isinstance(error, FileExistsError) else first_line(error)
         raise UsageError(
             f"--base-path {path}: cannot be written to ({why}); name a folder of your own, such as "
             "--base-path ~/yolo26_exports"
@@ -370,7 +174,7 @@ class Draft:
 
     def __enter__(self) -> Self:
         """Make the folder; raises UsageError as `prepare_base_path` does."""
-        if not _PLAIN_NAME.fullmatch(self.name):
+        if not PLAIN_NAME.fullmatch(self.name):
             raise UsageError(f"{self.name!r} cannot be an artifact's name; use letters, digits, '.', '_' and '-'")
         prepare_base_path(self.base_path, [self.name])
         owner = re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())
@@ -382,7 +186,7 @@ class Draft:
             self.folder = self._private / self.name
             self.folder.mkdir()
         except OSError as error:
-            raise UsageError(f"--base-path {self.base_path}: cannot be written to ({_first_line(error)})") from error
+            raise UsageError(f"--base-path {self.base_path}: cannot be written to ({first_line(error)})") from error
         return self
 
     def __exit__(
@@ -444,7 +248,7 @@ class Draft:
 
     def _unwritable(self, error: OSError) -> ArtifactError:
         return ArtifactError(
-            f"{self.base_path / self.name} cannot be written ({_first_line(error)}); make room or name another "
+            f"{self.base_path / self.name} cannot be written ({first_line(error)}); make room or name another "
             "--base-path, and export it again"
         )
 
@@ -475,12 +279,15 @@ def contents(folder: Path) -> Contents:
         ArtifactError: the folder is no intact artifact, or ExecuTorch's readers cannot make sense of a file.
     """
     manifest = verify(folder)
-    methods = program_file.read_methods(folder / PROGRAM)
-    inside = {key: len(data) for key, data in program_file.read_named_data(folder / PROGRAM).items()}
-    outer: dict[str, int] = {}
-    if WEIGHTS in manifest.files:
-        outer = {key: len(data) for key, data in program_file.read_named_data(folder / WEIGHTS).items()}
-    return Contents(methods, inside, outer)
+
+    def sizes(name: str) -> dict[str, int]:
+        return {key: len(data) for key, data in program_file.read_named_data(folder / name).items()}
+
+    return Contents(
+        methods=program_file.read_methods(folder / PROGRAM),
+        program_data=sizes(PROGRAM),
+        weights_data=sizes(WEIGHTS) if WEIGHTS in manifest.files else {},
+    )
 
 
 def _put_in_place(new: Path, target: Path) -> None:
@@ -569,29 +376,6 @@ def _is_running(pid: int) -> bool:
     return True
 
 
-def _is_index(key: str) -> bool:
-    return key.isascii() and key.isdigit() and len(key) < 10
-
-
-def _is_time(text: str) -> bool:
-    try:
-        return datetime.fromisoformat(text).utcoffset() is not None
-    except ValueError:
-        return False
-
-
-def _numbers(capability: str) -> tuple[int, int]:
-    match = _CAPABILITY.fullmatch(capability)
-    return (int(match[1]), int(match[2])) if match else (0, 0)
-
-
-def _runs_binary(name: str, capability: tuple[int, int]) -> bool:
-    major, minor = _numbers(name)
-    return capability == (major, minor) or (
-        not name.endswith("a") and capability[0] == major and capability[1] >= minor
-    )
-
-
 def _capabilities(platform: Platform) -> str:
     names = [*platform.gpu_binaries, *(f"{name} and newer" for name in platform.gpu_ptx)]
     return ", ".join(names) or "none"
@@ -600,18 +384,3 @@ def _capabilities(platform: Platform) -> str:
 def _export_again(manifest: Manifest) -> str:
     again = f"yolo26-et export --models {manifest.variant} --backend {manifest.backend}" if manifest.variant else ""
     return f"export it again here, with `{again}`" if again else "export it again here, from its checkpoint"
-
-
-def _join(where: str, name: str) -> str:
-    return f"{where}.{name}" if where else name
-
-
-def _damaged(path: Path, error: BaseException) -> ArtifactError:
-    return ArtifactError(f"{path} is damaged: {_first_line(error)}; copy or export it again")
-
-
-def _first_line(error: BaseException) -> str:
-    """Return what an error says in one short, printable line; of an OSError, the system's words."""
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error).strip()
-    line = (text.splitlines() or [type(error).__name__])[0][:200]
-    return "".join(char if char.isprintable() else "?" for char in line)

@@ -79,3 +79,10 @@ class CompatibilityError(ArtifactError):
 
 class InputError(Yolo26Error):
     """An input is not what the model takes."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error says in one short, printable line; of an OSError, the system's words."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error).strip()
+    line = (text.splitlines() or [type(error).__name__])[0][:200]
+    return "".join(char if char.isprintable() else "?" for char in line)

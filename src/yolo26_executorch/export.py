@@ -17,6 +17,7 @@ from . import artifact, weights
 from .environment import versions
 from .errors import ParityError, Yolo26Error
 from .jobs import Job, Record
+from .manifest import PROGRAM, Manifest, Platform
 from .report import card
 
 Say = Callable[[dict[str, Any]], None]
@@ -68,8 +69,8 @@ def _export(job: Job, say: Say, clock: _Clock) -> Record:
         model = ExportModel(checkpoint, options)
         specs = model.input_spec, model.output_specs
         lowered = _lower(model, job, clock)
-        lowered.write(draft.folder, artifact.PROGRAM)
-        manifest = artifact.Manifest(
+        lowered.write(draft.folder, PROGRAM)
+        manifest = Manifest(
             name=job.source.name,
             variant=job.source.variant.name if job.source.variant else None,
             task=checkpoint.task.name,
@@ -121,15 +122,15 @@ def _lower(model: Any, job: Job, clock: _Clock) -> Any:
     return backend.lower(model, job.options, clock)
 
 
-def _platform(backend: str) -> artifact.Platform:
+def _platform(backend: str) -> Platform:
     """Return where an artifact made here can run; XNNPACK's holds no machine code."""
     if backend != "cuda":
-        return artifact.Platform("any", "any", (), ())
+        return Platform("any", "any", (), ())
     import torch
 
     from .lowering.cuda import architectures
 
-    return artifact.Platform(
+    return Platform(
         platform.system(), platform.machine(), *architectures(torch.cuda.get_device_capability())
     )
 
@@ -164,7 +165,7 @@ def _figures(test: dict[str, Any] | None) -> dict[str, Any]:
     }
 
 
-def _sizes(manifest: artifact.Manifest) -> dict[str, int]:
+def _sizes(manifest: Manifest) -> dict[str, int]:
     return {name: record.bytes for name, record in manifest.files.items()}
 
 

@@ -16,10 +16,13 @@ from torch import Tensor
 
 from .model import Dense
 from .tasks import Task, TensorSpec
-from .tolerances import MEASURES, Tolerance
+from .tolerances import MASK_PIXELS, MEASURES, Tolerance
 
-CHUNK = 2**24
+_CHUNK = 2**24
 """Elements worked on at once, so that the largest inputs do not take gigabytes."""
+
+_CROP_MARGIN_PX = 0.01
+"""Boxes are corners inside the graph, centre and size outside it; the edge of a mask's crop may round by this."""
 
 _FORBIDDEN = 1e7
 """Cost of a pair that may not be: more than all others together."""
@@ -181,7 +184,7 @@ def _near(rows: Rows, entries: Entries, tolerances: Mapping[str, Tolerance]) -> 
     for name, columns in entries.columns.items():
         extra_limit[:, columns] = limit(name, entries.extra[:, columns])
     found = [(usable[:0], usable[:0], torch.empty(0))]
-    for row in torch.split(usable, max(1, CHUNK // len(entries.boxes))):
+    for row in torch.split(usable, max(1, _CHUNK // len(entries.boxes))):
         label = rows.labels[row].long()
         cost = (entries.scores[:, label] - rows.scores[row]).abs() / score_limit[:, label]
         for axis in range(4):
@@ -195,6 +198,14 @@ def _near(rows: Rows, entries: Entries, tolerances: Mapping[str, Tolerance]) -> 
         kept = cost <= 1
         found.append((row[at][kept], (anchor * entries.scores.shape[1] + label[at])[kept], cost[kept]))
     row, entry, cost = (torch.cat(parts) for parts in zip(*found, strict=True))
+    if rows.masks is not None and entries.protos is not None:
+        # Masks cannot refuse a pair, since they have a failure of their own, but they say which of several is meant.
+        several = torch.bincount(row, minlength=len(rows.scores))[row] > 1
+        at, (anchor, _) = row[several], entries.split(entry[several])
+        masks = compare_masks(
+            rows.masks[at], rows.boxes[at], entries.boxes[anchor], entries.extra[anchor], entries.protos
+        )
+        cost[several] = (cost[several] + (masks.error / tolerances["mask_iou"].absolute).clamp(max=1)) / 2
     return row, entry, cost
 
 
@@ -204,3 +215,54 @@ def _assign(costs: Tensor) -> tuple[Tensor, Tensor]:
 
     row, column = linear_sum_assignment(costs.numpy())
     return torch.from_numpy(row), torch.from_numpy(column)
+
+
+@dataclass(frozen=True)
+class MaskCounts:
+    """How masks differ, each (N,) float32."""
+
+    differ: Tensor
+    """Pixels that differ."""
+    either: Tensor
+    """Pixels in either mask."""
+    error: Tensor
+    """1 - IoU over the pixels that are judged, 0 where no more than `MASK_PIXELS` of those differ."""
+
+    @property
+    def iou(self) -> Tensor:
+        """IoU over all pixels, 1 for two empty masks."""
+        return 1 - self.differ / self.either.clamp(min=1)
+
+
+def compare_masks(masks: Tensor, own: Tensor, boxes: Tensor, coefficients: Tensor, protos: Tensor) -> MaskCounts:
+    """Compare masks (N, H/4, W/4), 0 or 1, with those that the reference's coefficients (N, E) and boxes (N, 4) make.
+
+    Where the mask's own box ends at another pixel than the reference's, and so within the boxes' tolerance, the pixels
+    between the two edges are not judged. Boxes are x, y, w, h in pixels of the input; prototypes are (E, H/4, W/4).
+    """
+    channels, height, width = protos.shape
+    parts = [torch.empty(3, 0)]
+    for part in torch.split(torch.arange(len(masks)), max(1, _CHUNK // (height * width))):
+        given = masks[part] > 0
+        logits = (coefficients[part] @ protos.view(channels, -1)).view(-1, height, width)
+        expected = (logits > 0) & _inside(boxes[part], height, width)
+        sure_in, sure_out = torch.ones_like(given), torch.ones_like(given)
+        for box in (boxes[part], own[part]):
+            sure_in &= _inside(box, height, width, -_CROP_MARGIN_PX)
+            sure_out &= ~_inside(box, height, width, _CROP_MARGIN_PX)
+        differ, either, judged = given ^ expected, given | expected, sure_in | sure_out
+        strictly = (differ & judged).sum((1, 2)).float()
+        error = strictly / (either & judged).sum((1, 2)).clamp(min=1)
+        error[strictly <= MASK_PIXELS] = 0
+        parts.append(torch.stack([differ.sum((1, 2)).float(), either.sum((1, 2)).float(), error]))
+    return MaskCounts(*torch.cat(parts, 1))
+
+
+def _inside(boxes: Tensor, height: int, width: int, margin_px: float = 0.0) -> Tensor:
+    """Mask pixels, bool (N, height, width), in a box (N, 4: x, y, w, h) that is grown by a margin on every side."""
+    centre, half = boxes[:, :2], boxes[:, 2:] / 2 + margin_px
+    left, top = ((centre - half) / 4)[..., None].unbind(1)
+    right, bottom = ((centre + half) / 4)[..., None].unbind(1)
+    columns, rows = torch.arange(width), torch.arange(height)
+    across, down = (columns >= left) & (columns < right), (rows >= top) & (rows < bottom)
+    return down[:, :, None] & across[:, None, :]

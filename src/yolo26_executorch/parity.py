@@ -14,13 +14,10 @@ import torch
 from torch import Tensor
 
 from .errors import ParityError
-from .matching import CHUNK, Entries, Pairing, Rows, entries_of, pair, rows_of
+from .matching import Entries, Pairing, Rows, compare_masks, entries_of, pair, rows_of
 from .model import Dense
 from .tasks import Task, TensorSpec
-from .tolerances import MASK_PIXELS, MEASURES, TOLERANCES, Tolerance
-
-_CROP_MARGIN_PX = 0.01
-"""Boxes are corners inside the graph, centre and size outside it; the edge of a mask's crop may round by this."""
+from .tolerances import MEASURES, TOLERANCES, Tolerance
 
 
 @dataclass(frozen=True)
@@ -244,7 +241,7 @@ def _compare_probabilities(check: _Check, given: Tensor, expected: Tensor) -> Ag
 def _compare_rankings(check: _Check, rows: list[Rows], entries: list[Entries], rotated: bool) -> Agreement:
     """Match the rows of each picture, collect their errors, and count."""
     total = matched = equal = near_ties = 0
-    box_ious, mask_counts = [torch.empty(0)], [torch.empty(0, 2)]
+    box_ious, masks = [torch.empty(0)], []
     for image, (row, entry) in enumerate(zip(rows, entries, strict=True)):
         where = f"image {image}: " if len(rows) > 1 else ""
         pairing = pair(row, entry, check.tolerances)
@@ -268,16 +265,20 @@ def _compare_rankings(check: _Check, rows: list[Rows], entries: list[Entries], r
         if row.masks is not None and entry.protos is not None:
             if strange := int((row.masks > 1).sum()):
                 check.failures.append(f"{where}masks: {strange} pixels are neither 0 nor 1")
-            mask_counts.append(_compare_masks(check, row.masks[kept] > 0, given, boxes, extra, entry.protos))
-    ious, counts = torch.cat(box_ious), torch.cat(mask_counts)
+            counts = compare_masks(row.masks[kept], given, boxes, extra, entry.protos)
+            check.add("mask_iou", counts.error[:, None], torch.zeros_like(counts.error)[:, None])
+            masks.append(counts)
+    ious = torch.cat(box_ious)
+    mask_ious = torch.cat([ious[:0], *(counts.iou for counts in masks)])
+    differ, either = (sum(float(getattr(counts, name).sum()) for counts in masks) for name in ("differ", "either"))
     return Agreement(
         rows=total,
         matched=matched,
         classes_equal=equal,
         near_ties=near_ties,
         min_box_iou=float(ious.min()) if len(ious) else None,
-        min_mask_iou=float(_mask_ious(counts).min()) if len(counts) else None,
-        mask_pixels_differing=float(counts[:, 0].sum() / counts[:, 1].sum().clamp(min=1)) if len(counts) else None,
+        min_mask_iou=float(mask_ious.min()) if len(mask_ious) else None,
+        mask_pixels_differing=differ / max(either, 1) if len(mask_ious) else None,
     )
 
 
@@ -317,44 +318,3 @@ def _box_ious(given: Tensor, expected: Tensor, angles: tuple[Tensor, Tensor] | N
     else:
         ious = probiou(torch.cat([given, angles[0]], 1)[kept], torch.cat([expected, angles[1]], 1)[kept])
     return ious.flatten()
-
-
-def _compare_masks(
-    check: _Check, masks: Tensor, own: Tensor, boxes: Tensor, coefficients: Tensor, protos: Tensor
-) -> Tensor:
-    """Compare masks, bool (N, H/4, W/4), with those that the reference's coefficients (N, E) and boxes (N, 4) make.
-
-    Where the row's own box ends at another pixel than the reference's, and so within the boxes' tolerance, the pixels
-    between the two edges are not judged. Returns how many of all pixels differ, and how many are in either mask, (N, 2).
-    """
-    channels, height, width = protos.shape
-    counts = [torch.empty(0, 2)]
-    for part in torch.split(torch.arange(len(masks)), max(1, CHUNK // (height * width))):
-        given, both = masks[part], (boxes[part], own[part])
-        logits = (coefficients[part] @ protos.view(channels, -1)).view(-1, height, width)
-        expected = (logits > 0) & _inside(boxes[part], height, width)
-        sure_in, sure_out = torch.ones_like(given), torch.ones_like(given)
-        for box in both:
-            sure_in &= _inside(box, height, width, -_CROP_MARGIN_PX)
-            sure_out &= ~_inside(box, height, width, _CROP_MARGIN_PX)
-        differ, either, judged = given ^ expected, given | expected, sure_in | sure_out
-        counts.append(torch.stack([differ.sum((1, 2)), either.sum((1, 2))], 1).float())
-        pixels = torch.stack([(differ & judged).sum((1, 2)), (either & judged).sum((1, 2))], 1).float()
-        error = torch.where(pixels[:, 0] > MASK_PIXELS, 1 - _mask_ious(pixels), 0)[:, None]
-        check.add("mask_iou", error, torch.zeros_like(error))
-    return torch.cat(counts)
-
-
-def _mask_ious(counts: Tensor) -> Tensor:
-    """IoU from the pixels that differ and those in either mask, (N, 2) → (N,); two empty masks agree."""
-    return 1 - counts[:, 0] / counts[:, 1].clamp(min=1)
-
-
-def _inside(boxes: Tensor, height: int, width: int, margin_px: float = 0.0) -> Tensor:
-    """Mask pixels, bool (N, height, width), in a box (N, 4: x, y, w, h) that is grown by a margin on every side."""
-    centre, half = boxes[:, :2], boxes[:, 2:] / 2 + margin_px
-    left, top = ((centre - half) / 4)[..., None].unbind(1)
-    right, bottom = ((centre + half) / 4)[..., None].unbind(1)
-    columns, rows = torch.arange(width), torch.arange(height)
-    across, down = (columns >= left) & (columns < right), (rows >= top) & (rows < bottom)
-    return down[:, :, None] & across[:, None, :]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import ArtifactError
+from .errors import ArtifactError, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -64,10 +64,10 @@ class CudaPayload:
 
 def read_methods(program: Path) -> tuple[Method, ...]:
     """Return the methods of a `.pte` and what they call; raises ArtifactError where the file is damaged."""
-    from executorch.exir.schema import DelegateCall, KernelCall
-
     methods = []
     with _damage(program):
+        from executorch.exir.schema import DelegateCall, KernelCall
+
         for plan in _read_program(program).program.execution_plan:
             steps = [step.instr_args for chain in plan.chains for step in chain.instructions]
             calls = Counter(plan.delegates[s.delegate_index].id for s in steps if isinstance(s, DelegateCall))
@@ -166,8 +166,8 @@ def _damage(path: Path) -> Iterator[None]:
     except ArtifactError:
         raise
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [""])[0][:120]
-        raise ArtifactError(f"{path} cannot be read: {type(error).__name__}: {reason}; export the model again") from error
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise ArtifactError(f"{path} is damaged: {reason}; copy or export it again") from error
 
 
 @contextlib.contextmanager

@@ -21,8 +21,9 @@ from .lowering.options import ExportOptions
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .model import ExportModel
+    from .model import Dense, ExportModel
     from .runtime import Runner
+    from .tasks import Task
 
 RANDOM_SEEDS = (1, 2)
 WARM_UP, TIMED_RUNS, TIME_LIMIT_S = 3, 20, 5.0
@@ -43,40 +44,40 @@ def run_trial(folder: Path, job: Job) -> dict[str, Any]:
     """
     import torch
 
-    from . import answers, parity
+    from . import answers, parity, rounding
     from .artifact import load_manifest
     from .runtime import open_runner
-    from .runtime.eager import EagerRunner
 
     manifest = load_manifest(folder)
     device = "cuda" if manifest.backend == "cuda" else "cpu"
-    precisions = dict.fromkeys((manifest.options.precision, "fp32"))
     with open_runner(folder) as runner:
         inputs = _inputs(job, runner)
         given = {name: runner(batch) for name, batch in inputs.items()}
         latency = _latency_ms(runner, next(iter(inputs.values())))
+    task, references = _references(job, manifest.options, inputs, device)
     reports: list[dict[str, Any]] = []
     failures: list[str] = []
     largest: dict[str, Any] | None = None
-    model = None
-    for precision in precisions:
-        model = _model(job, replace(manifest.options, precision=precision))
-        with EagerRunner(model, device) as eager:
-            for name, batch in inputs.items():
-                report = parity.compare(
-                    model.task, manifest.outputs, given[name], eager.reference(batch),
-                    precision=manifest.options.precision, keypoint_shape=manifest.keypoint_shape,
-                )  # fmt: skip
-                against = f"eager {precision}"
-                reports.append({"input": name, "against": against, **report.to_json()})
-                failures += [f"{name}, against {against}: {failure}" for failure in report.failures]
-                worst = report.largest
-                if worst and (largest is None or worst.ratio > largest["ratio"]):
-                    largest = {"quantity": worst.name, "value": worst.max, "unit": worst.unit, "ratio": worst.ratio}
+    precision = manifest.options.precision
+    for name in inputs:
+        tolerances = rounding.stretched(
+            task, references[precision][name], references["fp32"][name],
+            precision=precision, keypoint_shape=manifest.keypoint_shape,
+        )  # fmt: skip
+        for against, reference in references.items():
+            report = parity.compare(
+                task, manifest.outputs, given[name], reference[name],
+                precision=precision, keypoint_shape=manifest.keypoint_shape, tolerances=tolerances,
+            )  # fmt: skip
+            reports.append({"input": name, "against": f"eager {against}", **report.to_json()})
+            failures += [f"{name}, against eager {against}: {failure}" for failure in report.failures]
+            worst = report.largest
+            if worst and (largest is None or worst.ratio > largest["ratio"]):
+                largest = {"quantity": worst.name, "value": worst.max, "unit": worst.unit, "ratio": worst.ratio}
     picture = next(iter(inputs))
     answer: list[str] = []
-    if manifest.options.outputs == "named" and model is not None:
-        answer = answers.lines(model.task, given[picture], manifest.classes, limit=5)
+    if manifest.options.outputs == "named":
+        answer = answers.lines(task, given[picture], manifest.classes, limit=5)
     return {
         "passed": not failures,
         "runner": runner.name,
@@ -104,6 +105,20 @@ def _inputs(job: Job, runner: Runner) -> dict[str, Tensor]:
     picture = pictures.fit(pictures.read(path), (height, width), task)
     batch = pictures.to_input(np.repeat(picture[None], spec.shape[0], axis=0), spec)
     return {path.name: batch, **{f"random {seed}": pictures.random_input(spec, seed) for seed in RANDOM_SEEDS}}
+
+
+def _references(
+    job: Job, options: ExportOptions, inputs: dict[str, Tensor], device: str
+) -> tuple[Task, dict[str, dict[str, Dense | Tensor]]]:
+    """Return the task, and eager's predictions of each input in the artifact's precision and in fp32."""
+    from .runtime.eager import EagerRunner
+
+    found: dict[str, dict[str, Dense | Tensor]] = {}
+    for precision in dict.fromkeys((options.precision, "fp32")):
+        with EagerRunner(_model(job, replace(options, precision=precision)), device) as eager:
+            found[precision] = {name: eager.reference(batch) for name, batch in inputs.items()}
+            task = eager.task
+    return task, found
 
 
 def _model(job: Job, options: ExportOptions) -> ExportModel:

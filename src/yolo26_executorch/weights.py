@@ -7,14 +7,18 @@ import difflib
 import hashlib
 import os
 import re
+import sys
+import tempfile
+import types
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import pictures
 from .errors import CheckpointError, DownloadError, UsageError
-from .tasks import TASKS, Task
+from .tasks import CLASSIFY, DETECT, TASKS, Task, TensorSpec
 from .variants import VARIANTS, Variant, find_variants
 
 if TYPE_CHECKING:
@@ -146,33 +150,29 @@ def default_weights_dir() -> Path:
 
 
 def find_weights(variant: Variant, weights_dir: Path | None) -> Path:
-    """Return a published variant's checkpoint, downloading it where it is not there yet.
+    """Return a published variant's checkpoint, downloading it to `weights_dir` where it is not there yet.
 
     Raises:
         DownloadError: naming the file, the folder it was looked for in, and how to put it there.
     """
     folder = weights_dir or default_weights_dir()
-    path = folder / variant.checkpoint
-    if path.is_file():
-        return path
+    for known in (folder, default_weights_dir()):
+        if (known / variant.checkpoint).is_file():
+            return known / variant.checkpoint
     from ultralytics.utils.downloads import attempt_download_asset
 
-    part = folder / f".{variant.checkpoint}.{os.getpid()}.pt"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Downloaded beside its place and renamed, so that a cut connection leaves no half file under the real name.
-        with _working_in(folder):
-            got = Path(attempt_download_asset(variant.checkpoint, retry=1)).resolve()
-        if not got.is_file():
-            raise FileNotFoundError(got)
-        check_archive(got)
+        # Elsewhere first, so that a cut connection leaves no half file under the real name.
+        with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as private:
+            got = Path(attempt_download_asset(Path(private) / variant.checkpoint, retry=1))
+            check_archive(got)
+            return got.replace(folder / variant.checkpoint)
     except Exception as error:
-        part.unlink(missing_ok=True)
         raise DownloadError(
             f"{variant.checkpoint} is not in {folder} and could not be downloaded ({_first_line(error)}); put the file "
             f"there by hand, name its folder with --weights-dir, or try --random-weights"
         ) from error
-    return got
 
 
 def _load_file(path: Path, origin: str, trusted: bool) -> Checkpoint:
@@ -181,13 +181,18 @@ def _load_file(path: Path, origin: str, trusted: bool) -> Checkpoint:
     check_archive(path)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     try:
-        content, _ = ultralytics_tasks.torch_safe_load(str(path), safe_only=not trusted)
+        with _torchvision_stand_ins():
+            content, _ = ultralytics_tasks.torch_safe_load(str(path), safe_only=not trusted)
     except Exception as error:
-        hint = "" if trusted else "; if you trust who made it, add --trust-checkpoint"
-        raise CheckpointError(f"{path} was refused by Ultralytics' safe loader: {_first_line(error)}{hint}") from error
+        if "outside the supported" in str(error):
+            raise CheckpointError(
+                f"{path} was refused by Ultralytics' safe loader: it holds more than weights and known classes, so "
+                "that loading it can run code; if you trust who made it, add --trust-checkpoint"
+            ) from error
+        raise CheckpointError(f"{path} cannot be loaded: {_first_line(error)}") from error
     network = content.get("ema") or content.get("model")
-    task = TASKS.get(getattr(network, "task", None) or _guess_task(network))
-    if task is None or type(network.model[-1]).__name__ != task.head or not _is_yolo26(network, task):
+    task = _yolo26_task(network, origin)
+    if task is None:
         raise CheckpointError(
             f"{path} holds {_describe(network)}, not a YOLO26 model of {', '.join(TASKS)}; only those can be exported"
         )
@@ -217,39 +222,50 @@ def _random(variant: Variant, seed: int) -> Checkpoint:
         torch.manual_seed(seed)
         network = model_class(config, ch=3, nc=len(names), verbose=False)
         network.names = names
-        _spread(network, seed)
+        _spread(network, variant.task, seed)
     return Checkpoint(
         network.float().eval(), variant.task, names, _keypoint_shape(network), "random", None, None, seed
     )
 
 
-_LAST_LAYERS = {"cv2": (3.0, 0.5), "cv3": (-4.0, 0.8), "cv4": (0.0, 0.7), "cv4_kpts": (0.0, 0.7), "linear": (0.0, 2.0)}
-"""Mean and spread that random weights give the outputs of the heads' last layers: distances in strides, class logits,
-mask coefficients or angles, keypoints, logits."""
+def _take_power(norm: nn.Module, inputs: tuple[torch.Tensor]) -> None:
+    """Make a batch norm divide by the root mean square of its input, and subtract nothing.
+
+    Subtracting the mean, as training does, leaves random layers with differences so small that rounding shows in them.
+    """
+    norm.weight.fill_(0.2)
+    norm.running_mean.zero_()
+    norm.running_var.copy_(inputs[0].square().mean((0, 2, 3)))
 
 
-def _spread(network: nn.Module, seed: int) -> None:
+_LAST_LAYERS = {"cv2": (3.0, 2.5), "cv3": (-4.0, 5.0), "cv4": (0.0, 3.0), "cv4_kpts": (0.0, 3.0), "linear": (0.0, 6.0)}
+"""The mean, and the farthest from it, that random weights give the outputs of the heads' last layers: distances in
+strides, class logits, mask coefficients or angles, keypoints in strides, logits."""
+
+
+def _spread(network: nn.Module, task: Task, seed: int) -> None:
     """Give random weights activations, boxes and scores that differ from place to place, as a trained model's do.
 
     A freshly built YOLO26 gives one score (about 1e-5) everywhere, so that any error in it compares equal. Here the
-    batch norms take their statistics from seeded smooth noise, with gains that keep deep sums of residuals tame, and the heads' last layers are rescaled to
-    the means and spreads of `_LAST_LAYERS`.
+    batch norms keep the activations at a fifth of SiLU's bend, where a deep random network neither dies out nor
+    amplifies rounding, and the heads' last layers are rescaled to reach as far as `_LAST_LAYERS` says.
     """
     import torch
     from torch import nn
 
-    pictures = torch.cat(_pictures(320))
-    images = torch.cat([pictures, pictures.flip(3), _noise(4, 320, seed)])
+    side = min(320, task.native_imgsz)
+    spec = TensorSpec("images", (1, 3, side, side), "float32", "")
+    drawn = [pictures.fit(pictures.read(path), (side, side), task) for path in pictures.sample_pictures()]
+    images = torch.cat(
+        [pictures.to_input(picture[None], spec) for picture in drawn]
+        + [pictures.random_input(spec, seed + number) for number in range(2)]
+    )
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
-    momenta = [m.momentum for m in norms]
-    for norm in norms:
-        norm.momentum = None
-        norm.reset_running_stats()
-        nn.init.constant_(norm.weight, 0.3)
+    hooks = [norm.register_forward_pre_hook(_take_power) for norm in norms]
     with torch.no_grad():
-        network.train()(images)
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+        network.eval()(images)
+        for hook in hooks:
+            hook.remove()
         seen: dict[nn.Module, torch.Tensor] = {}
         hooks = []
         for name, child in network.model[-1].named_children():
@@ -262,45 +278,36 @@ def _spread(network: nn.Module, seed: int) -> None:
         for hook in hooks:
             hook.remove()
         for module, out in seen.items():
-            mean, spread = module.aim
+            mean, reach = module.aim
             del module.aim
-            scale = spread / float(out.std())
+            scale = reach / float((out - out.mean()).abs().max())
             module.weight.mul_(scale)
             module.bias.add_(-float(out.mean())).mul_(scale).add_(mean)
 
 
-def _pictures(side: int) -> list[torch.Tensor]:
-    """Return the pictures that Ultralytics ships, float32 (1, 3, side, side) each, RGB, 0..1."""
-    import cv2
-    import torch
-    from ultralytics.utils import ASSETS
-
-    pictures = [cv2.resize(cv2.imread(str(path)), (side, side)) for path in sorted(ASSETS.glob("*.jpg"))]
-    return [torch.from_numpy(picture[..., ::-1].copy()).permute(2, 0, 1)[None] / 255 for picture in pictures]
-
-
-def _noise(count: int, side: int, seed: int) -> torch.Tensor:
-    """Return seeded noise with as much contrast in every octave, as photographs have: float32 (count, 3, side, side)."""
-    import torch
-
-    generator = torch.Generator().manual_seed(seed)
-    octaves = [
-        torch.nn.functional.interpolate(
-            torch.rand(count, 3, n, n, generator=generator) - 0.5, size=(side, side), mode="bilinear"
-        )
-        for n in (5, 10, 20, 40, 80, 160, 320)
-    ]
-    return (0.45 + 0.35 * sum(octaves)).clamp(0, 1)
+def _yolo26_task(network: Any, origin: str) -> Task | None:
+    """Return a YOLO26's task, which its head tells; None for anything else."""
+    head = type(network.model[-1]).__name__ if _has_layers(network) else None
+    task = next((task for task in TASKS.values() if task.head == head), None)
+    # Detect and Classify are older YOLOs' heads, too. Only YOLO26 has a second, end-to-end branch in the former; YOLO11
+    # classifies with the very same layers, so that nothing but the architecture's name tells the two apart.
+    if task is DETECT and getattr(network.model[-1], "one2one_cv2", None) is None:
+        return None
+    if task is CLASSIFY and origin == "user" and "yolo26" not in Path(_config_name(network)).stem:
+        return None
+    return task
 
 
-def _is_yolo26(network: nn.Module, task: Task) -> bool:
-    """Whether it is a YOLO26: its own head class, or for heads shared with older YOLOs, one that is end to end."""
-    if task.head in ("Segment26", "Pose26", "OBB26"):
-        return True
-    if task.ranked:
-        return getattr(network.model[-1], "one2one_cv2", None) is not None
-    config = getattr(network, "yaml", {}) or {}
-    return "yolo26" in str(config.get("yaml_file", "")) or "26" in str(config.get("yaml_file", ""))
+def _has_layers(network: object) -> bool:
+    from torch import nn
+
+    return isinstance(network, nn.Module) and isinstance(getattr(network, "model", None), nn.Sequential)
+
+
+def _config_name(network: Any) -> str:
+    """Return the name of the architecture file that a network was made from; empty where it does not say."""
+    config = getattr(network, "yaml", None)
+    return str(config.get("yaml_file", "")) if isinstance(config, dict) else ""
 
 
 def _keypoint_shape(network: nn.Module) -> tuple[int, int] | None:
@@ -308,17 +315,13 @@ def _keypoint_shape(network: nn.Module) -> tuple[int, int] | None:
     return (int(shape[0]), int(shape[1])) if shape is not None else None
 
 
-def _guess_task(network: object) -> str:
-    from ultralytics.nn.tasks import guess_model_task
-
-    return str(guess_model_task(network))
-
-
-def _describe(network: object) -> str:
-    layers = getattr(network, "model", None)
-    if layers is None:
+def _describe(network: Any) -> str:
+    if network is None:
+        return "no model"
+    if not _has_layers(network):
         return f"a {type(network).__name__}"
-    return f"a {type(network).__name__} with a {type(layers[-1]).__name__} head"
+    name = Path(_config_name(network)).name
+    return f"a {type(network).__name__} with a {type(network.model[-1]).__name__} head" + (f" ({name})" if name else "")
 
 
 def _folder_name(path: Path) -> str:
@@ -342,11 +345,34 @@ def _quiet() -> None:
 
 
 @contextlib.contextmanager
-def _working_in(folder: Path) -> Iterator[None]:
-    """Change the working folder for a while: Ultralytics downloads a bare name to where it stands."""
-    before = Path.cwd()
-    os.chdir(folder)
+def _torchvision_stand_ins() -> Iterator[None]:
+    """Let classifiers be unpickled without torchvision, whose transforms they carry along and we have no use for.
+
+    Its PyPI build cannot be imported beside a CPU build of PyTorch.
+    """
+    names = ("torchvision", "torchvision.transforms", "torchvision.transforms.transforms")
+    if names[0] in sys.modules:
+        yield
+        return
+    modules = {name: _StandIn(name) for name in (*names, "torchvision.transforms.functional")}
+    for name, module in modules.items():
+        parent, _, child = name.rpartition(".")
+        if parent:
+            setattr(modules[parent], child, module)
+    sys.modules.update(modules)
     try:
         yield
     finally:
-        os.chdir(before)
+        for name in modules:
+            sys.modules.pop(name, None)
+
+
+class _StandIn(types.ModuleType):
+    """A module that has every class, each good for nothing but being unpickled."""
+
+    def __getattr__(self, name: str) -> type:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        made = type(name, (), {"__module__": self.__name__, "__init__": lambda self, *values: None})
+        setattr(self, name, made)
+        return made

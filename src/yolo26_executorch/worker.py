@@ -21,6 +21,8 @@ def main() -> int:
     # Compilers and libraries print what they like; only events may reach standard output.
     events = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    # Ultralytics would install whatever package a checkpoint names.
+    os.environ["YOLO_AUTOINSTALL"] = "false"
     if job.options.backend == "cuda":
         os.environ.update(toolkit_variables(probe()))
 

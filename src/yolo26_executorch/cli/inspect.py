@@ -10,7 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..artifact import Contents, Manifest, contents, load_manifest
+from ..artifact import Contents, contents, load_manifest
+from ..manifest import Manifest
 from ..report.card import columns, figures, size
 
 if TYPE_CHECKING:

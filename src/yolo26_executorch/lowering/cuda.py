@@ -75,10 +75,10 @@ def lower(model: ExportModel, options: ExportOptions, stage: Callable[[str], Non
 def architectures(capability: tuple[int, int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the compute capabilities with machine code, and those with portable PTX, in what is compiled here.
 
-    From 9.0 on Triton compiles for architecture-specific targets (sm_90a …), whose PTX no other GPU takes, so none is
-    put in.
+    From 9.0 on Triton compiles for architecture-specific targets (sm_90a …), whose code and PTX no other GPU takes, so
+    no PTX is put in.
     """
-    name = f"{capability[0]}.{capability[1]}"
+    name = f"{capability[0]}.{capability[1]}{'a' if capability >= (9, 0) else ''}"
     return (name,), ((name,) if _portable_ptx(capability) else ())
 
 

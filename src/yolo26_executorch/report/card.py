@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from importlib import resources
 from typing import Any
 
-from ..artifact import WEIGHTS, Manifest
+from ..manifest import WEIGHTS, Manifest
 from ..tasks import TASKS, TensorSpec
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..artifact import Manifest, check_platform, verify
+from ..artifact import check_platform, verify
 from ..errors import CompatibilityError
+from ..manifest import Manifest
 from .runner import Runner
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..artifact import PROGRAM, WEIGHTS, Manifest
 from ..errors import ArtifactError, CompatibilityError
+from ..manifest import PROGRAM, WEIGHTS, Manifest
 from ..program_file import CudaPayload, read_cuda_payload
 from .runner import Closing, prepare
 

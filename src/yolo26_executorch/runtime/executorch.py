@@ -6,9 +6,9 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..artifact import PROGRAM, WEIGHTS, Manifest
 from ..environment import executorch_runtime_fits
 from ..errors import ArtifactError
+from ..manifest import PROGRAM, WEIGHTS, Manifest
 from .runner import Closing, prepare
 
 if TYPE_CHECKING:
