@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
-from yolo26_executorch.matching import Entries, Pairing, Rows, centred, entries_of, pair, rows_of
+from yolo26_executorch.matching import Entries, Pairing, Rows, centred, compare_masks, entries_of, pair, rows_of
 from yolo26_executorch.model import Dense
 from yolo26_executorch.tasks import DETECT, OBB, POSE, SEGMENT
 from yolo26_executorch.tolerances import MEASURES, TOLERANCES
@@ -22,7 +23,7 @@ def entries(seed: int = 0, anchors: int = 60, classes: int = 3, values: int = 0)
     return Entries(boxes, scores, extra, {"coefficient": list(range(values))} if values else {}, None)
 
 
-def rank(reference: Entries, chosen: torch.Tensor | None = None) -> Rows:
+def rank(reference: Entries, chosen: Tensor | None = None) -> Rows:
     """Rows of the best entries, or of the entries chosen."""
     if chosen is None:
         chosen = reference.scores.flatten().topk(ROWS).indices
@@ -71,7 +72,7 @@ def test_errors_within_tolerance_always_match(precision: str, seed: int) -> None
     reference.boxes[1::2] = reference.boxes[::2] + 0.3 * tolerances["box_px"].absolute
     generator = torch.Generator().manual_seed(1000 + seed)
 
-    def disturbed(name: str, values: torch.Tensor) -> torch.Tensor:
+    def disturbed(name: str, values: Tensor) -> Tensor:
         limit = tolerances[name].of(MEASURES[name].scale(values, reference.boxes))
         return values + (torch.rand(values.shape, generator=generator) * 2 - 1) * 0.9 * limit
 
@@ -100,6 +101,28 @@ def test_one_value_out_of_tolerance_leaves_its_row_unmatched(seed: int) -> None:
     pairing = pair(rows, reference, FP32)
     assert (~pairing.matched).nonzero().flatten().tolist() == [row]
     # It still gets the entry that it came from, so that the error can be told.
+    assert pairing.entry.tolist() == pairing.ranked.tolist()
+
+
+def test_errors_are_told_from_the_nearest_entry_even_among_ties() -> None:
+    """Scores that are all the same give the ranking an order that means nothing."""
+    reference = entries()
+    reference.scores.fill_(0.9)
+    chosen = torch.arange(60, 60 + ROWS)
+    rows = rank(reference, chosen)
+    rows.boxes[:, 0] += 5
+    pairing = pair(rows, reference, FP32)
+    assert not pairing.matched.any()
+    assert pairing.entry.tolist() == chosen.tolist()
+
+
+def test_a_wrong_class_is_told_as_such() -> None:
+    reference = entries(classes=4)
+    reference.scores[:, 1:] *= 0.1
+    rows = rank(reference)
+    rows.labels.add_(1)
+    pairing = pair(rows, reference, FP32)
+    assert not pairing.matched.any()
     assert pairing.entry.tolist() == pairing.ranked.tolist()
 
 
@@ -192,7 +215,7 @@ def test_the_angle_is_read_from_either_place() -> None:
         rows_of(OBB.output_specs("ultralytics", sizes), raw),
     ):
         assert rows[0].extra is not None
-        assert (float(rows[0].extra), float(rows[0].scores), float(rows[0].labels)) == (0.5, pytest.approx(0.9), 7)
+        assert [float(rows[0].extra), float(rows[0].scores), float(rows[0].labels)] == pytest.approx([0.5, 0.9, 7])
 
 
 def test_reference_boxes_are_centred_unless_rotated() -> None:
@@ -209,3 +232,66 @@ def test_extra_values_are_told_apart() -> None:
     assert entries_of(POSE, dense, (2, 3))[0].columns == with_visibility
     assert entries_of(POSE, dense, (3, 2))[0].columns == {"keypoint_px": [0, 1, 2, 3, 4, 5]}
     assert entries_of(SEGMENT, dense, None)[0].columns == {"coefficient": [0, 1, 2, 3, 4, 5]}
+
+
+def squares() -> tuple[Tensor, Tensor, Tensor]:
+    """Boxes (2, 4) over pixels 6 to 25 of the masks, coefficients (2, 2) and prototypes (2, 32, 32).
+
+    One object fills the picture's left half, one its right.
+    """
+    boxes = torch.tensor([[62.0, 62, 80, 80]]).repeat(2, 1)
+    protos = torch.full((2, 32, 32), -1.0)
+    protos[0, :, :16] = 1
+    protos[1, :, 16:] = 1
+    return boxes, torch.eye(2), protos
+
+
+def test_masks_tell_twins_apart() -> None:
+    boxes, coefficients, protos = squares()
+    scores = torch.tensor([[0.8], [0.8]])
+    reference = Entries(boxes, scores, coefficients, {"coefficient": [0, 1]}, protos)
+    masks = torch.zeros(2, 32, 32, dtype=torch.uint8)
+    masks[0, 6:26, 16:26] = 1
+    masks[1, 6:26, 6:16] = 1
+    for order in ([0, 1], [1, 0]):
+        pairing = pair(Rows(boxes, scores[:, 0], torch.zeros(2), None, masks[order]), reference, FP32)
+        assert sound(pairing)
+        assert pairing.entry.tolist() == [1 - order[0], 1 - order[1]]
+
+
+def test_masks_are_compared_inside_both_boxes() -> None:
+    boxes, coefficients, protos = squares()
+    masks = torch.zeros(2, 32, 32, dtype=torch.uint8)
+    masks[0, 6:26, 6:16] = 1
+    masks[1, 6:26, 16:26] = 1
+    same = compare_masks(masks, boxes, boxes, coefficients, protos)
+    assert same.differ.tolist() == same.error.tolist() == [0, 0]
+    assert same.either.tolist() == [200, 200]
+    assert same.iou.tolist() == [1, 1]
+
+    # The masks' own boxes begin a little lower, beyond the corner of a row of pixels: that row is not judged.
+    own = boxes + torch.tensor([0, 2.5, 0, 0])
+    masks[:, 6] = 0
+    lower = compare_masks(masks, own, boxes, coefficients, protos)
+    assert lower.differ.tolist() == [10, 10]
+    assert lower.error.tolist() == [0, 0]
+    # Without such boxes the same masks are wrong.
+    wrong = compare_masks(masks, boxes, boxes, coefficients, protos)
+    assert wrong.error.tolist() == pytest.approx([0.05, 0.05])
+    assert wrong.iou.tolist() == pytest.approx([0.95, 0.95])
+
+
+def test_pixels_outside_both_boxes_are_judged() -> None:
+    boxes, coefficients, protos = squares()
+    masks = torch.zeros(2, 32, 32, dtype=torch.uint8)
+    masks[0, :, :16] = 1
+    masks[1, :, 16:] = 1
+    counts = compare_masks(masks, boxes, boxes, coefficients, protos)
+    assert counts.error.tolist() == pytest.approx([1 - 200 / 512] * 2)
+
+
+def test_two_empty_masks_agree() -> None:
+    boxes, coefficients, protos = squares()
+    counts = compare_masks(torch.zeros(2, 32, 32, dtype=torch.uint8), boxes, boxes, -coefficients * 0, protos)
+    assert counts.iou.tolist() == [1, 1]
+    assert counts.error.tolist() == [0, 0]

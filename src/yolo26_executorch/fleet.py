@@ -72,6 +72,7 @@ def run(
     """
     waiting = deque(jobs)
     running: list[_Worker] = []
+    environment = _share_of_cores(min(parallel, len(jobs)))
     records: dict[str, Record] = {}
 
     def finish(name: str, record: Record) -> None:
@@ -85,7 +86,7 @@ def run(
                     job = waiting.popleft()
                     on_event(job.source.name, {"event": "start"})
                     try:
-                        running.append(_Worker(job, worker or WORKER, on_event))
+                        running.append(_Worker(job, worker or WORKER, environment, on_event))
                     except OSError as error:
                         finish(job.source.name, job.record("failed", message=f"its process could not start: {error}"))
                 if signals:
@@ -110,10 +111,20 @@ def run(
     return [records[job.source.name] for job in jobs]
 
 
+def _share_of_cores(workers: int) -> dict[str, str]:
+    """Return the environment of workers that run beside each other: without it, each would take every core.
+
+    The compilers' share is twice the threads', since they wait for each other more than they compute together.
+    """
+    share = max(1, cores() // max(1, workers))
+    ours = {"OMP_NUM_THREADS": str(share), "YOLO26_ET_COMPILE_THREADS": str(min(cores(), 2 * share))}
+    return {**ours, **os.environ}
+
+
 class _Worker:
     """One worker process, with what it has said so far."""
 
-    def __init__(self, job: Job, command: Sequence[str], on_event: OnEvent) -> None:
+    def __init__(self, job: Job, command: Sequence[str], environment: Mapping[str, str], on_event: OnEvent) -> None:
         """Start it; raises OSError."""
         self.job = job
         self._on_event = on_event
@@ -129,7 +140,12 @@ class _Worker:
             # A session of its own: the terminal's Ctrl-C must reach it through us, and the compilers it starts must
             # end with it.
             self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, start_new_session=True
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                start_new_session=True,
+                env=environment,
             )
         except OSError:
             self._log.close()

@@ -135,8 +135,8 @@ def pair(rows: Rows, entries: Entries, tolerances: Mapping[str, Tolerance]) -> P
     """Give each row an entry of its own.
 
     As many rows as can be get one within every tolerance; among those pairings, one that covers the most of the entries
-    that must be there; among those, the one with the smallest errors. The other rows get what is left of the
-    reference's ranking, nearest first, so that their errors can be told.
+    that must be there; among those, the one with the smallest errors. The other rows get the nearest of what is left,
+    so that their errors can be told.
     """
     k = len(rows.scores)
     best, ranked = entries.scores.flatten().topk(k)
@@ -161,14 +161,13 @@ def pair(rows: Rows, entries: Entries, tolerances: Mapping[str, Tolerance]) -> P
 
     rest = (~matched & rows.finite).nonzero().flatten()
     if len(rest):
-        unused = ~torch.isin(ranked, entry)
-        left = ranked[unused]
-        anchor, label = entries.split(left)
-        boxes = entries.boxes[anchor]
-        costs = torch.cdist(rows.boxes[rest].double(), boxes.double(), p=1) / (1 + boxes[:, 2:].abs().amax(1))
-        costs += (rows.scores[rest, None] - best[unused]).abs() + (rows.labels[rest, None] != label)
-        i, j = _assign(costs)
-        entry[rest[i]] = left[j]
+        # What is left of the ranking is enough for everyone; the nearest of each row's class may rank below it.
+        unused = torch.unique(torch.cat([ranked, _nearest(rows, entries, rest)]))
+        unused = unused[~torch.isin(unused, entry)]
+        anchor, label = entries.split(unused)
+        costs = _distance(rows, rest, entries.boxes[anchor], entries.scores[anchor, label, None])
+        i, j = _assign(costs.T + (rows.labels[rest, None] != label))
+        entry[rest[i]] = unused[j]
     return Pairing(entry, matched, ranked, missing)
 
 
@@ -207,6 +206,22 @@ def _near(rows: Rows, entries: Entries, tolerances: Mapping[str, Tolerance]) -> 
         )
         cost[several] = (cost[several] + (masks.error / tolerances["mask_iou"].absolute).clamp(max=1)) / 2
     return row, entry, cost
+
+
+def _nearest(rows: Rows, entries: Entries, some: Tensor) -> Tensor:
+    """Return the nearest entry of the same class for some rows, (N,), the first class's where a row has none."""
+    found = [some[:0]]
+    for row in torch.split(some, max(1, _CHUNK // len(entries.boxes))):
+        label = torch.where(entries.has_class(rows.labels[row]), rows.labels[row], 0).long()
+        anchor = _distance(rows, row, entries.boxes, entries.scores[:, label]).argmin(0)
+        found.append(anchor * entries.scores.shape[1] + label)
+    return torch.cat(found)
+
+
+def _distance(rows: Rows, some: Tensor, boxes: Tensor, scores: Tensor) -> Tensor:
+    """Return a rough distance of boxes (M, 4) and scores (M, N or 1) from some rows, (M, N); 1 is another object."""
+    apart = torch.cdist(boxes.double(), rows.boxes[some].double(), p=1) / (1 + boxes[:, 2:].abs().amax(1, keepdim=True))
+    return apart + 4 * (scores - rows.scores[some]).abs()
 
 
 def _assign(costs: Tensor) -> tuple[Tensor, Tensor]:

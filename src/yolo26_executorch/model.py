@@ -70,7 +70,7 @@ class ExportModel(nn.Module):
             # Ultralytics' own export leaves the end-to-end head off; without it `fuse` would throw it away.
             head.end2end = True
         network.fuse(verbose=False)
-        network.eval().requires_grad_(False)
+        network.requires_grad_(False)
         head.export = True
         self.layers = network.model
         self.saved = frozenset(network.save)
@@ -79,6 +79,7 @@ class ExportModel(nn.Module):
             head.stride = head.stride.float()
         self._decode = getattr(self, f"_{self.task.decode}")
         self._warm_anchors()
+        self.eval()
 
     @property
     def head(self) -> nn.Module:

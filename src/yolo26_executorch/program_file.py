@@ -60,6 +60,8 @@ class CudaPayload:
     library: bytes
     """The AOTInductor shared object: native code."""
     weights: tuple[Weight, ...]
+    order: tuple[int, ...]
+    """For each output of the program, which output of the delegate it is: the partitioner orders its own anew."""
 
 
 def read_methods(program: Path) -> tuple[Method, ...]:
@@ -99,18 +101,27 @@ def read_cuda_payload(program: Path, data: Path) -> CudaPayload:
     named = read_named_data(program)
     with _damage(program):
         file = _read_program(program)
-        blobs = [
-            file.program.backend_delegate_data[delegate.processed.index].data
-            for plan in file.program.execution_plan
-            for delegate in plan.delegates
-            if delegate.id == "CudaBackend"
-        ]
-    if len(blobs) != 1:
-        raise ArtifactError(f"{program} has {len(blobs)} CUDA delegates; expected one")
+        plans = [plan for plan in file.program.execution_plan if [d.id for d in plan.delegates] == ["CudaBackend"]]
+    if len(plans) != 1:
+        raise ArtifactError(f"{program} has {len(plans)} methods with one CUDA delegate; expected one")
     stored = read_named_data(data)
     with _damage(program):
-        key, weights = _decode_payload(bytes(blobs[0]), stored)
-        return CudaPayload(named[key], weights)
+        data = file.program.backend_delegate_data[plans[0].delegates[0].processed.index].data
+        key, weights = _decode_payload(bytes(data), stored)
+        return CudaPayload(named[key], weights, _output_order(plans[0]))
+
+
+def _output_order(plan: Any) -> tuple[int, ...]:
+    """Follow the delegate's outputs through the copies to the host behind it."""
+    from executorch.exir.schema import DelegateCall
+
+    origin: dict[int, int] = {}
+    for step in (step.instr_args for chain in plan.chains for step in chain.instructions):
+        if isinstance(step, DelegateCall):
+            origin = {value: index for index, value in enumerate(step.args[len(plan.inputs) :])}
+        elif step.args[0] in origin:
+            origin[step.args[-1]] = origin[step.args[0]]
+    return tuple(origin[value] for value in plan.outputs)
 
 
 def _decode_payload(payload: bytes, stored: dict[str, bytes]) -> tuple[str, tuple[Weight, ...]]:

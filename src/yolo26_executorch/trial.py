@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import Yolo26Error
 from .jobs import Job
 from .lowering.options import ExportOptions
+from .tasks import TASKS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,14 +52,15 @@ def run_trial(folder: Path, job: Job) -> dict[str, Any]:
     manifest = load_manifest(folder)
     device = "cuda" if manifest.backend == "cuda" else "cpu"
     with open_runner(folder) as runner:
-        inputs = _inputs(job, runner)
+        inputs = _inputs(TASKS[manifest.task], runner)
         given = {name: runner(batch) for name, batch in inputs.items()}
         latency = _latency_ms(runner, next(iter(inputs.values())))
-    task, references = _references(job, manifest.options, inputs, device)
     reports: list[dict[str, Any]] = []
     failures: list[str] = []
     largest: dict[str, Any] | None = None
-    precision = manifest.options.precision
+    # XNNPACK computes in float32 whatever name the precision goes by.
+    precision = manifest.options.precision if manifest.backend == "cuda" else "fp32"
+    task, references = _references(job, replace(manifest.options, precision=precision), inputs, device)
     for name in inputs:
         tolerances = rounding.stretched(
             task, references[precision][name], references["fp32"][name],
@@ -91,17 +93,15 @@ def run_trial(folder: Path, job: Job) -> dict[str, Any]:
     }
 
 
-def _inputs(job: Job, runner: Runner) -> dict[str, Tensor]:
+def _inputs(task: Task, runner: Runner) -> dict[str, Tensor]:
     """Return the test's inputs by name: a real picture first."""
     import numpy as np
 
     from . import pictures
-    from .tasks import TASKS
 
     spec = runner.input
     height, width = spec.shape[1:3] if spec.dtype == "uint8" else spec.shape[2:]
     path = pictures.sample_pictures()[0]
-    task = job.source.variant.task if job.source.variant else TASKS["detect"]
     picture = pictures.fit(pictures.read(path), (height, width), task)
     batch = pictures.to_input(np.repeat(picture[None], spec.shape[0], axis=0), spec)
     return {path.name: batch, **{f"random {seed}": pictures.random_input(spec, seed) for seed in RANDOM_SEEDS}}

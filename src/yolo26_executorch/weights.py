@@ -229,13 +229,15 @@ def _random(variant: Variant, seed: int) -> Checkpoint:
 
 
 def _take_power(norm: nn.Module, inputs: tuple[torch.Tensor]) -> None:
-    """Make a batch norm divide by the root mean square of its input, and subtract nothing.
+    """Make a batch norm bring its input to a root mean square of 0.05, and subtract nothing.
 
-    Subtracting the mean, as training does, leaves random layers with differences so small that rounding shows in them.
+    SiLU is nearly a straight line there. Farther out, a deep random network amplifies rounding until nothing can be
+    told from its outputs; and with the mean subtracted, as in training, differences remain that rounding shows in.
     """
-    norm.weight.fill_(0.2)
+    power = inputs[0].square().mean((0, 2, 3)).clamp(min=1e-12)
     norm.running_mean.zero_()
-    norm.running_var.copy_(inputs[0].square().mean((0, 2, 3)))
+    norm.running_var.copy_(power)
+    norm.weight.copy_(0.05 * ((power + norm.eps) / power).sqrt())
 
 
 _LAST_LAYERS = {"cv2": (3.0, 2.5), "cv3": (-4.0, 5.0), "cv4": (0.0, 3.0), "cv4_kpts": (0.0, 3.0), "linear": (0.0, 6.0)}
@@ -247,13 +249,13 @@ def _spread(network: nn.Module, task: Task, seed: int) -> None:
     """Give random weights activations, boxes and scores that differ from place to place, as a trained model's do.
 
     A freshly built YOLO26 gives one score (about 1e-5) everywhere, so that any error in it compares equal. Here the
-    batch norms keep the activations at a fifth of SiLU's bend, where a deep random network neither dies out nor
-    amplifies rounding, and the heads' last layers are rescaled to reach as far as `_LAST_LAYERS` says.
+    batch norms keep the activations small but alive, and the heads' last layers are rescaled to reach as far as
+    `_LAST_LAYERS` says, both measured on pictures and seeded noise.
     """
     import torch
     from torch import nn
 
-    side = min(320, task.native_imgsz)
+    side = min(640, task.native_imgsz)  # what the test after an export runs
     spec = TensorSpec("images", (1, 3, side, side), "float32", "")
     drawn = [pictures.fit(pictures.read(path), (side, side), task) for path in pictures.sample_pictures()]
     images = torch.cat(

@@ -6,19 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
-from yolo26_executorch.artifact import FileRecord, Manifest, Platform
+import support
+from support import CHECKPOINTS, SIZES, xnnpack_program
 from yolo26_executorch.lowering.options import ExportOptions
+from yolo26_executorch.manifest import FileRecord, Manifest
 from yolo26_executorch.report.card import columns, figures, render, size
 from yolo26_executorch.tasks import TASKS, TensorSpec
 
-CHECKPOINTS: dict[str, dict[str, Any]] = {
-    "random": {"origin": "random", "file": None, "sha256": None, "seed": 5},
-    "published": {"origin": "published", "file": "yolo26n.pt", "sha256": "c" * 64, "seed": None},
-    "user": {"origin": "user", "file": "best.pt", "sha256": "c" * 64, "seed": None},
-}
-SIZES = {"B": 2, "K": 300, "H4": 160, "W4": 160, "EXTRA": 32, "RAW": 38, "KEYPOINTS": 17, "VALUES": 3, "CLASSES": 2}
 COMPARISON = {
     "passed": True,
     "failures": [],
@@ -42,31 +39,12 @@ COMPARISON = {
 
 
 def make_manifest(task: str = "detect", backend: str = "cuda", origin: str = "published", **changes: Any) -> Manifest:
-    cuda = backend == "cuda"
     files = {"model.pte": FileRecord("a" * 64, 9_500_000)}
-    if cuda:
+    if backend == "cuda":
         files["aoti_cuda_blob.ptd"] = FileRecord("b" * 64, 4_900)
-    fields: dict[str, Any] = {
-        "name": f"yolo26n{TASKS[task].suffix}",
-        "variant": None if origin == "user" else f"yolo26n{TASKS[task].suffix}",
-        "task": task,
-        "backend": backend,
-        "options": ExportOptions(backend=backend),
-        "checkpoint": CHECKPOINTS[origin],
-        "classes": {0: "person", 1: "bicycle"},
-        "keypoint_shape": (17, 3) if task == "pose" else None,
-        "input": TensorSpec("images", (2, 3, 640, 640), "float32", "RGB pictures, NCHW, 0..1", (), ("0..1",)),
-        "outputs": TASKS[task].output_specs("named", SIZES),
-        "delegate": {"name": "CudaBackend" if cuda else "XnnpackBackend", "delegated": 400, "outside": {}},
-        "platform": Platform("Linux", "x86_64", ("9.0",), ()) if cuda else Platform("any", "any", (), ()),
-        "versions": {"torch": "2.13.0", "executorch": "1.5.1"},
-        "command": "yolo26-et export --models yolo26n",
-        "created": "2026-11-22T08:00:00+00:00",
-        "seconds": {"lower": 2.0},
-        "files": files,
-        "test": {"picture": COMPARISON, "latency_ms": {"p50": 1.25}},
-    }
-    return Manifest.from_json(Manifest(**{**fields, **changes}).to_json())
+    test = {"picture": COMPARISON, "latency_ms": {"p50": 1.25}}
+    manifest = support.make_manifest(task, backend, origin, **{"files": files, "test": test, **changes})
+    return Manifest.from_json(manifest.to_json())
 
 
 @pytest.mark.parametrize("origin", CHECKPOINTS)
@@ -85,10 +63,10 @@ def test_card_says_what_it_is(task: str, backend: str, origin: str) -> None:
     }
     top = body.split("\n## ")[0]
     assert ("Random weights" in top) == (origin == "random")
-    assert ("seed 5" in top) == (origin == "random")
+    assert ("seed 3" in top) == (origin == "random")
     assert ("c" * 64 in top) == (origin != "random")
     assert ("CPU only" in top) == (backend == "xnnpack")
-    assert ("compute capability 9.0" in body) == (backend == "cuda")
+    assert ("compute capability 8.0" in body) == (backend == "cuda")
     assert ("native code, which runs with your rights" in body) == (backend == "cuda")
     assert ('data_path="aoti_cuda_blob.ptd"' in body) == (backend == "cuda")
     assert ("17 keypoints of 3 values" in body) == (task == "pose")
@@ -149,26 +127,19 @@ def test_uint8_input_is_in_the_snippet() -> None:
 
 @pytest.mark.parametrize("task", ["detect", "pose"])
 def test_snippet_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str) -> None:
-    import torch
+    manifest = make_manifest(task, "xnnpack", input=TensorSpec("images", (1, 3, 8, 8), "float32", "pictures"))
 
+    class Net(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return tuple(images * (index + 2) for index in range(len(manifest.outputs)))
+
+    (tmp_path / "model.pte").write_bytes(xnnpack_program(Net(), torch.zeros(1, 3, 8, 8)))
+    snippet = re.search(r"```python\n(.*?)```", render(manifest), re.DOTALL)
+    assert snippet
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-        from executorch.exir import to_edge_transform_and_lower
-
-        manifest = make_manifest(task, "xnnpack", input=TensorSpec("images", (1, 3, 8, 8), "float32", "pictures"))
-
-        class Net(torch.nn.Module):
-            def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-                return tuple(images * (index + 2) for index in range(len(manifest.outputs)))
-
-        program = torch.export.export(Net(), (torch.zeros(1, 3, 8, 8),))
-        lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch()
-        (tmp_path / "model.pte").write_bytes(lowered.buffer)
-        snippet = re.search(r"```python\n(.*?)```", render(manifest), re.DOTALL)
-        assert snippet
-        monkeypatch.chdir(tmp_path)
-        names: dict[str, Any] = {}
+        warnings.simplefilter("ignore")  # ExecuTorch's, when it is imported
         exec(snippet[1], names)  # noqa: S102
     for index, spec in enumerate(manifest.outputs):
         assert torch.equal(names[spec.name], names["images"] * (index + 2))

@@ -40,6 +40,8 @@ class AotiRunner(Closing):
         self.outputs = manifest.outputs
         self.device = torch.device("cuda", torch.cuda.current_device())
         payload = read_cuda_payload(folder / PROGRAM, folder / WEIGHTS)
+        self._order = payload.order
+        self._on_host = manifest.options.io == "host"
         self._library = _load(payload)
         self._container = ctypes.c_void_p()
         self._call(
@@ -50,10 +52,11 @@ class AotiRunner(Closing):
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, images: Images) -> dict[str, Tensor]:
-        """Run one batch from host memory and back; see `Runner`."""
-        batch = prepare(images, self.input).to(self.device)
-        results = self.run(batch)
-        return {spec.name: result.cpu() for spec, result in zip(self.outputs, results, strict=True)}
+        """Run one batch; see `Runner`. Artifacts made with `--io device` leave their outputs on the GPU."""
+        results = self.run(prepare(images, self.input).to(self.device))
+        if self._on_host:
+            results = [result.cpu() for result in results]
+        return {spec.name: result for spec, result in zip(self.outputs, results, strict=True)}
 
     def run(self, batch: Tensor) -> list[Tensor]:
         """Run one contiguous batch on the GPU, on the current stream, and return the outputs there."""
@@ -65,7 +68,8 @@ class AotiRunner(Closing):
             self._container, inputs, ctypes.c_size_t(1), outputs, ctypes.c_size_t(len(outputs)), stream, None,
         )  # fmt: skip
         capsules = [_capsule(pointer) for pointer in outputs]
-        return list(torch._C._aoti.alloc_tensors_by_stealing_from_void_ptrs(capsules))
+        results = torch._C._aoti.alloc_tensors_by_stealing_from_void_ptrs(capsules)
+        return [results[index] for index in self._order]
 
     def capture(self) -> tuple[Tensor, list[Tensor]]:
         """Capture one call in a CUDA graph.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from ..errors import InputError
+from ..errors import InputError, first_line
 from ..tasks import TensorSpec
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Runner(Protocol):
             images: as `input` says; made contiguous, and cast from other floating dtypes, where needed.
 
         Returns:
-            Each output by name, on the CPU.
+            Each output by name, on the CPU unless the artifact was made with `--io device`.
 
         Raises:
             InputError: a shape, dtype or range that is not the model's.
@@ -77,7 +77,7 @@ def prepare(images: Any, spec: TensorSpec) -> torch.Tensor:
     """
     import torch
 
-    tensor = images if isinstance(images, torch.Tensor) else torch.as_tensor(images)
+    tensor = images if isinstance(images, torch.Tensor) else _from_array(images, spec)
     wanted = getattr(torch, spec.dtype)
     if tuple(tensor.shape) != spec.shape:
         raise InputError(
@@ -97,6 +97,17 @@ def prepare(images: Any, spec: TensorSpec) -> torch.Tensor:
         if not (low >= -0.01 and high <= 1.01):  # also refuses NaN
             raise InputError(f"expected {spec.name} in 0..1, given {low:.4g}..{high:.4g}: divide pixel values by 255")
     return tensor.detach().contiguous()
+
+
+def _from_array(images: Any, spec: TensorSpec) -> torch.Tensor:
+    """Copy an array: a flipped one (`picture[..., ::-1]`, say) and a read-only one cannot become tensors as they are."""
+    import numpy as np
+    import torch
+
+    try:
+        return torch.from_numpy(np.array(images, order="C"))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"expected {spec.name} as a tensor or an array of numbers: {first_line(error)}") from error
 
 
 def _shape_hint(tensor: torch.Tensor, spec: TensorSpec) -> str:

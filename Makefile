@@ -1,0 +1,69 @@
+# Everything that people, the README and CI run. `make` alone says what there is.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format clean
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install --disable-pip-version-check
+LOG := $(VENV)/install.log
+# What is shown of pip's words: the larger downloads, and when it begins to unpack.
+PROGRESS := 's/^ *(Downloading|Using cached) (.*[0-9] [MG]B\))/   \2/p; s/^Installing collected.*/   unpacking/p'
+# Name another interpreter with `make demo PYTHON=/path/to/python3.12`.
+PYTHON := python3 python3.13 python3.12 python3.11
+# Workers of the test suite; more than eight only wait for each other's imports.
+WORKERS := auto --maxprocesses=8
+
+help:
+	@echo "make demo     set up, export yolo26n with random weights, and draw what it sees on a picture"
+	@echo "make test     set up and run the tests"
+	@echo "make check    set up and run the formatter, the linter and the type checker, changing nothing"
+	@echo "make format   format the code"
+	@echo "make clean    remove what the above made"
+
+demo: $(VENV)/package
+	@echo "== exporting yolo26n with random weights, with the best backend of this machine"
+	@$(PY) -m yolo26_executorch export --models yolo26n --random-weights --base-path demo
+	@$(PY) tools/draw.py demo/yolo26n demo/bus.jpg 2> demo/draw.log || { cat demo/draw.log >&2; exit 1; }
+
+test: $(VENV)/development
+	@$(PY) -m pytest -n $(WORKERS) --dist loadgroup
+
+check: $(VENV)/development
+	$(PY) -m ruff format --check
+	$(PY) -m ruff check
+	$(PY) -m mypy
+
+format: $(VENV)/development
+	$(PY) -m ruff format
+	$(PY) -m ruff check --fix
+
+clean:
+	rm -rf $(VENV) demo build src/*.egg-info .mypy_cache .pytest_cache .ruff_cache
+
+# --- Set-up: a virtual environment, filled again whenever pyproject.toml changes ---------------------------------------
+
+$(VENV)/package: WHAT := .
+$(VENV)/development: WHAT := .[dev]
+
+# One resolution for everything: left to themselves, some of the libraries would take a PyTorch that others cannot use.
+$(VENV)/package $(VENV)/development: pyproject.toml | $(PY)
+	@echo "== installing (a few minutes; with PyTorch's CUDA build, several GB); details: $(LOG)"
+	@$(PIP) --progress-bar off --editable '$(WHAT)' 2>&1 | tee $(LOG) | sed -nE $(PROGRESS) \
+		|| { tail -n 20 $(LOG) >&2; exit 1; }
+	@# OpenCV's usual build wants a desktop's libraries (libGL), which servers lack.
+	@$(PY) -c 'import cv2' 2>> $(LOG) || $(PIP) --quiet --force-reinstall --no-deps opencv-python-headless
+	@touch $@
+
+$(PY):
+	@for python in $(PYTHON); do \
+		if $$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2> /dev/null; then \
+			echo "== making $(VENV) with $$($$python --version)"; \
+			$$python -m venv $(VENV) || { rm -rf $(VENV); exit 1; }; \
+			exit 0; \
+		fi; \
+	done; \
+	echo "no Python 3.11, 3.12 or 3.13 found; install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2; \
+	exit 1

@@ -1,0 +1,71 @@
+"""Run the project's Triton kernels on the CPU, by Triton's interpreter.
+
+Triton decides when it is imported whether it interprets, so that takes a process of its own: `Interpreter` starts one
+and runs this module's functions in it. They take and return NumPy arrays.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from types import TracebackType
+from typing import Any, Self
+
+
+class Interpreter:
+    """A process in which Triton interprets: `with Interpreter() as run: run(topk, scores, 3)`."""
+
+    def __enter__(self) -> Self:
+        context = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(1, context, initializer=_interpret)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown()
+
+    def __call__(self, function: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
+        """Run one of this module's functions there."""
+        return self._pool.submit(function, *arguments, **more).result()
+
+
+def topk(scores: Any, k: int, group: int | None = None) -> tuple[Any, Any]:
+    """Values and indices of `topk`'s kernels; `group` replaces the longest row that is ranked in one launch."""
+    import torch
+
+    from yolo26_executorch.lowering.kernels import topk as module
+
+    if group:
+        module.GROUP = group
+    _call_directly(module)
+    values, indices = module.topk._init_fn(torch.from_numpy(scores), k)  # type: ignore[attr-defined]
+    return values.numpy(), indices.numpy()
+
+
+def depthwise(images: Any, weight: Any, bias: Any, channels_last: bool, *settings: Any) -> Any:
+    """The result of `depthwise_conv2d`'s kernel; images (N, C, H, W)."""
+    import torch
+
+    from yolo26_executorch.lowering.kernels import depthwise as module
+
+    _call_directly(module)
+    batch = torch.from_numpy(images)
+    if channels_last:
+        batch = batch.contiguous(memory_format=torch.channels_last)
+    arguments = (batch, torch.from_numpy(weight), torch.from_numpy(bias), *settings)
+    return module.depthwise_conv2d._init_fn(*arguments).numpy()  # type: ignore[attr-defined]
+
+
+def _interpret() -> None:
+    os.environ["TRITON_INTERPRET"] = "1"
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _call_directly(module: Any) -> None:
+    """Launch the kernels themselves: PyTorch's wrapper for tracing takes none that are interpreted."""
+    module.wrap_triton = lambda kernel: kernel

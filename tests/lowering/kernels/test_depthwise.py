@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import interpreter
+import numpy as np
+import pytest
+import torch
+from interpreter import Interpreter
+from torch import Tensor
+from torch.nn import functional
+
+from yolo26_executorch.lowering.kernels.depthwise import depthwise_conv2d
+
+ROUNDING = 1e-5
+"""Sums of up to 49 products of standard normal values, in another order."""
+
+CASES = [
+    # channels, height, width, kernel, stride, padding
+    (1, 5, 5, 3, 1, 1),
+    (16, 8, 8, 3, 1, 1),
+    (70, 9, 7, 3, 1, 1),
+    (128, 4, 5, 3, 2, 1),
+    (33, 7, 6, 3, 2, 0),
+    (8, 11, 10, 5, 1, 2),
+    (8, 11, 10, 7, 3, 3),
+    (4, 1, 1, 3, 1, 1),
+    (6, 6, 6, 1, 1, 0),
+    (5, 4, 4, 3, 1, 4),
+]
+
+
+@pytest.fixture(scope="module")
+def interpret() -> Iterator[Interpreter]:
+    with Interpreter() as run:
+        yield run
+
+
+def operands(channels: int, height: int, width: int, kernel: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Images, weight with the taps first, and bias."""
+    generator = torch.Generator().manual_seed(channels * kernel)
+    images = torch.randn(2, channels, height, width, generator=generator)
+    weight = torch.randn(kernel * kernel, channels, generator=generator)
+    return images, weight, torch.randn(channels, generator=generator)
+
+
+def eager(images: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int, silu: bool) -> Tensor:
+    taps, channels = weight.shape
+    side = round(taps**0.5)
+    square = weight.t().reshape(channels, 1, side, side)
+    out = functional.conv2d(images, square, bias, stride=stride, padding=padding, groups=channels)
+    return functional.silu(out) if silu else out
+
+
+@pytest.mark.parametrize("silu", [True, False])
+@pytest.mark.parametrize(("channels", "height", "width", "kernel", "stride", "padding"), CASES)
+def test_the_kernel_is_a_convolution(
+    interpret: Interpreter, channels: int, height: int, width: int, kernel: int, stride: int, padding: int, silu: bool
+) -> None:
+    tensors = operands(channels, height, width, kernel)
+    for channels_last in (True, False):
+        arrays = [tensor.numpy() for tensor in tensors]
+        given = torch.from_numpy(interpret(interpreter.depthwise, *arrays, channels_last, stride, padding, silu))
+        torch.testing.assert_close(given, eager(*tensors, stride, padding, silu), atol=ROUNDING, rtol=0)
+
+
+@pytest.mark.parametrize("silu", [True, False])
+def test_half_precision_is_rounded_once(interpret: Interpreter, silu: bool) -> None:
+    tensors = [tensor.half() for tensor in operands(40, 6, 5, 3)]
+    given = interpret(interpreter.depthwise, *[tensor.numpy() for tensor in tensors], True, 1, 1, silu)
+    assert given.dtype == np.float16
+    exact = eager(*[tensor.float() for tensor in tensors], 1, 1, silu)  # type: ignore[arg-type]
+    # Half a unit in the last of ten places, and the sum's own rounding.
+    torch.testing.assert_close(torch.from_numpy(given).float(), exact, atol=ROUNDING, rtol=2**-11)
+
+
+@pytest.mark.parametrize("silu", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_on_the_cpu_it_is_its_reference(dtype: torch.dtype, silu: bool) -> None:
+    tensors = [tensor.to(dtype) for tensor in operands(12, 9, 8, 3)]
+    given = depthwise_conv2d(*tensors, 2, 1, silu)
+    assert given.dtype == dtype
+    assert given.is_contiguous(memory_format=torch.channels_last)
+    exact = eager(*[tensor.float() for tensor in tensors], 2, 1, silu)  # type: ignore[arg-type]
+    assert torch.equal(given, exact.to(dtype))
+
+
+def test_it_is_exported_as_one_operator_with_its_shape() -> None:
+    class Net(torch.nn.Module):
+        def forward(self, images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+            return depthwise_conv2d(images, weight, bias, 2, 1, True)
+
+    graph = torch.export.export(Net(), operands(12, 9, 8, 3)).graph
+    (node,) = (node for node in graph.nodes if node.op == "call_function")
+    assert str(node.target) == "yolo26_et.depthwise_conv2d.default"
+    assert node.meta["val"].shape == (2, 12, 5, 4)
+    assert node.meta["val"].is_contiguous(memory_format=torch.channels_last)

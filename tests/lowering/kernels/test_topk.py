@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import interpreter
+import numpy as np
+import pytest
+import torch
+from interpreter import Interpreter
+from numpy.typing import NDArray
+from torch import Tensor
+
+from yolo26_executorch.lowering.kernels import topk as module
+from yolo26_executorch.lowering.kernels.topk import topk
+
+GROUP = 64
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.fixture(scope="module")
+def interpret() -> Iterator[Interpreter]:
+    with Interpreter() as run:
+        yield run
+
+
+def scores(kind: str, rows: int, n: int) -> Tensor:
+    """Rows of a kind, with what is hard for a ranking."""
+    generator = torch.Generator().manual_seed(rows * n)
+    values = torch.randn(rows, n, generator=generator)
+    if kind == "ties":
+        return (values * 2).round()
+    if kind == "equal":
+        return torch.full((rows, n), 0.25)
+    if kind == "odd":
+        odd = torch.tensor([NAN, INF, -INF, 0.0, -0.0, -NAN, 1e-45, -1e-45, 3e38, 1.0, -1.0])
+        return odd[torch.randint(len(odd), (rows, n), generator=generator)]
+    return {"random": values, "rising": values.sort().values, "probabilities": values.sigmoid()}[kind]
+
+
+def expected(rows: Tensor, k: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """A stable sort's first k: the values' bits, and the indices."""
+    values, indices = torch.sort(rows, dim=-1, descending=True, stable=True)
+    return values[:, :k].contiguous().view(torch.int32).numpy(), indices[:, :k].numpy()
+
+
+@pytest.mark.parametrize(
+    ("rows", "n", "k"),
+    [(1, 1, 1), (1, 7, 3), (3, 33, 33), (2, 256, 1), (2, 257, 40), (1, 900, 300)],
+)
+@pytest.mark.parametrize("kind", ["random", "ties", "odd"])
+def test_the_kernel_is_a_stable_sort(interpret: Interpreter, kind: str, rows: int, n: int, k: int) -> None:
+    given = scores(kind, rows, n)
+    values, indices = interpret(interpreter.topk, given.numpy(), k)
+    wanted = expected(given, k)
+    np.testing.assert_array_equal(indices, wanted[1])
+    np.testing.assert_array_equal(values.view(np.int32), wanted[0])
+
+
+@pytest.mark.parametrize(
+    ("rows", "n", "k"),
+    [
+        (1, GROUP + 1, 4),  # two rounds
+        (2, 1000, 8),  # 32 groups of 31 or 32, then 8 of 32, then one
+        (1, 999, 15),
+        (1, 300, 60),  # a round that would not halve the row: one long launch
+        (1, 200, 200),
+    ],
+)
+@pytest.mark.parametrize("kind", ["random", "ties", "odd", "equal", "rising"])
+def test_long_rows_take_several_rounds(interpret: Interpreter, kind: str, rows: int, n: int, k: int) -> None:
+    given = scores(kind, rows, n)
+    values, indices = interpret(interpreter.topk, given.numpy(), k, group=GROUP)
+    wanted = expected(given, k)
+    np.testing.assert_array_equal(indices, wanted[1])
+    np.testing.assert_array_equal(values.view(np.int32), wanted[0])
+
+
+def test_rows_that_are_strided_are_read_right(interpret: Interpreter) -> None:
+    given = scores("random", 40, 3)
+    _, indices = interpret(interpreter.topk, given.numpy().T, 5)
+    np.testing.assert_array_equal(indices, expected(given.T.contiguous(), 5)[1])
+
+
+def test_launches_stay_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """640 and 1024 pixels take one, the largest picture two."""
+    grids: list[tuple[int, ...]] = []
+
+    class Kernel:
+        def __getitem__(self, grid: tuple[int, ...]) -> object:
+            grids.append(grid)
+            return lambda *arguments, **constants: None
+
+    monkeypatch.setattr(module, "wrap_triton", lambda kernel: Kernel())
+    for n, launches in ((8400, 1), (21504, 1), (300 * 80, 1), (8192 * 8192 * 21 // 1024, 2)):
+        grids.clear()
+        values, indices = topk._init_fn(torch.empty(1, n), 300)  # type: ignore[attr-defined]
+        assert (values.shape, indices.shape) == ((1, 300), (1, 300))
+        assert len(grids) == launches
+        assert max(grid[0] for grid in grids) <= module.GROUP // 32
+
+
+@pytest.mark.parametrize("kind", ["random", "ties", "equal", "odd", "probabilities"])
+def test_on_the_cpu_it_is_its_reference(kind: str) -> None:
+    given = scores(kind, 3, 500)
+    values, indices = topk(given, 20)
+    wanted = expected(given, 20)
+    np.testing.assert_array_equal(indices.numpy(), wanted[1])
+    np.testing.assert_array_equal(values.view(torch.int32).numpy(), wanted[0])
+    assert values.is_contiguous() and indices.is_contiguous()
+    assert torch.equal(values.nan_to_num(), given.topk(20).values.nan_to_num())
+
+
+def test_it_is_exported_as_one_operator() -> None:
+    class Net(torch.nn.Module):
+        def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+            return topk(rows, 4)
+
+    graph = torch.export.export(Net(), (torch.rand(2, 50),)).graph
+    targets = [str(node.target) for node in graph.nodes if node.op == "call_function"]
+    assert [target for target in targets if "getitem" not in target] == ["yolo26_et.topk.default"]
+    (node,) = (node for node in graph.nodes if "topk" in str(node.target))
+    values, indices = node.meta["val"]
+    assert (values.shape, values.dtype, indices.shape, indices.dtype) == ((2, 4), torch.float32, (2, 4), torch.int64)

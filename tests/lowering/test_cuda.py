@@ -1,0 +1,59 @@
+"""What of the CUDA lowering can be seen without a GPU; the rest is in `tests/gpu`."""
+
+from __future__ import annotations
+
+import pytest
+
+from yolo26_executorch.lowering import cuda
+from yolo26_executorch.manifest import Platform
+
+
+@pytest.mark.parametrize(
+    ("capability", "toolkit", "binaries", "ptx"),
+    [
+        ((7, 5), True, ("7.5",), ("7.5",)),
+        ((8, 6), True, ("8.6",), ("8.6",)),
+        ((8, 6), False, ("8.6",), ()),
+        ((9, 0), True, ("9.0a",), ()),
+        ((10, 3), True, ("10.3a",), ()),
+        ((12, 0), False, ("12.0a",), ()),
+    ],
+)
+def test_architectures(
+    monkeypatch: pytest.MonkeyPatch,
+    capability: tuple[int, int],
+    toolkit: bool,
+    binaries: tuple[str, ...],
+    ptx: tuple[str, ...],
+) -> None:
+    monkeypatch.setattr("torch.utils.cpp_extension.CUDA_HOME", "/usr/local/cuda" if toolkit else None)
+    assert cuda.architectures(capability) == (binaries, ptx)
+    platform = Platform("Linux", "x86_64", *cuda.architectures(capability))
+    assert platform.runs_on(capability)
+    newer = (capability[0], capability[1] + 1)
+    assert platform.runs_on(newer) is (capability < (9, 0))
+    assert platform.runs_on((13, 0)) is bool(ptx)
+
+
+def test_failures_are_one_line_that_says_what_to_do() -> None:
+    words = cuda._in_words(RuntimeError("long\n" * 50 + "missing fallback kernels: {aoti_torch_cuda_topk}"))
+    assert words == "operators without a kernel in the CUDA delegate: missing fallback kernels: {aoti_torch_cuda_topk}"
+    assert "--jobs 1" in cuda._in_words(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"))
+    assert cuda._in_words(ValueError("no\nluck")) == "ValueError: no luck"
+
+
+def test_a_replaced_attribute_comes_back_even_after_an_error() -> None:
+    class Base:
+        word = "base"
+
+    class Owner(Base):
+        pass
+
+    with pytest.raises(KeyError), cuda._replaced(Owner, "word", "new"):
+        assert Owner.word == "new"
+        raise KeyError
+    assert Owner.word == "base"
+    assert "word" not in vars(Owner)
+    with cuda._replaced(Base, "word", "new"):
+        assert Owner.word == "new"
+    assert Base.word == "base"

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from support import random_model
+from torch import Tensor, nn
+
+from yolo26_executorch.lowering.rewrites import DepthwiseConv, PixelShuffleConv, for_cuda, is_depthwise
+from yolo26_executorch.parity import compare
+from yolo26_executorch.pictures import random_input
+from yolo26_executorch.tasks import TASKS
+
+ROUNDING = 1e-5
+"""Of sums of some hundred products of values near 1, in another order."""
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+# ---- a transposed convolution ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("inside", "outside", "side", "height", "width", "bias"),
+    [(64, 64, 2, 20, 20, True), (3, 5, 2, 7, 4, False), (4, 1, 3, 2, 5, True), (1, 2, 1, 3, 3, True), (8, 8, 4, 1, 1, False)],
+)  # fmt: skip
+def test_pixel_shuffle_is_the_transposed_convolution(
+    inside: int, outside: int, side: int, height: int, width: int, bias: bool
+) -> None:
+    conv = nn.ConvTranspose2d(inside, outside, side, stride=side, bias=bias)
+    images = torch.randn(2, inside, height, width)
+    given, expected = PixelShuffleConv(conv)(images), conv(images)
+    assert given.shape == expected.shape
+    torch.testing.assert_close(given, expected, atol=ROUNDING, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"kernel_size": 3, "stride": 2},
+        {"kernel_size": 2, "stride": 2, "padding": 1},
+        {"kernel_size": 2, "stride": 2, "output_padding": 1},
+        {"kernel_size": 2, "stride": 2, "dilation": 2},
+        {"kernel_size": 2, "stride": 2, "groups": 2},
+        {"kernel_size": (2, 1), "stride": (2, 1)},
+        {"kernel_size": (1, 2), "stride": (1, 2)},
+    ],
+)
+def test_other_transposed_convolutions_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(NotImplementedError, match="ConvTranspose2d"):
+        PixelShuffleConv(nn.ConvTranspose2d(4, 4, **settings))
+
+
+# ---- a depthwise convolution -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("silu", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "height", "width"),
+    [(3, 1, 1, 20, 20), (3, 2, 1, 9, 7), (3, 1, 0, 5, 3), (5, 2, 2, 11, 4), (7, 1, 3, 6, 6), (3, 3, 2, 8, 10)],
+)
+def test_depthwise_is_the_convolution(
+    kernel: int, stride: int, padding: int, height: int, width: int, bias: bool, silu: bool
+) -> None:
+    conv = nn.Conv2d(24, 24, kernel, stride, padding, groups=24, bias=bias)
+    assert is_depthwise(conv)
+    images = torch.randn(2, 24, height, width)
+    expected = nn.functional.silu(conv(images)) if silu else conv(images)
+    torch.testing.assert_close(DepthwiseConv(conv, silu)(images), expected, atol=ROUNDING, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"groups": 1},
+        {"groups": 4},
+        {"out_channels": 16},
+        {"kernel_size": (3, 1), "padding": 1},
+        {"stride": (1, 2)},
+        {"padding": (1, 0)},
+        {"padding": "same"},
+        {"dilation": 2},
+        {"padding_mode": "reflect", "padding": 1},
+        {"in_channels": 1, "out_channels": 1, "groups": 1},
+    ],
+)
+def test_what_is_not_plainly_depthwise_is_left_alone(settings: dict[str, Any]) -> None:
+    usual = {"in_channels": 8, "out_channels": 8, "kernel_size": 3, "groups": 8}
+    assert is_depthwise(nn.Conv2d(**usual))
+    assert not is_depthwise(nn.Conv2d(**{**usual, **settings}))
+
+
+# ---- all of them, in whole models ------------------------------------------------------------------------------------
+
+TOLERANCE = {"boxes": 2e-3, "scores": 1e-5, "extra": 2e-3, "protos": 1e-3}
+"""Pixels, probabilities, pixels or logits: some hundred layers of float32 rounding."""
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_rewritten_model_is_the_model(task: str) -> None:
+    name = f"yolo26n{TASKS[task].suffix}"
+    model, rewritten = random_model(name), for_cuda(random_model(name))
+    images = random_input(model.input_spec, seed=1)
+    with torch.no_grad():
+        if not model.task.ranked:
+            torch.testing.assert_close(rewritten(images)[0], model(images)[0], atol=1e-6, rtol=0)
+            return
+        given, expected = rewritten.dense(images), model.dense(images)
+        for quantity, tolerance in TOLERANCE.items():
+            torch.testing.assert_close(getattr(given, quantity), getattr(expected, quantity), atol=tolerance, rtol=0)
+        # Of the same predictions the ranking makes the same rows; only ties may stand in another order.
+        model.dense = rewritten.dense = lambda _: expected  # type: ignore[method-assign]
+        outputs = dict(zip([spec.name for spec in model.output_specs], rewritten(images), strict=True))
+        assert torch.equal(outputs["detections"][..., -2], model(images)[0][..., -2])
+        report = compare(
+            model.task, model.output_specs, outputs, expected, precision="fp32", keypoint_shape=model.keypoint_shape
+        )
+        assert report.failures == ()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_nothing_is_left_to_rewrite(task: str) -> None:
+    rewritten = for_cuda(random_model(f"yolo26n{TASKS[task].suffix}"))
+    left = [
+        module
+        for module in rewritten.modules()
+        if isinstance(module, nn.ConvTranspose2d | nn.BatchNorm2d) or (isinstance(module, nn.Conv2d) and is_depthwise(module))
+    ]
+    assert left == []
+    assert any(isinstance(module, DepthwiseConv) for module in rewritten.modules())
+    weights = [module.weight for module in rewritten.modules() if isinstance(module, nn.Conv2d)]
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+
+
+def test_what_the_cuda_delegate_cannot_take_is_not_exported() -> None:
+    model = for_cuda(random_model("yolo26n-seg"))
+    with torch.no_grad():
+        graph = torch.export.export(model, (model.example_input,)).graph
+    targets = {str(node.target) for node in graph.nodes if node.op == "call_function"}
+    assert {"yolo26_et.topk.default", "yolo26_et.depthwise_conv2d.default"} <= targets
+    assert not [name for name in targets if any(word in name for word in ("aten.topk", "sort", "transpose2d"))]
+
+
+def test_an_activation_that_is_not_silu_stays() -> None:
+    class Layer(nn.Module):
+        def __init__(self, act: nn.Module) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(4, 4, 3, padding=1, groups=4)
+            self.act = act
+
+        def forward(self, images: Tensor) -> Tensor:
+            out: Tensor = self.act(self.conv(images))
+            return out
+
+    images = torch.randn(1, 4, 5, 5)
+    for act in (nn.SiLU(), nn.ReLU(), nn.Identity()):
+        model = random_model("yolo26n-cls")
+        layer = Layer(act)
+        expected = layer(images)
+        model.layers.append(layer)
+        for_cuda(model)
+        assert isinstance(layer.conv, DepthwiseConv)
+        assert layer.conv.silu is isinstance(act, nn.SiLU)
+        torch.testing.assert_close(layer(images), expected, atol=ROUNDING, rtol=0)

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from support import random_model
+
+from yolo26_executorch.errors import InputError
+from yolo26_executorch.pictures import random_input
+from yolo26_executorch.runtime.eager import EagerRunner
+from yolo26_executorch.tasks import TASKS
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_it_is_the_model(task: str) -> None:
+    model = random_model(f"yolo26n{TASKS[task].suffix}")
+    picture = random_input(model.input_spec, seed=1)
+    with torch.no_grad():
+        expected = model(picture)
+        reference = model.dense(picture) if model.task.ranked else expected[0]
+    with EagerRunner(model) as runner:
+        assert (runner.name, runner.input, runner.outputs) == ("eager", model.input_spec, model.output_specs)
+        given = runner(picture)
+        dense = runner.reference(picture)
+    assert list(given) == [spec.name for spec in model.output_specs]
+    assert all(torch.equal(a, b) for a, b in zip(given.values(), expected, strict=True))
+    if isinstance(dense, torch.Tensor):
+        assert isinstance(reference, torch.Tensor) and torch.equal(dense, reference)
+    else:
+        assert not isinstance(reference, torch.Tensor)
+        assert all(torch.equal(getattr(dense, name), getattr(reference, name)) for name in ("boxes", "scores", "extra"))
+        assert (dense.protos is None) is (task != "segment")
+
+
+def test_input_is_checked_and_made_right() -> None:
+    model = random_model("yolo26n-cls")
+    picture = random_input(model.input_spec, seed=1)
+    runner = EagerRunner(model)
+    expected = runner(picture)["probabilities"]
+    strided = picture.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    assert torch.equal(runner(strided)["probabilities"], expected)
+    for wrong in (picture[0], picture * 255, strided.permute(0, 2, 3, 1)):
+        with pytest.raises(InputError):
+            runner(wrong)
+        with pytest.raises(InputError):
+            runner.reference(wrong)
+
+
+def test_nothing_of_it_needs_gradients() -> None:
+    model = random_model("yolo26n-cls")
+    (output,) = EagerRunner(model)(random_input(model.input_spec, seed=1)).values()
+    assert not output.requires_grad

@@ -1,0 +1,151 @@
+"""What several test modules need: made-up manifests and artifacts, small programs, checkpoints like trained ones."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from yolo26_executorch.artifact import Draft
+from yolo26_executorch.lowering.options import ExportOptions
+from yolo26_executorch.manifest import PROGRAM, WEIGHTS, Manifest, Platform
+from yolo26_executorch.model import ExportModel
+from yolo26_executorch.tasks import TASKS, TensorSpec
+from yolo26_executorch.variants import VARIANTS
+from yolo26_executorch.weights import Checkpoint, Source, load
+
+# Test processes that each take every core only wait for one another.
+torch.set_num_threads(1)
+
+CHECKPOINTS: dict[str, dict[str, Any]] = {
+    "random": {"origin": "random", "file": None, "sha256": None, "seed": 3},
+    "published": {"origin": "published", "file": "yolo26n.pt", "sha256": "c" * 64, "seed": None},
+    "user": {"origin": "user", "file": "best.pt", "sha256": "c" * 64, "seed": None},
+}
+"""By origin, the field `checkpoint` of a manifest."""
+
+SIZES = {"B": 1, "K": 300, "H4": 160, "W4": 160, "EXTRA": 32, "RAW": 38, "KEYPOINTS": 17, "VALUES": 3, "CLASSES": 2}
+
+
+def make_manifest(task: str = "detect", backend: str = "cuda", origin: str = "random", **changes: Any) -> Manifest:
+    """Make up a manifest that passes every check once `files` is filled in; `changes` replaces fields."""
+    cuda = backend == "cuda"
+    name = f"yolo26n{TASKS[task].suffix}"
+    fields: dict[str, Any] = {
+        "name": "best" if origin == "user" else name,
+        "variant": None if origin == "user" else name,
+        "task": task,
+        "backend": backend,
+        "options": ExportOptions(backend=backend, random_weights=origin == "random", seed=3),
+        "checkpoint": CHECKPOINTS[origin],
+        "classes": {0: "person", 1: "bicycle"},
+        "keypoint_shape": (17, 3) if task == "pose" else None,
+        "input": TensorSpec("images", (1, 3, 640, 640), "float32", "RGB pictures, NCHW, 0..1", (), ("0..1",)),
+        "outputs": TASKS[task].output_specs("named", SIZES),
+        "delegate": {"name": "CudaBackend" if cuda else "XnnpackBackend", "delegated": 7, "outside": {}},
+        "platform": Platform("Linux", "x86_64", ("8.0",), ("8.0",)) if cuda else Platform("any", "any", (), ()),
+        "versions": {"torch": "2.13.0", "executorch": "1.5.1"},
+        "command": "yolo26-et export --models yolo26n",
+        "created": "2026-11-22T08:00:00+00:00",
+        "seconds": {"load": 1.0, "lower": 2.5},
+        "files": {},
+        "test": {"picture": {"passed": True}, "latency_ms": {"p50": 1.25}},
+    }
+    return Manifest(**{**fields, **changes})
+
+
+def publish(base: Path, manifest: Manifest, program: bytes = b"program", weights: bytes = b"weights" * 100) -> Path:
+    """Publish an artifact of a manifest; the weights only where its backend has such a file."""
+    with Draft(base, manifest.name) as draft:
+        (draft.folder / PROGRAM).write_bytes(program)
+        if manifest.backend == "cuda":
+            (draft.folder / WEIGHTS).write_bytes(weights)
+        return draft.commit(manifest, "# card")
+
+
+def xnnpack_program(module: nn.Module, *examples: Tensor) -> bytes:
+    """Return the ExecuTorch program of a small module, lowered for XNNPACK."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # ExecuTorch's modules warn when they are imported
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.exir import to_edge_transform_and_lower
+
+        exported = torch.export.export(module.eval(), examples)
+        return bytes(to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()]).to_executorch().buffer)
+
+
+@functools.cache
+def _random_checkpoint(name: str) -> Checkpoint:
+    return load(Source(name, VARIANTS[name], None), weights_dir=None, random=True, seed=0)
+
+
+def random_checkpoint(name: str) -> Checkpoint:
+    """Return a variant's checkpoint with random weights, with a network of its own: making a model fuses its layers."""
+    kept = _random_checkpoint(name)
+    return replace(kept, network=copy.deepcopy(kept.network))
+
+
+def random_model(name: str, **options: Any) -> ExportModel:
+    """Return a variant with random weights; float32 and 320×320 pixels (classify: 224×224) unless options say so."""
+    size = min(320, VARIANTS[name].task.native_imgsz)
+    settings: dict[str, Any] = {"precision": "fp32", "imgsz": (size, size), **options}
+    return ExportModel(random_checkpoint(name), ExportOptions(**settings))
+
+
+def network(config: str, names: Mapping[int, str] | None = None, **changes: Any) -> nn.Module:
+    """Build one of Ultralytics' architectures, as its trainers do, with seeded weights and `names` for its classes.
+
+    `changes` replaces keys of the architecture file, such as `kpt_shape`.
+    """
+    from ultralytics.nn import tasks as ultralytics_tasks
+
+    settings = {**ultralytics_tasks.yaml_model_load(config), **changes}
+    task = ultralytics_tasks.guess_model_task(settings)
+    kinds = {
+        "detect": ultralytics_tasks.DetectionModel,
+        "segment": ultralytics_tasks.SegmentationModel,
+        "pose": ultralytics_tasks.PoseModel,
+        "obb": ultralytics_tasks.OBBModel,
+        "classify": ultralytics_tasks.ClassificationModel,
+        "semantic": ultralytics_tasks.SemanticModel if hasattr(ultralytics_tasks, "SemanticModel") else None,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        built: nn.Module = kinds[task](settings, nc=len(names) if names else None, verbose=False)
+    built.task = task  # type: ignore[assignment]
+    if names:
+        built.names = dict(names)  # type: ignore[assignment]
+    return built
+
+
+def save_checkpoint(path: Path, trained: nn.Module, **changes: Any) -> Path:
+    """Write a network as Ultralytics writes a finished training's `best.pt`; it is in half precision from then on."""
+    content = {
+        "epoch": -1,
+        "best_fitness": None,
+        "model": trained.half(),
+        "ema": None,
+        "updates": None,
+        "optimizer": None,
+        "train_args": {
+            "task": getattr(trained, "task", None),
+            "model": "yolo26n.pt",
+            "imgsz": 640,
+            "data": "mine.yaml",
+        },
+        "train_metrics": {"fitness": 0.5},
+        "train_results": {"epoch": [1]},
+        "date": "2026-11-22T08:00:00",
+        "version": "8.4.190",
+        "license": "AGPL-3.0 License (https://ultralytics.com/license)",
+        **changes,
+    }
+    torch.save(content, path)
+    return path
