@@ -174,9 +174,7 @@ def test_untested_artifact_is_current_only_for_who_wants_no_test(tmp_path: Path)
 def test_a_gpu_that_is_not_covered_is_refused() -> None:
     manifest = make_manifest(platform=Platform("Linux", "x86_64", ("8.6",), ("8.9",)))
     artifact.check_platform(manifest, **LINUX, capability=(9, 0))
-    with pytest.raises(
-        CompatibilityError, match=r"capability 8\.6, 8\.9 and newer; this GPU is 8\.0: export"
-    ):
+    with pytest.raises(CompatibilityError, match=r"capability 8\.6, 8\.9 and newer; this GPU is 8\.0: export"):
         artifact.check_platform(manifest, **LINUX, capability=(8, 0))
 
 

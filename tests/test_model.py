@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support import network, random_checkpoint, random_model
 from torch import Tensor
 
+from support import network, random_checkpoint, random_model
 from yolo26_executorch.lowering.options import ExportOptions
 from yolo26_executorch.model import ExportModel, aten_topk, float32_precision
 from yolo26_executorch.parity import compare
@@ -66,7 +66,9 @@ def test_named_boxes_are_ultralytics_as_centre_and_size(task: str, images: Tenso
     if TASKS[task].rotated:
         assert torch.equal(detections, torch.cat([rows[..., :4], rows[..., 6:], confidence, label], -1))
         return
-    corners = torch.cat([detections[..., :2] - detections[..., 2:4] / 2, detections[..., :2] + detections[..., 2:4] / 2], -1)
+    corners = torch.cat(
+        [detections[..., :2] - detections[..., 2:4] / 2, detections[..., :2] + detections[..., 2:4] / 2], -1
+    )
     torch.testing.assert_close(corners, rows[..., :4], atol=1e-4, rtol=0)
     assert torch.equal(detections[..., 4:], torch.cat([confidence, label], -1))
 
@@ -78,9 +80,7 @@ def test_masks_are_those_of_process_mask(images: Tensor) -> None:
     masks = named(random_model("yolo26n-seg", batch=2), images)["masks"]
     assert (masks.shape, masks.dtype) == ((2, 300, SIZE // 4, SIZE // 4), torch.uint8)
     for image in range(2):
-        expected = process_mask(
-            protos[image], rows[image, :, 6:], rows[image, :, :4], (SIZE, SIZE), upsample=False
-        )
+        expected = process_mask(protos[image], rows[image, :, 6:], rows[image, :, :4], (SIZE, SIZE), upsample=False)
         # Both sum 32 products in an order of their own: a pixel on the edge may fall either way.
         assert int((masks[image] != expected).sum()) <= 5
         assert 0.02 < float(masks[image].float().mean()) < 0.98

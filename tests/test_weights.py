@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import torch
-from support import network, random_model, save_checkpoint
 from torch import nn
 
+from support import network, random_model, save_checkpoint
 from yolo26_executorch import cli, weights
 from yolo26_executorch.errors import CheckpointError, DownloadError, UnknownVariantError, UsageError
 from yolo26_executorch.pictures import random_input
@@ -93,7 +93,12 @@ def test_a_training_in_progress_is_taken_from_its_average(tmp_path: Path) -> Non
 
 def transforms_in(modules: Callable[[str, Any], None]) -> Any:
     """What Ultralytics attaches to classifiers: torchvision's transforms, without torchvision."""
-    names = ["torchvision", "torchvision.transforms", "torchvision.transforms.transforms", "torchvision.transforms.functional"]
+    names = [
+        "torchvision",
+        "torchvision.transforms",
+        "torchvision.transforms.transforms",
+        "torchvision.transforms.functional",
+    ]
     made = {name: types.ModuleType(name) for name in names}
     for name, module in made.items():
         modules(name, module)
@@ -189,7 +194,9 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, hidden: bool) -> None:
     else:
         torch.save({"model": evil}, path)
     check_archive(path)
-    with pytest.raises(CheckpointError, match="refused by Ultralytics' safe loader: .*, add --trust-checkpoint") as caught:
+    with pytest.raises(
+        CheckpointError, match="refused by Ultralytics' safe loader: .*, add --trust-checkpoint"
+    ) as caught:
         load(path)
     assert "\n" not in str(caught.value)
     assert not mark.exists()
@@ -377,7 +384,11 @@ def offline(path: Path) -> None:
     ],
 )
 def test_a_failed_download_says_where_the_file_belongs(
-    tmp_path: Path, default_folder: Path, monkeypatch: pytest.MonkeyPatch, download: Callable[[Path], object], cause: str
+    tmp_path: Path,
+    default_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    download: Callable[[Path], object],
+    cause: str,
 ) -> None:
     downloading(monkeypatch, download)
     folder = tmp_path / "weights"

@@ -83,7 +83,7 @@ def _export(job: Job, say: Say, clock: _Clock) -> Record:
             outputs=specs[1],
             delegate={
                 "name": lowered.delegate,
-                "delegated": lowered.delegated.calls,
+                "delegated": lowered.delegated.operators,
                 "outside": lowered.delegated.outside,
             },
             platform=_platform(options.backend),
@@ -103,9 +103,10 @@ def _export(job: Job, say: Say, clock: _Clock) -> Record:
                 say({"event": "answer", "lines": [f"{test['picture']}: {line}" for line in test["answer"]]})
             if not test["passed"]:
                 more = f" (and {len(test['failures']) - 1} more)" if len(test["failures"]) > 1 else ""
-                raise_failed = ParityError(f"the outputs differ from PyTorch's: {test['failures'][0]}{more}")
+                message = f"the outputs differ from PyTorch's: {test['failures'][0]}{more}"
+                task = checkpoint.task.name
                 return job.record(
-                    "failed", stage="test", message=str(raise_failed), seconds=clock.stop(), **_figures(test)
+                    "failed", stage="test", message=message, task=task, seconds=clock.stop(), **_figures(test)
                 )
         seconds = clock.stop()
         manifest = replace(manifest, seconds=seconds, test=test, files=draft.records())

@@ -22,6 +22,17 @@ TopK = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 DTYPES = {"tf32": torch.float32, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
+def sums(model: nn.Module) -> list[nn.Module]:
+    """Return the modules of Ultralytics' whose output is a sum of their input and a branch."""
+    from ultralytics.nn.modules.block import Bottleneck, PSABlock
+
+    return [module for module in model.modules() if isinstance(module, Bottleneck | PSABlock)]
+
+
+def _unchanged(values: Tensor) -> Tensor:
+    return values
+
+
 def aten_topk(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """PyTorch's own top-k along the last axis."""
     values, indices = scores.topk(k, dim=-1)
@@ -55,6 +66,8 @@ class ExportModel(nn.Module):
     """
 
     topk: TopK
+    rounded: Callable[[Tensor], Tensor]
+    """Applied to float32 tensors that are multiplied as tf32; the identity unless a backend needs it."""
 
     def __init__(self, checkpoint: Checkpoint, options: ExportOptions) -> None:
         super().__init__()
@@ -65,6 +78,7 @@ class ExportModel(nn.Module):
         self.keypoint_shape = checkpoint.keypoint_shape
         self.dtype = DTYPES[options.precision]
         self.topk = aten_topk
+        self.rounded = _unchanged
         head = network.model[-1]
         if self.task.ranked:
             # Ultralytics' own export leaves the end-to-end head off; without it `fuse` would throw it away.
@@ -156,9 +170,8 @@ class ExportModel(nn.Module):
         return Dense(boxes, scores, extra, protos)
 
     def _prepare(self, images: Tensor) -> Tensor:
-        if self.options.input == "uint8":
-            return images.permute(0, 3, 1, 2).to(self.dtype) / 255
-        return images.to(self.dtype)
+        images = images.permute(0, 3, 1, 2).to(self.dtype) / 255 if self.options.input == "uint8" else images
+        return self.rounded(images) if self.dtype == torch.float32 else images.to(self.dtype)
 
     def _features(self, x: Tensor) -> list[Tensor]:
         """Run all layers but the head; returns the head's inputs."""
@@ -208,7 +221,7 @@ class ExportModel(nn.Module):
         """Assemble, threshold and crop masks as `ultralytics.utils.ops.process_mask(upsample=False)` does."""
         assert protos is not None
         batch, channels, height, width = protos.shape
-        logits = torch.bmm(extra, protos.view(batch, channels, height * width))
+        logits = torch.bmm(self.rounded(extra), self.rounded(protos).view(batch, channels, height * width))
         inside = logits.view(batch, -1, height, width) > 0
         left, top, right, bottom = (boxes / 4)[..., None].split(1, dim=2)
         columns = torch.arange(width, dtype=torch.float32, device=boxes.device).view(1, 1, 1, width)

@@ -6,17 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
 from .errors import InputError
 from .tasks import Task, TensorSpec
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import torch
 
-Picture = npt.NDArray[np.uint8]
-"""RGB, uint8 (H, W, 3)."""
+    Picture = npt.NDArray[np.uint8]
+    """RGB, uint8 (H, W, 3)."""
 
 
 def read(path: Path) -> Picture:
@@ -25,6 +24,7 @@ def read(path: Path) -> Picture:
     Raises:
         InputError: no such file, not a picture, a damaged one, or one of more than eight bits a channel.
     """
+    import numpy as np
     from PIL import Image, ImageOps
 
     try:
@@ -35,7 +35,8 @@ def read(path: Path) -> Picture:
             return np.array(ImageOps.exif_transpose(image).convert("RGB"))
     except FileNotFoundError:
         raise InputError(f"no picture at {path}; check the path") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    # Ultralytics' patch of Image.open looks for more decoders, and raises ImportError where it may not install them.
+    except (OSError, SyntaxError, ValueError, ImportError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} cannot be read as a picture ({error}); try a JPEG or PNG file") from error
 
 
@@ -70,6 +71,7 @@ def centre_crop(image: Picture, size: tuple[int, int]) -> Picture:
     For a square size the shorter side is scaled to it, and the longer side's ends are cut off; any other size is
     reached by scaling each side. Returns uint8 (height, width, 3).
     """
+    import numpy as np
     from PIL import Image
 
     height, width = size
@@ -82,7 +84,7 @@ def centre_crop(image: Picture, size: tuple[int, int]) -> Picture:
     return np.array(resized.crop((left, top, left + width, top + height)))
 
 
-_FITS: dict[str, Callable[[Picture, tuple[int, int]], Picture]] = {
+_FITS: dict[str, Callable[[Any, tuple[int, int]], Any]] = {
     "letterbox": lambda image, size: letterbox(image, size)[0],
     "crop": centre_crop,
 }
@@ -95,6 +97,7 @@ def to_input(images: npt.NDArray[np.uint8], spec: TensorSpec) -> torch.Tensor:
     Raises:
         InputError: their shape or dtype is not what the model takes.
     """
+    import numpy as np
     import torch
 
     channels_last = spec.dtype == "uint8"

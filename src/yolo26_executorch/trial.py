@@ -6,6 +6,7 @@ own, so that nothing of the export (its graph, its kernels, its settings) can he
 
 from __future__ import annotations
 
+import copy
 import json
 import statistics
 import sys
@@ -22,7 +23,7 @@ from .tasks import TASKS
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .model import Dense, ExportModel
+    from .model import Dense
     from .runtime import Runner
     from .tasks import Task
 
@@ -111,28 +112,19 @@ def _references(
     job: Job, options: ExportOptions, inputs: dict[str, Tensor], device: str
 ) -> tuple[Task, dict[str, dict[str, Dense | Tensor]]]:
     """Return the task, and eager's predictions of each input in the artifact's precision and in fp32."""
-    from .runtime.eager import EagerRunner
-
-    found: dict[str, dict[str, Dense | Tensor]] = {}
-    for precision in dict.fromkeys((options.precision, "fp32")):
-        with EagerRunner(_model(job, replace(options, precision=precision)), device) as eager:
-            found[precision] = {name: eager.reference(batch) for name, batch in inputs.items()}
-            task = eager.task
-    return task, found
-
-
-def _model(job: Job, options: ExportOptions) -> ExportModel:
     from . import weights
     from .model import ExportModel
+    from .runtime.eager import EagerRunner
 
     checkpoint = weights.load(
-        job.source,
-        weights_dir=job.weights_dir,
-        random=options.random_weights,
-        seed=options.seed,
-        trusted=job.trusted,
+        job.source, weights_dir=job.weights_dir, random=options.random_weights, seed=options.seed, trusted=job.trusted
     )
-    return ExportModel(checkpoint, options)
+    found: dict[str, dict[str, Dense | Tensor]] = {}
+    for precision in dict.fromkeys((options.precision, "fp32")):
+        own = replace(checkpoint, network=copy.deepcopy(checkpoint.network))  # ExportModel fuses and casts it
+        with EagerRunner(ExportModel(own, replace(options, precision=precision)), device) as eager:
+            found[precision] = {name: eager.reference(batch) for name, batch in inputs.items()}
+    return checkpoint.task, found
 
 
 def _latency_ms(runner: Runner, batch: Tensor) -> dict[str, Any]:

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 import torch
-from support import random_model
 from torch import Tensor, nn
 
+from support import random_model
 from yolo26_executorch.lowering.rewrites import DepthwiseConv, PixelShuffleConv, for_cuda, is_depthwise
 from yolo26_executorch.parity import compare
 from yolo26_executorch.pictures import random_input
@@ -129,7 +129,8 @@ def test_nothing_is_left_to_rewrite(task: str) -> None:
     left = [
         module
         for module in rewritten.modules()
-        if isinstance(module, nn.ConvTranspose2d | nn.BatchNorm2d) or (isinstance(module, nn.Conv2d) and is_depthwise(module))
+        if isinstance(module, nn.ConvTranspose2d | nn.BatchNorm2d)
+        or (isinstance(module, nn.Conv2d) and is_depthwise(module))
     ]
     assert left == []
     assert any(isinstance(module, DepthwiseConv) for module in rewritten.modules())

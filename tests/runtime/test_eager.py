@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support import random_model
 
+from support import random_model
 from yolo26_executorch.errors import InputError
 from yolo26_executorch.pictures import random_input
 from yolo26_executorch.runtime.eager import EagerRunner

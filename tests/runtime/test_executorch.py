@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from support import make_manifest, publish, xnnpack_program
 from torch import Tensor, nn
 
+from support import make_manifest, publish, xnnpack_program
 from yolo26_executorch.environment import Usable
 from yolo26_executorch.errors import ArtifactError, InputError
 from yolo26_executorch.manifest import PROGRAM, Manifest
@@ -77,7 +77,12 @@ def test_a_strided_picture_gives_what_a_contiguous_one_gives(folder: Path) -> No
     assert not strided.is_contiguous()
     with ExecuTorchRunner(folder, manifest()) as runner:
         expected = {name: output.clone() for name, output in runner(picture).items()}
-        for images in (strided, strided.double(), strided.numpy(), picture.transpose(2, 3).contiguous().transpose(2, 3)):
+        for images in (
+            strided,
+            strided.double(),
+            strided.numpy(),
+            picture.transpose(2, 3).contiguous().transpose(2, 3),
+        ):
             given = runner(images)
             assert all(torch.equal(given[name], expected[name]) for name in expected)
 
@@ -111,7 +116,9 @@ def test_what_stands_in_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
     assert reason is not None
     assert reason.startswith("this ExecuTorch has no CudaBackend: ")
     assert "./install_executorch.sh" in reason
-    monkeypatch.setattr(module, "executorch_runtime_fits", lambda: Usable(False, "torch 2.11 and 1.5.1", "pip install x"))
+    monkeypatch.setattr(
+        module, "executorch_runtime_fits", lambda: Usable(False, "torch 2.11 and 1.5.1", "pip install x")
+    )
     monkeypatch.setattr(module, "_runtime", lambda: pytest.fail("the runtime was loaded"))
     assert obstacle(manifest()) == "torch 2.11 and 1.5.1; pip install x"
 

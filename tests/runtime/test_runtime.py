@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from support import make_manifest, publish, xnnpack_program
 
+from support import make_manifest, publish, xnnpack_program
 from yolo26_executorch import program_file, runtime
 from yolo26_executorch.environment import Usable
 from yolo26_executorch.errors import ArtifactError, CompatibilityError, IntegrityError
@@ -101,7 +101,9 @@ def test_a_cuda_artifact_without_a_gpu(
     tmp_path: Path, nothing_is_loaded: None, monkeypatch: pytest.MonkeyPatch, runner: str
 ) -> None:
     see_gpu(monkeypatch, None)
-    with pytest.raises(CompatibilityError, match=r"compiled for compute capability 9\.0a, and no CUDA GPU is seen here"):
+    with pytest.raises(
+        CompatibilityError, match=r"compiled for compute capability 9\.0a, and no CUDA GPU is seen here"
+    ):
         open_runner(cuda(tmp_path), runner=runner)
 
 
@@ -140,7 +142,9 @@ def test_a_pytorch_without_cuda_beside_a_gpu_names_the_missing_delegate(
 
 
 def test_versions_that_do_not_fit_are_said_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = Usable(False, "executorch 1.5.1 executes programs only beside torch 2.13", 'pip install "torch>=2.13,<2.14"')
+    words = Usable(
+        False, "executorch 1.5.1 executes programs only beside torch 2.13", 'pip install "torch>=2.13,<2.14"'
+    )
     monkeypatch.setattr(executorch, "executorch_runtime_fits", lambda: words)
     with pytest.raises(CompatibilityError, match=r'only beside torch 2\.13; pip install "torch>=2\.13,<2\.14"'):
         open_runner(folder)

@@ -45,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     0 done, 1 something failed, 2 the command was wrong, 130 interrupted.
     """
     words = [*(sys.argv[1:] if argv is None else argv)]
+    # Ultralytics would otherwise run pip for whatever module a checkpoint names.
+    os.environ.setdefault("YOLO_AUTOINSTALL", "false")
     debug = "--debug" in words  # looked for here so that errors in the arguments are covered, too
     try:
         args = _parser().parse_args(words)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
+import subprocess
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -67,7 +68,7 @@ def lower(model: ExportModel, options: ExportOptions, stage: Callable[[str], Non
             raise
         except Exception as error:
             raise LoweringError(_in_words(error)) from error
-        delegated = check_delegated(edge.exported_program(), len(program.graph.nodes))
+        delegated = check_delegated(edge.exported_program())
         stage("write")
         return Lowered(edge.to_executorch(_backend_config(options)), DELEGATE, delegated)
 
@@ -129,7 +130,7 @@ def _compiling(options: ExportOptions, stage: Callable[[str], None]) -> Iterator
         stack.enter_context(float32_precision("ieee" if options.precision == "fp32" else "tf32"))
         stack.enter_context(_fixed_tiles(ieee=options.precision == "fp32"))
         stack.enter_context(_fatbins(torch.cuda.get_device_capability()))
-        stack.enter_context(_distinct_cubins())
+        stack.enter_context(_embedded_quickly())
         stack.enter_context(_replaced(torch._inductor, "aot_compile", compile_in_stage))
         yield
 
@@ -168,22 +169,29 @@ def _fatbins(capability: tuple[int, int]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _distinct_cubins() -> Iterator[None]:
-    """Give each kernel a binary file of its own.
+def _embedded_quickly() -> Iterator[None]:
+    """Embed each kernel's binary by one run of the assembler, under the kernel's own name.
 
-    torch 2.11 names a kernel's object file after the binary's content, so two of our kernels that compile to the same
-    code would be linked as one file twice, under one of their names.
+    torch 2.11 starts three programs a kernel, one after the other; and since it names the object file after the
+    binary's content, two of our kernels that compile to the same code would be linked as one file twice, under one of
+    their names. torch 2.13 embeds all kernels at once and does not come here.
     """
     from torch._inductor import codecache
+    from torch._inductor.cpp_builder import get_cpp_compiler
 
-    original = codecache.convert_cubin_to_obj
+    def embed(cubin_file: str, kernel_name: str, *_: Any) -> str:
+        base = f"{cubin_file.removesuffix('.cubin')}_{kernel_name}"
+        symbols = {"start": "", "end": f'.incbin "{cubin_file}"'}
+        lines = ["    .section .rodata", "    .balign 16"]
+        for name, before in symbols.items():
+            lines += [f"    {before}", f"    .globl __{kernel_name}_{name}", f"__{kernel_name}_{name}:"]
+        lines.append('    .section .note.GNU-stack,"",@progbits')
+        Path(f"{base}.S").write_text("\n".join(lines) + "\n")
+        command = [get_cpp_compiler(), "-c", f"{base}.S", "-o", f"{base}.o"]
+        subprocess.run(command, capture_output=True, text=True, check=True)
+        return f"{base}.o"
 
-    def convert(cubin_file: str, kernel_name: str, *args: Any, **kwargs: Any) -> Any:
-        own = f"{cubin_file.removesuffix('.cubin')}_{kernel_name}.cubin"
-        shutil.copyfile(cubin_file, own)
-        return original(own, kernel_name, *args, **kwargs)
-
-    with _replaced(codecache, "convert_cubin_to_obj", convert):
+    with _replaced(codecache, "convert_cubin_to_obj", embed):
         yield
 
 

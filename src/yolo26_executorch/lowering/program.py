@@ -15,7 +15,7 @@ class Delegated:
     """How the operators of a program were shared out."""
 
     operators: int
-    """Operators of the exported graph before lowering."""
+    """Operators inside the delegate."""
     calls: int
     """Calls of the delegate in the lowered graph."""
     outside: dict[str, int] = field(default_factory=dict)
@@ -38,29 +38,38 @@ class Lowered:
         self.program.write_tensor_data_to_file(str(folder))
 
 
-def count_outside(exported: Any) -> tuple[int, dict[str, int]]:
-    """Return (delegate calls, operators outside by name) of a lowered ExportedProgram's graph."""
-    calls = 0
+def count_operators(exported: Any) -> Delegated:
+    """Count the operators of a lowered ExportedProgram, inside its delegate and outside."""
+    inside = calls = 0
     outside: Counter[str] = Counter()
     for node in exported.graph.nodes:
         if node.op != "call_function":
             continue
-        name = str(getattr(node.target, "__name__", node.target))
-        if "executorch_call_delegate" in name:
+        if "executorch_call_delegate" in _name(node):
             calls += 1
-        elif "getitem" not in name:
-            outside[str(node.target)] += 1
-    return calls, dict(outside)
+            lowered = getattr(exported.graph_module, node.args[0].target)
+            inside += sum(_is_operator(within) for within in lowered.original_module.graph.nodes)
+        elif _is_operator(node):
+            outside[_name(node)] += 1
+    return Delegated(inside, calls, dict(outside))
 
 
-def check_delegated(exported: Any, operators: int) -> Delegated:
+def check_delegated(exported: Any) -> Delegated:
     """Return how a program was delegated, refusing one that is not wholly in one delegate.
 
     Raises:
         LoweringError: naming the operators outside.
     """
-    calls, outside = count_outside(exported)
-    if outside or calls != 1:
-        listed = ", ".join(f"{name} ×{count}" for name, count in sorted(outside.items())) or "none"
-        raise LoweringError(f"the program has {calls} delegate calls and these operators outside: {listed}")
-    return Delegated(operators, calls, outside)
+    found = count_operators(exported)
+    if found.outside or found.calls != 1:
+        listed = ", ".join(f"{name} ×{count}" for name, count in sorted(found.outside.items())) or "none"
+        raise LoweringError(f"the program has {found.calls} delegate calls and these operators outside: {listed}")
+    return found
+
+
+def _is_operator(node: Any) -> bool:
+    return node.op == "call_function" and "getitem" not in _name(node)
+
+
+def _name(node: Any) -> str:
+    return str(getattr(node.target, "__name__", node.target))

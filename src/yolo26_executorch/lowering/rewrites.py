@@ -9,20 +9,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..model import ExportModel
+from ..model import ExportModel, sums
 from .kernels.depthwise import depthwise_conv2d
 from .kernels.topk import topk
 
 
 def for_cuda(model: ExportModel) -> ExportModel:
     """Apply every rewrite that the CUDA delegate needs, in place, and return the model."""
+    tf32 = model.options.precision == "tf32"
     model.topk = topk
+    if model.options.precision != "fp32":
+        model.rounded = round_tf32
     for parent in list(model.modules()):
-        if isinstance(silenced := getattr(parent, "conv", None), nn.Conv2d) and is_depthwise(silenced):
-            _fuse_depthwise(parent, silenced)
+        if isinstance(conv := getattr(parent, "conv", None), nn.Conv2d) and is_depthwise(conv):
+            _fuse_depthwise(parent, conv, tf32)
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.ConvTranspose2d):
                 setattr(parent, name, PixelShuffleConv(child))
+    if tf32:
+        _round_operands(model)
     # The delegate's convolutions read channels-last weights; stored so, they are not copied at every call.
     model.layers.to(memory_format=torch.channels_last)
     return model
@@ -41,10 +46,51 @@ def is_depthwise(conv: nn.Conv2d) -> bool:
     )
 
 
-class DepthwiseConv(nn.Module):
-    """A depthwise convolution with its bias and activation as one kernel; equal to eager within float32 rounding."""
+def round_tf32(values: Tensor) -> Tensor:
+    """Round float32 values to the nearest that tf32 holds: 10 bits behind the point.
 
-    def __init__(self, conv: nn.Conv2d, silu: bool) -> None:
+    A GPU's matrix units cut the lower 13 bits off their tf32 operands. cuDNN rounds before; Triton's `tl.dot` does not,
+    and a network of operands that are all cut towards zero fades layer by layer: a YOLO26's logits shrink by some
+    percent. Rounded operands have nothing left to cut.
+
+    Source: Veltkamp's splitting (Dekker, Numerische Mathematik 18, 1971); it holds with fused multiply-adds, too.
+    """
+    shifted = values * 8193.0
+    return shifted - (shifted - values)
+
+
+class Rounded(nn.Module):
+    """A module whose output is rounded to tf32; fused into whatever kernel writes it."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Run the module and round."""
+        return round_tf32(self.inner(*inputs))
+
+
+def _round_operands(model: ExportModel) -> None:
+    """Round the weights of every matrix product, and the activations where they are written."""
+    summing = set(sums(model))
+    for parent in list(model.modules()):
+        if isinstance(parent, nn.Conv2d | nn.Linear | PixelShuffleConv):
+            parent.weight.data = round_tf32(parent.weight.data)
+        if isinstance(getattr(parent, "conv", None), nn.Conv2d):
+            parent.act = Rounded(parent.act)
+        for name, child in list(parent.named_children()):
+            if child in summing or isinstance(child, PixelShuffleConv):
+                setattr(parent, name, Rounded(child))
+
+
+class DepthwiseConv(nn.Module):
+    """A depthwise convolution with its bias and activation as one kernel; equal to eager within float32 rounding.
+
+    With `tf32` the output, which a matrix product reads next, is rounded to tf32.
+    """
+
+    def __init__(self, conv: nn.Conv2d, silu: bool, tf32: bool) -> None:
         super().__init__()
         kernel = conv.kernel_size[0]
         self.register_buffer("taps", conv.weight.detach().reshape(-1, kernel * kernel).t().contiguous())
@@ -53,10 +99,11 @@ class DepthwiseConv(nn.Module):
         self.stride = conv.stride[0]
         self.padding = int(conv.padding[0])
         self.silu = silu
+        self.tf32 = tf32
 
     def forward(self, images: Tensor) -> Tensor:
         """Convolve (N, C, H, W)."""
-        return depthwise_conv2d(images, self.taps, self.bias, self.stride, self.padding, self.silu)
+        return depthwise_conv2d(images, self.taps, self.bias, self.stride, self.padding, self.silu, self.tf32)
 
 
 class PixelShuffleConv(nn.Module):
@@ -95,10 +142,10 @@ class PixelShuffleConv(nn.Module):
         return out.reshape(batch, -1, height * self.side, width * self.side)
 
 
-def _fuse_depthwise(parent: nn.Module, conv: nn.Conv2d) -> None:
+def _fuse_depthwise(parent: nn.Module, conv: nn.Conv2d, tf32: bool) -> None:
     """Put a `DepthwiseConv` in place of Ultralytics' `Conv` wrapper's convolution, taking its activation along."""
     act = getattr(parent, "act", None)
     silu = isinstance(act, nn.SiLU)
-    parent.conv = DepthwiseConv(conv, silu)
+    parent.conv = DepthwiseConv(conv, silu, tf32)
     if silu:
         parent.act = nn.Identity()

@@ -14,7 +14,7 @@ import torch
 from ..errors import LoweringError
 from ..model import ExportModel
 from .options import ExportOptions
-from .program import Delegated, Lowered, count_outside
+from .program import Lowered, count_operators
 
 DELEGATE = "XnnpackBackend"
 
@@ -41,8 +41,8 @@ def lower(model: ExportModel, options: ExportOptions, stage: Callable[[str], Non
                 program = torch.export.export(model, (model.example_input,))
                 stage("lower")
                 edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
-                calls, outside = count_outside(edge.exported_program())
+                delegated = count_operators(edge.exported_program())
                 stage("write")
-                return Lowered(edge.to_executorch(), DELEGATE, Delegated(len(program.graph.nodes), calls, outside))
+                return Lowered(edge.to_executorch(), DELEGATE, delegated)
         except Exception as error:
             raise LoweringError(f"XNNPACK: {type(error).__name__}: {' '.join(str(error).split())[:300]}") from error

@@ -60,6 +60,8 @@ class AotiRunner(Closing):
 
     def run(self, batch: Tensor) -> list[Tensor]:
         """Run one contiguous batch on the GPU, on the current stream, and return the outputs there."""
+        if not self._container:
+            raise RuntimeError("the runner was closed")
         inputs = _handles([batch])
         outputs = (ctypes.c_void_p * len(self.outputs))()
         stream = ctypes.c_void_p(torch.cuda.current_stream(self.device).cuda_stream)
@@ -102,6 +104,9 @@ class AotiRunner(Closing):
             torch.cuda.synchronize(self.device)
             self._call("AOTInductorModelContainerDelete", self._container)
             self._container = ctypes.c_void_p()
+        for weight in self._weights:
+            # PyTorch's container keeps a reference of its own to what it was lent, and never lets go of it.
+            weight.untyped_storage().resize_(0)
         self._weights = []
 
     def _bind(self, payload: CudaPayload) -> list[Tensor]:

@@ -22,7 +22,6 @@ class EagerRunner(Closing):
     name = "eager"
 
     def __init__(self, model: ExportModel, device: str = "cpu") -> None:
-        self.task = model.task
         self.input = model.input_spec
         self.outputs = model.output_specs
         self._precision = model.options.precision

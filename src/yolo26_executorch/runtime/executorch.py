@@ -39,6 +39,7 @@ class ExecuTorchRunner(Closing):
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.input = manifest.input
         self.outputs = manifest.outputs
+        self._on_host = manifest.options.io == "host"
         data = folder / WEIGHTS
         try:
             self._program = _runtime().load_program(
@@ -50,7 +51,9 @@ class ExecuTorchRunner(Closing):
 
     def __call__(self, images: Images) -> dict[str, torch.Tensor]:
         """Run one batch; see `Runner`."""
-        results = self._method.execute([prepare(images, self.input)])
+        batch = prepare(images, self.input)
+        # Host memory is read as such, wherever a tensor says that its memory is.
+        results = self._method.execute([batch.cpu() if self._on_host else batch])
         return {spec.name: result for spec, result in zip(self.outputs, results, strict=True)}
 
     def close(self) -> None:

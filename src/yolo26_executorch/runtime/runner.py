@@ -100,7 +100,7 @@ def prepare(images: Any, spec: TensorSpec) -> torch.Tensor:
 
 
 def _from_array(images: Any, spec: TensorSpec) -> torch.Tensor:
-    """Copy an array: a flipped one (`picture[..., ::-1]`, say) and a read-only one cannot become tensors as they are."""
+    """Copy an array: flipped ones (`picture[..., ::-1]`) and read-only ones cannot become tensors as they are."""
     import numpy as np
     import torch
 

@@ -2,14 +2,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import interpreter
 import numpy as np
 import pytest
 import torch
-from interpreter import Interpreter
 from torch import Tensor
 from torch.nn import functional
 
+import interpreter
+from interpreter import Interpreter
 from yolo26_executorch.lowering.kernels.depthwise import depthwise_conv2d
 
 ROUNDING = 1e-5

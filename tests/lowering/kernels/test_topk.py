@@ -2,14 +2,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import interpreter
 import numpy as np
 import pytest
 import torch
-from interpreter import Interpreter
 from numpy.typing import NDArray
 from torch import Tensor
 
+import interpreter
+from interpreter import Interpreter
 from yolo26_executorch.lowering.kernels import topk as module
 from yolo26_executorch.lowering.kernels.topk import topk
 

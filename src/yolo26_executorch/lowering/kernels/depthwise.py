@@ -14,7 +14,7 @@ def depthwise_kernel(  # type: ignore[no-untyped-def]
     images, weight, bias, out,
     channels, height, width, out_height, out_width, pixels,
     stride_n, stride_h, stride_w, out_stride_p,
-    KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr, SILU: tl.constexpr,
+    KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr, SILU: tl.constexpr, TF32: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """Write BLOCK_P output pixels of BLOCK_C channels; channels are adjacent in memory everywhere.
@@ -39,12 +39,17 @@ def depthwise_kernel(  # type: ignore[no-untyped-def]
     total += tl.load(bias + channel, mask=channel < channels, other=0.0).to(tl.float32)[None, :]
     if SILU:
         total = total * tl.sigmoid(total)
+    if TF32:  # rounded to the nearest, as `lowering.rewrites.round_tf32` does
+        shifted = total * 8193.0
+        total = shifted - (shifted - total)
     place = pixel.to(tl.int64)[:, None] * out_stride_p + channel[None, :]
     tl.store(out + place, total.to(out.dtype.element_ty), mask=inside)
 
 
 @triton_op("yolo26_et::depthwise_conv2d", mutates_args={})
-def depthwise_conv2d(images: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int, silu: bool) -> Tensor:
+def depthwise_conv2d(
+    images: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int, silu: bool, tf32: bool
+) -> Tensor:
     """Convolve each channel with its own square kernel, add the bias and optionally apply SiLU.
 
     Sums in float32 whatever the tensors' dtype, so it differs from cuDNN by rounding alone.
@@ -56,6 +61,7 @@ def depthwise_conv2d(images: Tensor, weight: Tensor, bias: Tensor, stride: int, 
         stride: step in both directions, pixels.
         padding: zeros around the picture, pixels.
         silu: whether to return `y * sigmoid(y)`.
+        tf32: whether to round the result to tf32's 10 bits, for the matrix product that reads it.
 
     Returns:
         (N, C, H', W'), channels last, of the images' dtype.
@@ -78,13 +84,15 @@ def depthwise_conv2d(images: Tensor, weight: Tensor, bias: Tensor, stride: int, 
     wrap_triton(depthwise_kernel)[(-(-pixels // block_p), -(-channels // block_c))](
         images, weight, bias, out, channels, height, width, out_height, out_width, pixels,
         images.stride(0), images.stride(2), images.stride(3), out.stride(3),
-        KERNEL=kernel, STRIDE=stride, PADDING=padding, SILU=silu, BLOCK_P=block_p, BLOCK_C=block_c, num_warps=4,
+        KERNEL=kernel, STRIDE=stride, PADDING=padding, SILU=silu, TF32=tf32, BLOCK_P=block_p, BLOCK_C=block_c, num_warps=4,
     )  # fmt: skip
     return out
 
 
 @depthwise_conv2d.register_kernel("cpu")
-def depthwise_reference(images: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int, silu: bool) -> Tensor:
+def depthwise_reference(
+    images: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int, silu: bool, tf32: bool
+) -> Tensor:
     """Eager form of `depthwise_conv2d`, and what it computes on the CPU."""
     channels = images.shape[1]
     kernel = _side(weight)
@@ -93,6 +101,9 @@ def depthwise_reference(images: Tensor, weight: Tensor, bias: Tensor, stride: in
         images.float(), square.float(), bias.float(), stride=stride, padding=padding, groups=channels
     )
     out = torch.nn.functional.silu(out) if silu else out
+    if tf32:
+        shifted = out * 8193.0
+        out = shifted - (shifted - out)
     return out.to(images.dtype).contiguous(memory_format=torch.channels_last)
 
 

@@ -1,0 +1,227 @@
+"""A CUDA artifact from its export to its runs inside PyTorch. The exports take minutes; the tests share them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from support import random_checkpoint
+from yolo26_executorch import cli, rounding
+from yolo26_executorch.artifact import verify
+from yolo26_executorch.environment import executorch_runtime_fits
+from yolo26_executorch.errors import CompatibilityError, InputError, IntegrityError
+from yolo26_executorch.manifest import PROGRAM, WEIGHTS, Manifest
+from yolo26_executorch.model import ExportModel
+from yolo26_executorch.parity import compare
+from yolo26_executorch.pictures import random_input
+from yolo26_executorch.runtime import open_runner
+from yolo26_executorch.runtime.eager import EagerRunner
+from yolo26_executorch.tasks import TASKS
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
+    # Inductor's and Triton's own, of every release others.
+    pytest.mark.filterwarnings("ignore"),
+]
+
+NAMES = ("yolo26n", "yolo26n-seg")
+"""One output; and two, with the rewritten transposed convolution."""
+
+Exported = Callable[[str], Path]
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """Export a variant once for all processes of this run; returns its folder."""
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+
+    def export(name: str) -> Path:
+        base = root / f"cuda {name}"
+        with FileLock(root / f"{name}.lock"):
+            if not (base / "report.json").exists():
+                words = ["export", "--models", name, "--backend", "cuda", "--random-weights", "--imgsz", "320"]
+                cli.main([*words, "--base-path", str(base), "--debug"])
+        return base / name
+
+    return export
+
+
+def open_aoti(folder: Path) -> Any:
+    return open_runner(folder, runner="aoti")
+
+
+@pytest.fixture(params=NAMES)
+def folder(request: pytest.FixtureRequest, exported: Exported) -> Path:
+    return exported(request.param)
+
+
+@pytest.fixture
+def runner(folder: Path) -> Iterator[Any]:
+    with open_aoti(folder) as opened:
+        yield opened
+
+
+def pictures(runner: Any, seed: int) -> Tensor:
+    return random_input(runner.input, seed)
+
+
+def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return list(first) == list(second) and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def agrees(manifest: Manifest, outputs: dict[str, Tensor], images: Tensor) -> tuple[str, ...]:
+    """What is wrong with outputs, compared with eager on the GPU in the same precision, as in the trial."""
+    task, precision = TASKS[manifest.task], manifest.options.precision
+    reduced, exact = (
+        EagerRunner(ExportModel(random_checkpoint(manifest.name), options), "cuda").reference(images)
+        for options in (manifest.options, replace(manifest.options, precision="fp32"))
+    )
+    tolerances = rounding.stretched(task, reduced, exact, precision=precision, keypoint_shape=manifest.keypoint_shape)
+    return compare(
+        task, manifest.outputs, outputs, reduced,
+        precision=precision, keypoint_shape=manifest.keypoint_shape, tolerances=tolerances,
+    ).failures  # fmt: skip
+
+
+# ---- the export ------------------------------------------------------------------------------------------------------
+
+
+def test_it_is_exported_whole_and_passes_its_trial(folder: Path) -> None:
+    (record,) = json.loads((folder.parent / "report.json").read_text())["records"]
+    assert (record["outcome"], record["message"]) == ("exported", None)
+    assert record["test"]["passed"]
+    assert set(record["seconds"]) == {"load", "export", "lower", "compile", "write", "test"}
+    manifest = verify(folder)
+    assert (manifest.backend, manifest.delegate["name"], manifest.delegate["outside"]) == ("cuda", "CudaBackend", {})
+    assert manifest.delegate["delegated"] > 50
+    assert manifest.platform.runs_on(torch.cuda.get_device_capability())
+    assert {PROGRAM, WEIGHTS} <= set(manifest.files)
+    assert {"cuda", "triton", "gpu"} <= set(manifest.versions)
+
+
+def test_inspect_reads_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["inspect", str(folder)]) == 0
+    assert "CudaBackend × 1" in capsys.readouterr().out
+
+
+def test_a_truncated_weights_file_is_refused(folder: Path) -> None:
+    path = folder / WEIGHTS
+    whole = path.read_bytes()
+    try:
+        path.write_bytes(whole[:-1])
+        with pytest.raises(IntegrityError):
+            open_runner(folder)
+    finally:
+        path.write_bytes(whole)
+
+
+def test_auto_takes_the_runner_that_there_is(folder: Path) -> None:
+    with open_runner(folder) as runner:
+        assert runner.name in ("aoti", "executorch")
+    if not executorch_runtime_fits() or runner.name == "aoti":
+        with pytest.raises(CompatibilityError):
+            open_runner(folder, runner="executorch")
+
+
+# ---- inside PyTorch --------------------------------------------------------------------------------------------------
+
+
+def test_outputs_follow_the_input(folder: Path, runner: Any) -> None:
+    manifest = verify(folder)
+    seen = {}
+    for seed in (1, 2):
+        images = pictures(runner, seed)
+        seen[seed] = runner(images)
+        assert agrees(manifest, seen[seed], images) == ()
+        assert all(output.device.type == "cpu" for output in seen[seed].values())
+    assert not same(seen[1], seen[2])
+    assert same(runner(pictures(runner, 1)), seen[1])
+
+
+def test_a_graphs_replay_is_the_call(runner: Any) -> None:
+    expected = {seed: runner(pictures(runner, seed)) for seed in (1, 2)}
+    batch, outputs = runner.capture()
+    names = [spec.name for spec in runner.outputs]
+    for seed in (1, 2, 1):
+        batch.copy_(pictures(runner, seed))
+        runner.replay()
+        torch.cuda.synchronize()
+        assert same(dict(zip(names, (output.cpu() for output in outputs), strict=True)), expected[seed])
+    # A plain call in between disturbs neither.
+    assert same(runner(pictures(runner, 2)), expected[2])
+    batch.copy_(pictures(runner, 2))
+    runner.replay()
+    torch.cuda.synchronize()
+    assert same(dict(zip(names, (output.cpu() for output in outputs), strict=True)), expected[2])
+
+
+def test_replay_needs_a_capture(runner: Any) -> None:
+    with pytest.raises(RuntimeError, match="capture"):
+        runner.replay()
+
+
+def test_other_streams_give_the_same(runner: Any) -> None:
+    expected = runner(pictures(runner, 1))
+    stream: Any = torch.cuda.Stream
+    with torch.cuda.stream(stream()):
+        given = runner(pictures(runner, 1))
+    assert same(given, expected)
+
+
+def test_two_runners_side_by_side(folder: Path, runner: Any) -> None:
+    expected = runner(pictures(runner, 1))
+    with open_aoti(folder) as other:
+        assert same(other(pictures(other, 1)), expected)
+    assert same(runner(pictures(runner, 1)), expected)
+
+
+def test_strides_dtypes_and_devices_are_made_right(runner: Any) -> None:
+    images = pictures(runner, 1)
+    expected = runner(images)
+    strided = images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    for given in (strided, images.double(), images.numpy(), images.cuda(), strided.cuda()):
+        assert same(runner(given), expected)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda images: images[0],
+        lambda images: images.permute(0, 2, 3, 1),
+        lambda images: torch.cat([images, images]),
+        lambda images: (images * 255).to(torch.uint8),
+        lambda images: images * 255,
+        lambda images: images[:, :, :-32],
+    ],
+)
+def test_wrong_input_is_refused_and_the_runner_goes_on(runner: Any, change: Callable[[Tensor], Tensor]) -> None:
+    expected = runner(pictures(runner, 1))
+    with pytest.raises(InputError):
+        runner(change(pictures(runner, 1)))
+    assert same(runner(pictures(runner, 1)), expected)
+
+
+def test_closing_twice_is_no_error_and_gives_the_memory_back(folder: Path) -> None:
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    runner = open_aoti(folder)
+    runner(pictures(runner, 1))
+    runner.capture()
+    assert torch.cuda.memory_allocated() > before
+    runner.close()
+    runner.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        runner(pictures(runner, 1))
+    torch.cuda.synchronize()
+    assert torch.cuda.memory_allocated() <= before + 2**20

@@ -1,0 +1,131 @@
+"""The Triton kernels, compiled, against their references."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from support import random_model
+from yolo26_executorch.lowering.kernels import topk as topk_module
+from yolo26_executorch.lowering.kernels.depthwise import depthwise_conv2d, depthwise_reference
+from yolo26_executorch.lowering.kernels.topk import topk
+from yolo26_executorch.lowering.rewrites import PixelShuffleConv, for_cuda
+from yolo26_executorch.model import float32_precision
+from yolo26_executorch.pictures import random_input
+from yolo26_executorch.tasks import TASKS
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
+    # Triton's own, of every release others.
+    pytest.mark.filterwarnings("ignore"),
+]
+
+NAN, INF = float("nan"), float("inf")
+
+
+def rows_of(kind: str, rows: int, n: int) -> Tensor:
+    generator = torch.Generator().manual_seed(n)
+    values = torch.randn(rows, n, generator=generator)
+    if kind == "ties":
+        return (values * 20).round()
+    if kind == "odd":
+        odd = torch.tensor([NAN, INF, -INF, 0.0, -0.0, 1e-45, 3e38, 1.0, -1.0])
+        return odd[torch.randint(len(odd), (rows, n), generator=generator)]
+    return values
+
+
+def assert_stable(given: tuple[Tensor, Tensor], rows: Tensor, k: int) -> None:
+    values, indices = (tensor.cpu() for tensor in given)
+    wanted = torch.sort(rows, dim=-1, descending=True, stable=True)
+    assert torch.equal(indices, wanted.indices[:, :k])
+    assert torch.equal(values.view(torch.int32), wanted.values[:, :k].contiguous().view(torch.int32))
+
+
+@pytest.mark.parametrize(
+    ("rows", "n", "k"),
+    [
+        (1, 8400, 300),
+        (1, 21504, 300),
+        (4, 24000, 300),
+        (1, 4500, 300),
+        (2, 300, 300),
+        (1, 100_000, 300),
+        (1, 1_376_256, 300),
+    ],
+)
+@pytest.mark.parametrize("kind", ["random", "ties", "odd"])
+def test_topk_is_a_stable_sort(kind: str, rows: int, n: int, k: int) -> None:
+    given = rows_of(kind, rows, n)
+    assert_stable(topk(given.cuda(), k), given, k)
+
+
+def test_topk_in_several_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(topk_module, "GROUP", 512)
+    given = rows_of("ties", 3, 50_000)
+    assert_stable(topk(given.cuda(), 20), given, 20)
+
+
+def test_topk_of_strided_rows() -> None:
+    given = rows_of("random", 500, 8)
+    assert_stable(topk(given.cuda().t(), 30), given.t().contiguous(), 30)
+
+
+@pytest.mark.parametrize("silu", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("channels", "height", "width", "kernel", "stride", "padding"),
+    [
+        (64, 80, 80, 3, 1, 1),
+        (80, 40, 40, 3, 1, 1),
+        (256, 20, 20, 7, 1, 3),
+        (3, 33, 31, 3, 2, 1),
+        (1, 5, 7, 3, 1, 0),
+        (130, 9, 9, 5, 2, 2),
+    ],
+)
+def test_depthwise_is_its_reference(
+    channels: int, height: int, width: int, kernel: int, stride: int, padding: int, dtype: torch.dtype, silu: bool
+) -> None:
+    generator = torch.Generator().manual_seed(channels)
+    shapes = [(2, channels, height, width), (kernel * kernel, channels), (channels,)]
+    images, weight, bias = (torch.randn(shape, generator=generator).to(dtype) for shape in shapes)
+    expected = depthwise_reference(images.float(), weight.float(), bias.float(), stride, padding, silu)
+    # One rounding to the dtype, on top of float32's own in a sum of up to 49 products.
+    relative = {torch.float32: 0.0, torch.float16: 2**-11, torch.bfloat16: 2**-8}[dtype]
+    for memory_format in (torch.channels_last, torch.contiguous_format):
+        given = depthwise_conv2d(
+            images.cuda().contiguous(memory_format=memory_format), weight.cuda(), bias.cuda(), stride, padding, silu
+        )
+        assert given.dtype == dtype
+        assert given.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(given.float().cpu(), expected, atol=2e-5, rtol=relative)
+
+
+def test_pixel_shuffle_is_the_transposed_convolution() -> None:
+    torch.manual_seed(0)
+    conv = torch.nn.ConvTranspose2d(64, 64, 2, stride=2).cuda()
+    images = torch.randn(2, 64, 40, 40, device="cuda")
+    with float32_precision("ieee"), torch.no_grad():
+        expected = functional.conv_transpose2d(images, conv.weight, conv.bias, stride=2)
+        torch.testing.assert_close(PixelShuffleConv(conv)(images), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_rewritten_model_is_the_model(task: str) -> None:
+    name = f"yolo26n{TASKS[task].suffix}"
+    model, rewritten = random_model(name), for_cuda(random_model(name))
+    images = random_input(model.input_spec, seed=1)
+    rewritten.to("cuda")
+    rewritten.move_anchors("cuda")
+    with torch.no_grad(), float32_precision("ieee"):
+        if not model.task.ranked:
+            torch.testing.assert_close(rewritten(images.cuda())[0].cpu(), model(images)[0], atol=1e-5, rtol=0)
+            return
+        given, expected = rewritten.dense(images.cuda()), model.dense(images)
+        for quantity, tolerance in {"boxes": 0.02, "scores": 1e-4, "extra": 0.02}.items():
+            torch.testing.assert_close(
+                getattr(given, quantity).cpu(), getattr(expected, quantity), atol=tolerance, rtol=1e-4
+            )

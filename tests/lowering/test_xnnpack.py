@@ -1,0 +1,76 @@
+"""The lowering on a small module; `tests/test_export.py` lowers whole models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from yolo26_executorch.errors import LoweringError
+from yolo26_executorch.lowering.options import ExportOptions
+from yolo26_executorch.lowering.xnnpack import DELEGATE, lower
+from yolo26_executorch.program_file import read_methods
+from yolo26_executorch.runtime.executorch import _runtime
+
+
+class Net(nn.Module):
+    """What a head does: a convolution, then a ranking."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 1, 3)
+        self.example_input = torch.zeros(1, 3, 8, 8)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        values, indices = self.conv(images).flatten(1).topk(5)
+        return values, indices
+
+
+def test_a_program_that_runs(tmp_path: Path) -> None:
+    stages: list[str] = []
+    model: Any = Net().eval()
+    lowered = lower(model, ExportOptions(), stages.append)
+    assert stages == ["export", "lower", "write"]
+    assert lowered.delegate == DELEGATE == "XnnpackBackend"
+    assert lowered.delegated.calls == 1
+    assert (lowered.delegated.operators, lowered.delegated.outside) == (2, {"aten.topk.default": 1})
+
+    lowered.write(tmp_path, "model.pte")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pte"]
+    (method,) = read_methods(tmp_path / "model.pte")
+    assert method.delegate_calls == {"XnnpackBackend": 1}
+
+    images = torch.rand(1, 3, 8, 8)
+    given = _runtime().load_program(tmp_path / "model.pte").load_method("forward").execute([images])
+    with torch.no_grad():
+        expected = model(images)
+    torch.testing.assert_close(given[0], expected[0], atol=1e-5, rtol=0)
+    assert torch.equal(given[1], expected[1])
+
+
+def test_a_failure_is_one_line() -> None:
+    class Broken(Net):
+        def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+            raise ValueError("two\nlines")
+
+    model: Any = Broken()
+    with pytest.raises(LoweringError, match="XNNPACK: ") as caught:
+        lower(model, ExportOptions(), lambda stage: None)
+    assert "\n" not in str(caught.value)
+    assert "two lines" in str(caught.value)
+
+
+def test_what_depends_on_the_data_is_refused() -> None:
+    class Dynamic(Net):
+        def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+            if images.sum() > 0:
+                return images, images
+            return images, -images
+
+    model: Any = Dynamic()
+    with pytest.raises(LoweringError, match="XNNPACK: "):
+        lower(model, ExportOptions(), lambda stage: None)
