@@ -369,7 +369,7 @@ def test_full_disk_keeps_the_former_artifact(
         raise OSError(code, os.strerror(code))
 
     with monkeypatch.context() as patch:
-        patch.setattr(*((os, "fsync") if step == "fsync" else (Path, "write_text")), full)
+        patch.setattr("os.fsync" if step == "fsync" else "pathlib.Path.write_text", full)
         with pytest.raises(ArtifactError, match=r"yolo26n cannot be written \(.*\); make room"):
             publish(tmp_path, b"new")
     assert entries(tmp_path) == ["yolo26n"]
@@ -429,7 +429,7 @@ def test_read_only_base_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     def read_only(**kwargs: object) -> str:
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(artifact.tempfile, "mkdtemp", read_only)
+    monkeypatch.setattr("tempfile.mkdtemp", read_only)
     with pytest.raises(UsageError, match="Read-only file system"):
         artifact.prepare_base_path(tmp_path)
     with pytest.raises(UsageError, match="Read-only file system"):

@@ -200,7 +200,7 @@ def test_a_trial_that_cannot_run_is_said_so(tmp_path: Path, no_lowering: None) -
 
 
 def test_a_trial_that_dies_is_said_so(tmp_path: Path, no_lowering: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export.sys, "executable", "false")
+    monkeypatch.setattr("sys.executable", "false")
     record = export_one(job_of("yolo26n-cls", tmp_path, test=True), lambda event: None)
     assert (record.outcome, record.stage) == ("failed", "test")
     assert record.message == "the test's process ended with status 1 before it had figures; see the log"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -32,11 +33,11 @@ def named(model: ExportModel, images: Tensor) -> dict[str, Tensor]:
 
 def ultralytics(task: str, images: Tensor) -> tuple[Tensor, ...]:
     """What Ultralytics' model emits in export mode, its end-to-end head on."""
-    net = random_checkpoint(name_of(task)).network
+    net: Any = random_checkpoint(name_of(task)).network
     if TASKS[task].ranked:
-        net.model[-1].end2end = True  # type: ignore[index]
-    net.fuse(verbose=False)  # type: ignore[operator]
-    net.model[-1].export = True  # type: ignore[index]
+        net.model[-1].end2end = True
+    net.fuse(verbose=False)
+    net.model[-1].export = True
     with torch.no_grad():
         out = net.eval()(images)
     return out if isinstance(out, tuple) else (out,)
@@ -226,7 +227,8 @@ def test_shapes_follow_the_checkpoint(
 
 def test_the_end_to_end_head_is_on_whatever_the_checkpoint_says() -> None:
     checkpoint = random_checkpoint("yolo26n")
-    checkpoint.network.model[-1].end2end = False  # type: ignore[index]
+    net: Any = checkpoint.network
+    net.model[-1].end2end = False
     options = ExportOptions(precision="fp32", imgsz=(SIZE, SIZE))
     model, expected = ExportModel(checkpoint, options), random_model("yolo26n")
     picture = random_input(model.input_spec, seed=1)
@@ -254,7 +256,8 @@ def test_topk_is_pytorchs_own_until_it_is_rewritten() -> None:
 
 
 def test_float32_precision_is_put_back() -> None:
-    places = torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn
+    backends: Any = torch.backends
+    places = backends.cuda.matmul, backends.cudnn.conv, backends.cudnn
     before = [place.fp32_precision for place in places]
     for precision in ("ieee", "tf32"):
         with pytest.raises(KeyError), float32_precision(precision):

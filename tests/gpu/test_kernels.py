@@ -92,16 +92,32 @@ def test_depthwise_is_its_reference(
     generator = torch.Generator().manual_seed(channels)
     shapes = [(2, channels, height, width), (kernel * kernel, channels), (channels,)]
     images, weight, bias = (torch.randn(shape, generator=generator).to(dtype) for shape in shapes)
-    expected = depthwise_reference(images.float(), weight.float(), bias.float(), stride, padding, silu)
+    expected = depthwise_reference(images.float(), weight.float(), bias.float(), stride, padding, silu, False)
     # One rounding to the dtype, on top of float32's own in a sum of up to 49 products.
     relative = {torch.float32: 0.0, torch.float16: 2**-11, torch.bfloat16: 2**-8}[dtype]
     for memory_format in (torch.channels_last, torch.contiguous_format):
         given = depthwise_conv2d(
-            images.cuda().contiguous(memory_format=memory_format), weight.cuda(), bias.cuda(), stride, padding, silu
+            images.cuda().contiguous(memory_format=memory_format),
+            weight.cuda(),
+            bias.cuda(),
+            stride,
+            padding,
+            silu,
+            False,
         )
         assert given.dtype == dtype
         assert given.is_contiguous(memory_format=torch.channels_last)
         torch.testing.assert_close(given.float().cpu(), expected, atol=2e-5, rtol=relative)
+
+
+def test_depthwise_rounds_to_tf32() -> None:
+    """A compiler that took the rounding's sums for what they are on paper would drop it."""
+    generator = torch.Generator().manual_seed(0)
+    images, weight, bias = (torch.randn(s, generator=generator).cuda() for s in ((1, 64, 40, 40), (9, 64), (64,)))
+    given = depthwise_conv2d(images, weight, bias, 1, 1, True, True)
+    assert not bool((given.view(torch.int32) & 0x1FFF).any())
+    exact = depthwise_conv2d(images, weight, bias, 1, 1, True, False)
+    torch.testing.assert_close(given, exact, atol=1e-6, rtol=2**-11)
 
 
 def test_pixel_shuffle_is_the_transposed_convolution() -> None:

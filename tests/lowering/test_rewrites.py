@@ -7,7 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from support import random_model
-from yolo26_executorch.lowering.rewrites import DepthwiseConv, PixelShuffleConv, for_cuda, is_depthwise
+from yolo26_executorch.lowering.rewrites import (
+    DepthwiseConv,
+    PixelShuffleConv,
+    Rounded,
+    for_cuda,
+    is_depthwise,
+    round_tf32,
+)
 from yolo26_executorch.parity import compare
 from yolo26_executorch.pictures import random_input
 from yolo26_executorch.tasks import TASKS
@@ -26,8 +33,14 @@ def seeded() -> None:
 
 @pytest.mark.parametrize(
     ("inside", "outside", "side", "height", "width", "bias"),
-    [(64, 64, 2, 20, 20, True), (3, 5, 2, 7, 4, False), (4, 1, 3, 2, 5, True), (1, 2, 1, 3, 3, True), (8, 8, 4, 1, 1, False)],
-)  # fmt: skip
+    [
+        (64, 64, 2, 20, 20, True),
+        (3, 5, 2, 7, 4, False),
+        (4, 1, 3, 2, 5, True),
+        (1, 2, 1, 3, 3, True),
+        (8, 8, 4, 1, 1, False),
+    ],
+)
 def test_pixel_shuffle_is_the_transposed_convolution(
     inside: int, outside: int, side: int, height: int, width: int, bias: bool
 ) -> None:
@@ -71,7 +84,7 @@ def test_depthwise_is_the_convolution(
     assert is_depthwise(conv)
     images = torch.randn(2, 24, height, width)
     expected = nn.functional.silu(conv(images)) if silu else conv(images)
-    torch.testing.assert_close(DepthwiseConv(conv, silu)(images), expected, atol=ROUNDING, rtol=0)
+    torch.testing.assert_close(DepthwiseConv(conv, silu, tf32=False)(images), expected, atol=ROUNDING, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -90,9 +103,71 @@ def test_depthwise_is_the_convolution(
     ],
 )
 def test_what_is_not_plainly_depthwise_is_left_alone(settings: dict[str, Any]) -> None:
-    usual = {"in_channels": 8, "out_channels": 8, "kernel_size": 3, "groups": 8}
+    usual: dict[str, Any] = {"in_channels": 8, "out_channels": 8, "kernel_size": 3, "groups": 8}
     assert is_depthwise(nn.Conv2d(**usual))
     assert not is_depthwise(nn.Conv2d(**{**usual, **settings}))
+
+
+# ---- rounding to tf32 ------------------------------------------------------------------------------------------------
+
+
+def test_rounding_is_to_the_nearest_of_ten_bits() -> None:
+    values = torch.cat(
+        [torch.randn(100_000) * 10.0 ** torch.randint(-30, 30, (100_000,)), torch.tensor([0.0, -0.0, 1.0])]
+    )
+    given = round_tf32(values)
+    assert not bool((given.view(torch.int32) & 0x1FFF).any())
+    # Half a unit in the last of ten places, and no more.
+    assert bool(((given - values).abs() <= values.abs() * 2**-11).all())
+    assert torch.equal(round_tf32(given), given)
+    assert torch.equal(round_tf32(-values), -given)
+
+
+def test_rounding_does_not_fade() -> None:
+    """Cutting bits off, as the matrix units do, loses a 2000th of the sum; rounding loses nothing on average."""
+    values = torch.rand(1_000_000)
+    cut = (values.view(torch.int32) & ~0x1FFF).view(torch.float32)
+    assert float(1 - cut.double().sum() / values.double().sum()) > 2e-4
+    assert abs(float(1 - round_tf32(values).double().sum() / values.double().sum())) < 2e-6
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_tf32_model_multiplies_rounded_operands(task: str) -> None:
+    name = f"yolo26n{TASKS[task].suffix}"
+    rewritten = for_cuda(random_model(name, backend="cuda", precision="tf32"))
+    images = random_input(rewritten.input_spec, seed=1)
+    seen: list[tuple[Tensor, Tensor]] = []
+    for module in rewritten.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear | PixelShuffleConv):
+            module.register_forward_hook(lambda module, given, _: seen.append((given[0], module.weight)))
+    with torch.no_grad():
+        rewritten(images)
+    assert len(seen) > 20
+    inexact = [[bool((values.view(torch.int32) & 0x1FFF).any()) for values in operands] for operands in seen]
+    assert not any(weight for _, weight in inexact)
+    # A few sums inside attention, pooling and prototypes are left as they are.
+    assert sum(image for image, _ in inexact) <= 6
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_other_precisions_are_not_rounded_to_tf32(precision: str) -> None:
+    rewritten = for_cuda(random_model("yolo26n-cls", backend="cuda", precision=precision))
+    assert not [module for module in rewritten.modules() if isinstance(module, Rounded)]
+    assert not [module for module in rewritten.modules() if isinstance(module, DepthwiseConv) and module.tf32]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_tf32_model_is_the_model_within_tf32s_tolerance(task: str) -> None:
+    name = f"yolo26n{TASKS[task].suffix}"
+    model, rewritten = random_model(name), for_cuda(random_model(name, backend="cuda", precision="tf32"))
+    images = random_input(model.input_spec, seed=1)
+    with torch.no_grad():
+        outputs = dict(zip([spec.name for spec in model.output_specs], rewritten(images), strict=True))
+        reference = model.dense(images) if model.task.ranked else model(images)[0]
+    report = compare(
+        model.task, model.output_specs, outputs, reference, precision="tf32", keypoint_shape=model.keypoint_shape
+    )
+    assert report.failures == ()
 
 
 # ---- all of them, in whole models ------------------------------------------------------------------------------------
@@ -114,7 +189,7 @@ def test_a_rewritten_model_is_the_model(task: str) -> None:
         for quantity, tolerance in TOLERANCE.items():
             torch.testing.assert_close(getattr(given, quantity), getattr(expected, quantity), atol=tolerance, rtol=0)
         # Of the same predictions the ranking makes the same rows; only ties may stand in another order.
-        model.dense = rewritten.dense = lambda _: expected  # type: ignore[method-assign]
+        model.dense = rewritten.dense = lambda images: expected  # type: ignore[method-assign]
         outputs = dict(zip([spec.name for spec in model.output_specs], rewritten(images), strict=True))
         assert torch.equal(outputs["detections"][..., -2], model(images)[0][..., -2])
         report = compare(
@@ -163,7 +238,7 @@ def test_an_activation_that_is_not_silu_stays() -> None:
         model = random_model("yolo26n-cls")
         layer = Layer(act)
         expected = layer(images)
-        model.layers.append(layer)
+        model.add_module("another", layer)
         for_cuda(model)
         assert isinstance(layer.conv, DepthwiseConv)
         assert layer.conv.silu is isinstance(act, nn.SiLU)

@@ -45,7 +45,8 @@ def test_a_program_that_runs(tmp_path: Path) -> None:
     assert method.delegate_calls == {"XnnpackBackend": 1}
 
     images = torch.rand(1, 3, 8, 8)
-    given = _runtime().load_program(tmp_path / "model.pte").load_method("forward").execute([images])
+    runtime = _runtime()
+    given = runtime.load_program(tmp_path / "model.pte").load_method("forward").execute([images])
     with torch.no_grad():
         expected = model(images)
     torch.testing.assert_close(given[0], expected[0], atol=1e-5, rtol=0)

@@ -53,10 +53,12 @@ def round_tf32(values: Tensor) -> Tensor:
     and a network of operands that are all cut towards zero fades layer by layer: a YOLO26's logits shrink by some
     percent. Rounded operands have nothing left to cut.
 
-    Source: Veltkamp's splitting (Dekker, Numerische Mathematik 18, 1971); it holds with fused multiply-adds, too.
+    Adding a multiple pushes the lower bits out; taking it away again leaves the rest (after Veltkamp and Dekker,
+    Numerische Mathematik 18, 1971). The multiple is a power of two, hence exact, so that a compiler which contracts
+    multiplications and additions into one changes nothing.
     """
-    shifted = values * 8193.0
-    return shifted - (shifted - values)
+    multiple = values * 8192.0
+    return (values + multiple) - multiple
 
 
 class Rounded(nn.Module):

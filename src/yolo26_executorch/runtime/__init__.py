@@ -33,26 +33,23 @@ def open_runner(folder: Path | str, *, runner: str = "auto") -> Runner:
     """
     folder = Path(folder)
     manifest = verify(folder)
-    _check_machine(manifest)
     from .executorch import ExecuTorchRunner, obstacle
 
     reason = obstacle(manifest)
+    _check_machine(manifest, reason)
     if runner == "executorch" or (runner == "auto" and reason is None):
         if reason is not None:
             raise CompatibilityError(reason)
         return ExecuTorchRunner(folder, manifest)
     if manifest.backend != "cuda":
         raise CompatibilityError(reason or f"runner {runner!r} runs CUDA artifacts only; {folder} is for XNNPACK")
-    import torch
-
-    if not torch.cuda.is_available():
-        raise CompatibilityError(f"{reason}; and this PyTorch ({torch.__version__}) sees no GPU to run it on instead")
     from .aoti import AotiRunner
 
     return AotiRunner(folder, manifest)
 
 
-def _check_machine(manifest: Manifest) -> None:
+def _check_machine(manifest: Manifest, reason: str | None) -> None:
+    """Refuse an artifact that cannot run here; `reason` is why the official runtime cannot run it, if it cannot."""
     import platform
 
     capability = None
@@ -60,4 +57,9 @@ def _check_machine(manifest: Manifest) -> None:
         import torch
 
         capability = torch.cuda.get_device_capability() if torch.cuda.is_available() else None
-    check_platform(manifest, system=platform.system(), machine=platform.machine(), capability=capability)
+    try:
+        check_platform(manifest, system=platform.system(), machine=platform.machine(), capability=capability)
+    except CompatibilityError as error:
+        if capability is None and reason is not None:  # then no runner is left, and both want mending
+            raise CompatibilityError(f"{error}; besides, {reason}") from error
+        raise

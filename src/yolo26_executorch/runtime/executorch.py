@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..environment import executorch_runtime_fits
 from ..errors import ArtifactError
@@ -61,7 +61,7 @@ class ExecuTorchRunner(Closing):
         self._method = self._program = None
 
 
-def _runtime():  # type: ignore[no-untyped-def]
+def _runtime() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from executorch.runtime import Runtime

@@ -52,6 +52,11 @@ def eager(images: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: in
     return functional.silu(out) if silu else out
 
 
+def to_float(tensors: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    images, weight, bias = tensors
+    return images.float(), weight.float(), bias.float()
+
+
 @pytest.mark.parametrize("silu", [True, False])
 @pytest.mark.parametrize(("channels", "height", "width", "kernel", "stride", "padding"), CASES)
 def test_the_kernel_is_a_convolution(
@@ -60,35 +65,52 @@ def test_the_kernel_is_a_convolution(
     tensors = operands(channels, height, width, kernel)
     for channels_last in (True, False):
         arrays = [tensor.numpy() for tensor in tensors]
-        given = torch.from_numpy(interpret(interpreter.depthwise, *arrays, channels_last, stride, padding, silu))
+        given = torch.from_numpy(interpret(interpreter.depthwise, *arrays, channels_last, stride, padding, silu, False))
         torch.testing.assert_close(given, eager(*tensors, stride, padding, silu), atol=ROUNDING, rtol=0)
 
 
 @pytest.mark.parametrize("silu", [True, False])
 def test_half_precision_is_rounded_once(interpret: Interpreter, silu: bool) -> None:
-    tensors = [tensor.half() for tensor in operands(40, 6, 5, 3)]
-    given = interpret(interpreter.depthwise, *[tensor.numpy() for tensor in tensors], True, 1, 1, silu)
+    images, weight, bias = operands(40, 6, 5, 3)
+    tensors = images.half(), weight.half(), bias.half()
+    given = interpret(interpreter.depthwise, *[tensor.numpy() for tensor in tensors], True, 1, 1, silu, False)
     assert given.dtype == np.float16
-    exact = eager(*[tensor.float() for tensor in tensors], 1, 1, silu)  # type: ignore[arg-type]
+    exact = eager(*to_float(tensors), 1, 1, silu)
     # Half a unit in the last of ten places, and the sum's own rounding.
     torch.testing.assert_close(torch.from_numpy(given).float(), exact, atol=ROUNDING, rtol=2**-11)
 
 
 @pytest.mark.parametrize("silu", [True, False])
+def test_tf32_is_a_rounding_of_the_result(interpret: Interpreter, silu: bool) -> None:
+    tensors = operands(40, 6, 5, 3)
+    given = torch.from_numpy(interpret(interpreter.depthwise, *[t.numpy() for t in tensors], True, 1, 1, silu, True))
+    # Of 23 bits behind the point, tf32 has 10.
+    assert not bool((given.view(torch.int32) & 0x1FFF).any())
+    torch.testing.assert_close(given, eager(*tensors, 1, 1, silu), atol=ROUNDING, rtol=2**-11)
+    reference = depthwise_conv2d(*tensors, 1, 1, silu, True)
+    assert not bool((reference.view(torch.int32) & 0x1FFF).any())
+    # Where float32's rounding differs, a value may fall to the neighbour.
+    assert float((given == reference).float().mean()) > 0.99
+    torch.testing.assert_close(given, reference, atol=ROUNDING, rtol=2**-10)
+
+
+@pytest.mark.parametrize("silu", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_on_the_cpu_it_is_its_reference(dtype: torch.dtype, silu: bool) -> None:
-    tensors = [tensor.to(dtype) for tensor in operands(12, 9, 8, 3)]
-    given = depthwise_conv2d(*tensors, 2, 1, silu)
+    images, weight, bias = operands(12, 9, 8, 3)
+    tensors = images.to(dtype), weight.to(dtype), bias.to(dtype)
+    given = depthwise_conv2d(*tensors, 2, 1, silu, False)
     assert given.dtype == dtype
     assert given.is_contiguous(memory_format=torch.channels_last)
-    exact = eager(*[tensor.float() for tensor in tensors], 2, 1, silu)  # type: ignore[arg-type]
+    exact = eager(*to_float(tensors), 2, 1, silu)
     assert torch.equal(given, exact.to(dtype))
 
 
 def test_it_is_exported_as_one_operator_with_its_shape() -> None:
     class Net(torch.nn.Module):
         def forward(self, images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-            return depthwise_conv2d(images, weight, bias, 2, 1, True)
+            out: Tensor = depthwise_conv2d(images, weight, bias, 2, 1, True, False)
+            return out
 
     graph = torch.export.export(Net(), operands(12, 9, 8, 3)).graph
     (node,) = (node for node in graph.nodes if node.op == "call_function")

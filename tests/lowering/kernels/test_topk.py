@@ -113,7 +113,8 @@ def test_on_the_cpu_it_is_its_reference(kind: str) -> None:
 def test_it_is_exported_as_one_operator() -> None:
     class Net(torch.nn.Module):
         def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-            return topk(rows, 4)
+            best: tuple[Tensor, Tensor] = topk(rows, 4)
+            return best
 
     graph = torch.export.export(Net(), (torch.rand(2, 50),)).graph
     targets = [str(node.target) for node in graph.nodes if node.op == "call_function"]

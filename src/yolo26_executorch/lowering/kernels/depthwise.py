@@ -40,8 +40,8 @@ def depthwise_kernel(  # type: ignore[no-untyped-def]
     if SILU:
         total = total * tl.sigmoid(total)
     if TF32:  # rounded to the nearest, as `lowering.rewrites.round_tf32` does
-        shifted = total * 8193.0
-        total = shifted - (shifted - total)
+        multiple = total * 8192.0
+        total = (total + multiple) - multiple
     place = pixel.to(tl.int64)[:, None] * out_stride_p + channel[None, :]
     tl.store(out + place, total.to(out.dtype.element_ty), mask=inside)
 
@@ -102,8 +102,8 @@ def depthwise_reference(
     )
     out = torch.nn.functional.silu(out) if silu else out
     if tf32:
-        shifted = out * 8193.0
-        out = shifted - (shifted - out)
+        multiple = out * 8192.0
+        out = (out + multiple) - multiple
     return out.to(images.dtype).contiguous(memory_format=torch.channels_last)
 
 
