@@ -257,13 +257,17 @@ def test_topk_is_pytorchs_own_until_it_is_rewritten() -> None:
 
 def test_float32_precision_is_put_back() -> None:
     backends: Any = torch.backends
-    places = backends.cuda.matmul, backends.cudnn.conv, backends.cudnn
-    before = [place.fp32_precision for place in places]
-    for precision in ("ieee", "tf32"):
+
+    def flags() -> tuple[bool, bool, str]:
+        # Reading the old flags raises where the new ones disagree with them.
+        return backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32, backends.cudnn.fp32_precision
+
+    before = flags()
+    for precision, expected in (("ieee", (False, False, "none")), ("tf32", (True, True, "tf32"))):
         with pytest.raises(KeyError), float32_precision(precision):
-            assert {place.fp32_precision for place in places} == {precision}
+            assert flags() == expected
             raise KeyError
-        assert [place.fp32_precision for place in places] == before
+        assert flags() == before
 
 
 def test_a_model_does_not_share_its_checkpoints_fate() -> None:

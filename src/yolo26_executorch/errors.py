@@ -46,7 +46,7 @@ class OptionError(UsageError):
 
 
 class BackendError(UsageError):
-    """This machine cannot serve the backend that was asked for."""
+    """A backend was asked for that this machine cannot serve."""
 
 
 class ExportError(Yolo26Error):

@@ -131,9 +131,7 @@ def _platform(backend: str) -> Platform:
 
     from .lowering.cuda import architectures
 
-    return Platform(
-        platform.system(), platform.machine(), *architectures(torch.cuda.get_device_capability())
-    )
+    return Platform(platform.system(), platform.machine(), *architectures(torch.cuda.get_device_capability()))
 
 
 def _test(folder: Path, job: Job) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,18 @@ def sums(model: nn.Module) -> list[nn.Module]:
     from ultralytics.nn.modules.block import Bottleneck, PSABlock
 
     return [module for module in model.modules() if isinstance(module, Bottleneck | PSABlock)]
+
+
+def readers_of_sums(model: nn.Module) -> list[tuple[nn.Module, str]]:
+    """Return the children, as (parent, name), that multiply a sum or a mean which no module of its own has put out."""
+    from ultralytics.nn.modules.block import C2PSA, Attention, Proto26, PSABlock
+    from ultralytics.nn.modules.head import Classify
+
+    # C2PSA follows SPPF, which adds its input to its output.
+    readers: dict[type[nn.Module], str] = {
+        C2PSA: "cv1", PSABlock: "ffn", Attention: "proj", Proto26: "feat_fuse", Classify: "linear",
+    }  # fmt: skip
+    return [(module, readers[type(module)]) for module in model.modules() if type(module) in readers]
 
 
 def _unchanged(values: Tensor) -> Tensor:
@@ -71,7 +84,7 @@ class ExportModel(nn.Module):
 
     def __init__(self, checkpoint: Checkpoint, options: ExportOptions) -> None:
         super().__init__()
-        network = checkpoint.network
+        network: Any = checkpoint.network  # Ultralytics' modules have no types
         self.task: Task = checkpoint.task
         self.options = options
         self.names = checkpoint.names
@@ -86,7 +99,7 @@ class ExportModel(nn.Module):
         network.fuse(verbose=False)
         network.requires_grad_(False)
         head.export = True
-        self.layers = network.model
+        self.layers: Any = network.model
         self.saved = frozenset(network.save)
         self.layers.to(self.dtype)
         if self.task.ranked:
@@ -96,7 +109,7 @@ class ExportModel(nn.Module):
         self.eval()
 
     @property
-    def head(self) -> nn.Module:
+    def head(self) -> Any:
         """The head, Ultralytics' last layer."""
         return self.layers[-1]
 
@@ -175,7 +188,7 @@ class ExportModel(nn.Module):
 
     def _features(self, x: Tensor) -> list[Tensor]:
         """Run all layers but the head; returns the head's inputs."""
-        kept: list[Tensor | None] = []
+        kept: list[Any] = []
         for layer in self.layers[:-1]:
             x = layer(self._inputs_of(layer, x, kept))
             kept.append(x if layer.i in self.saved else None)
@@ -183,7 +196,7 @@ class ExportModel(nn.Module):
         return features if isinstance(features, list) else [features]
 
     @staticmethod
-    def _inputs_of(layer: nn.Module, x: Tensor, kept: list[Tensor | None]) -> Tensor | list[Tensor]:
+    def _inputs_of(layer: Any, x: Tensor, kept: list[Any]) -> Any:
         if layer.f == -1:
             return x
         if isinstance(layer.f, int):
@@ -211,7 +224,7 @@ class ExportModel(nn.Module):
 
     @staticmethod
     def _boxes(boxes: Tensor, scores: Tensor, labels: Tensor, extra: Tensor, protos: Tensor | None) -> list[Tensor]:
-        top_left, bottom_right = boxes.split(2, dim=-1)
+        top_left, bottom_right = boxes[..., :2], boxes[..., 2:]
         centre = (top_left + bottom_right) / 2
         return [torch.cat([centre, bottom_right - top_left, scores, labels], dim=-1)]
 
@@ -223,7 +236,7 @@ class ExportModel(nn.Module):
         batch, channels, height, width = protos.shape
         logits = torch.bmm(self.rounded(extra), self.rounded(protos).view(batch, channels, height * width))
         inside = logits.view(batch, -1, height, width) > 0
-        left, top, right, bottom = (boxes / 4)[..., None].split(1, dim=2)
+        left, top, right, bottom = torch.split((boxes / 4)[..., None], 1, dim=2)
         columns = torch.arange(width, dtype=torch.float32, device=boxes.device).view(1, 1, 1, width)
         rows = torch.arange(height, dtype=torch.float32, device=boxes.device).view(1, 1, height, 1)
         inside = inside & (columns >= left) & (columns < right) & (rows >= top) & (rows < bottom)
@@ -244,7 +257,8 @@ class ExportModel(nn.Module):
         head = self.head
         features = torch.cat(self._features(self._prepare(images)), 1)
         pooled = head.pool(head.conv(features)).flatten(1)
-        return head.linear(pooled).float().softmax(1)
+        probabilities: Tensor = head.linear(pooled).float().softmax(1)
+        return probabilities
 
     def _extra_values(self) -> int:
         """Values of a raw row behind box, confidence and class; the prototypes' channels for segment."""
@@ -269,13 +283,21 @@ class ExportModel(nn.Module):
 
 @contextlib.contextmanager
 def float32_precision(precision: str) -> Iterator[None]:
-    """Say how float32 products are computed on a GPU, "ieee" or "tf32", to eager kernels and Inductor alike."""
-    places = [torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn]
-    before = [place.fp32_precision for place in places]
-    for place in places:
-        place.fp32_precision = precision
+    """Say how float32 products are computed on a GPU, "ieee" or "tf32", to eager kernels and Inductor alike.
+
+    PyTorch keeps both an old and a new set of flags, and refuses to tell the old once they disagree. Inductor's
+    convolutions read `cudnn.fp32_precision`, its matrix products and cuDNN the others; these settings agree.
+    """
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.fp32_precision
+
+    def set_flags(matmul_tf32: bool, cudnn_tf32: bool, cudnn_precision: str) -> None:
+        matmul.allow_tf32, cudnn.allow_tf32 = matmul_tf32, cudnn_tf32
+        cudnn.fp32_precision = cudnn_precision
+
+    tf32 = precision == "tf32"
+    set_flags(tf32, tf32, "tf32" if tf32 else "none")
     try:
         yield
     finally:
-        for place, value in zip(places, before, strict=True):
-            place.fp32_precision = value
+        set_flags(*before)

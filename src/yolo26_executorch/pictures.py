@@ -84,7 +84,7 @@ def centre_crop(image: Picture, size: tuple[int, int]) -> Picture:
     return np.array(resized.crop((left, top, left + width, top + height)))
 
 
-_FITS: dict[str, Callable[[Any, tuple[int, int]], Any]] = {
+_FITS: dict[str, Callable[[Picture, tuple[int, int]], Picture]] = {
     "letterbox": lambda image, size: letterbox(image, size)[0],
     "crop": centre_crop,
 }

@@ -1,7 +1,7 @@
 """The test after an export: the written files, in a fresh process, against PyTorch.
 
-Run as `python -m yolo26_executorch.trial FOLDER` with the job on standard input; prints one line of JSON. A process of its
-own, so that nothing of the export (its graph, its kernels, its settings) can help the model to the right answer.
+Run as `python -m yolo26_executorch.trial FOLDER` with the job on standard input; prints one line of JSON. It has a
+process of its own, so that nothing of the export (its graph, kernels, settings) can help the model to the right answer.
 """
 
 from __future__ import annotations

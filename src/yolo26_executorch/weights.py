@@ -103,7 +103,9 @@ def check_archive(path: Path) -> None:
     if not path.is_file():
         siblings = [p.name for p in path.parent.glob("*.pt")] if path.parent.is_dir() else []
         near = difflib.get_close_matches(path.name, siblings, n=3)
-        raise CheckpointError(f"no such checkpoint file: {path}" + (f"; did you mean {' or '.join(near)}?" if near else ""))
+        raise CheckpointError(
+            f"no such checkpoint file: {path}" + (f"; did you mean {' or '.join(near)}?" if near else "")
+        )
     problem = None
     try:
         with zipfile.ZipFile(path) as archive:
@@ -197,9 +199,7 @@ def _load_file(path: Path, origin: str, trusted: bool) -> Checkpoint:
             f"{path} holds {_describe(network)}, not a YOLO26 model of {', '.join(TASKS)}; only those can be exported"
         )
     names = {int(index): str(name) for index, name in dict(network.names).items()}
-    return Checkpoint(
-        network.float().eval(), task, names, _keypoint_shape(network), origin, path.name, sha256, None
-    )
+    return Checkpoint(network.float().eval(), task, names, _keypoint_shape(network), origin, path.name, sha256, None)
 
 
 def _random(variant: Variant, seed: int) -> Checkpoint:
@@ -223,12 +223,10 @@ def _random(variant: Variant, seed: int) -> Checkpoint:
         network = model_class(config, ch=3, nc=len(names), verbose=False)
         network.names = names
         _spread(network, variant.task, seed)
-    return Checkpoint(
-        network.float().eval(), variant.task, names, _keypoint_shape(network), "random", None, None, seed
-    )
+    return Checkpoint(network.float().eval(), variant.task, names, _keypoint_shape(network), "random", None, None, seed)
 
 
-def _take_power(norm: nn.Module, inputs: tuple[torch.Tensor]) -> None:
+def _take_power(norm: Any, inputs: tuple[torch.Tensor]) -> None:
     """Make a batch norm bring its input to a root mean square of 0.05, and subtract nothing.
 
     SiLU is nearly a straight line there. Farther out, a deep random network amplifies rounding until nothing can be
@@ -245,7 +243,7 @@ _LAST_LAYERS = {"cv2": (3.0, 2.5), "cv3": (-4.0, 5.0), "cv4": (0.0, 3.0), "cv4_k
 strides, class logits, mask coefficients or angles, keypoints in strides, logits."""
 
 
-def _spread(network: nn.Module, task: Task, seed: int) -> None:
+def _spread(network: Any, task: Task, seed: int) -> None:
     """Give random weights activations, boxes and scores that differ from place to place, as a trained model's do.
 
     A freshly built YOLO26 gives one score (about 1e-5) everywhere, so that any error in it compares equal. Here the
@@ -268,11 +266,14 @@ def _spread(network: nn.Module, task: Task, seed: int) -> None:
         network.eval()(images)
         for hook in hooks:
             hook.remove()
-        seen: dict[nn.Module, torch.Tensor] = {}
+        if (proto := getattr(network.model[-1], "proto", None)) is not None:
+            proto.cv3.bn.weight.mul_(20)  # the prototypes are outputs, too: of the order of 1
+        seen: dict[Any, torch.Tensor] = {}
         hooks = []
         for name, child in network.model[-1].named_children():
             if name.removeprefix("one2one_") in _LAST_LAYERS:
                 last = [m for m in child.modules() if type(m) in (nn.Conv2d, nn.Linear) and m.bias is not None]
+                module: Any
                 for module in last:
                     module.aim = _LAST_LAYERS[name.removeprefix("one2one_")]
                     hooks.append(module.register_forward_hook(lambda m, _, out: seen.__setitem__(m, out)))
@@ -312,7 +313,7 @@ def _config_name(network: Any) -> str:
     return str(config.get("yaml_file", "")) if isinstance(config, dict) else ""
 
 
-def _keypoint_shape(network: nn.Module) -> tuple[int, int] | None:
+def _keypoint_shape(network: Any) -> tuple[int, int] | None:
     shape = getattr(network.model[-1], "kpt_shape", None)
     return (int(shape[0]), int(shape[1])) if shape is not None else None
 

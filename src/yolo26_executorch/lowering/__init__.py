@@ -1,0 +1,1 @@
+"""From an eager module to an ExecuTorch program."""

@@ -39,7 +39,7 @@ def lower(model: ExportModel, options: ExportOptions, stage: Callable[[str], Non
     """
     from executorch.backends.cuda.cuda_backend import CudaBackend
     from executorch.backends.cuda.cuda_partitioner import CudaPartitioner
-    from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
+    from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
     from executorch.exir.backend.compile_spec_schema import CompileSpec
 
     stage("export")
@@ -220,7 +220,7 @@ def _in_words(error: BaseException) -> str:
     """Say what failed and what to try, in one line."""
     text = " ".join(str(error).split())
     if "missing fallback kernels" in text:
-        return f"operators without a kernel in the CUDA delegate: {text[text.index('missing fallback'):][:300]}"
+        return f"operators without a kernel in the CUDA delegate: {text[text.index('missing fallback') :][:300]}"
     if "out of memory" in text.lower():
         return f"the GPU ran out of memory while compiling; close other programs or use --jobs 1: {text[:200]}"
     return f"{type(error).__name__}: {text[:400]}"

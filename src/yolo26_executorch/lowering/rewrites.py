@@ -6,10 +6,12 @@ they replace, anywhere. XNNPACK needs none of them.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from ..model import ExportModel, sums
+from ..model import ExportModel, readers_of_sums, sums
 from .kernels.depthwise import depthwise_conv2d
 from .kernels.topk import topk
 
@@ -66,24 +68,40 @@ class Rounded(nn.Module):
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
-        self.inner = inner
+        self.inner: Any = inner
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Run the module and round."""
         return round_tf32(self.inner(*inputs))
 
 
+class RoundedInput(Rounded):
+    """A module whose input is rounded to tf32, where what writes the input is no module to round the output of."""
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Round and run the module."""
+        output: Tensor = self.inner(*[round_tf32(value) for value in inputs])
+        return output
+
+
 def _round_operands(model: ExportModel) -> None:
-    """Round the weights of every matrix product, and the activations where they are written."""
+    """Round the weights of every matrix product, and the activations where they are written.
+
+    Left as they are: the factors of the attention's two products that are not written by a layer.
+    """
     summing = set(sums(model))
     for parent in list(model.modules()):
         if isinstance(parent, nn.Conv2d | nn.Linear | PixelShuffleConv):
-            parent.weight.data = round_tf32(parent.weight.data)
+            matrix: Any = parent
+            matrix.weight.data = round_tf32(matrix.weight.data)
         if isinstance(getattr(parent, "conv", None), nn.Conv2d):
-            parent.act = Rounded(parent.act)
+            layer: Any = parent
+            layer.act = Rounded(layer.act)
         for name, child in list(parent.named_children()):
             if child in summing or isinstance(child, PixelShuffleConv):
                 setattr(parent, name, Rounded(child))
+    for parent, name in readers_of_sums(model):
+        setattr(parent, name, RoundedInput(getattr(parent, name)))
 
 
 class DepthwiseConv(nn.Module):
@@ -105,7 +123,8 @@ class DepthwiseConv(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Convolve (N, C, H, W)."""
-        return depthwise_conv2d(images, self.taps, self.bias, self.stride, self.padding, self.silu, self.tf32)
+        output: Tensor = depthwise_conv2d(images, self.taps, self.bias, self.stride, self.padding, self.silu, self.tf32)
+        return output
 
 
 class PixelShuffleConv(nn.Module):
@@ -131,9 +150,13 @@ class PixelShuffleConv(nn.Module):
             raise NotImplementedError(f"only a transposed convolution that does not overlap can be rewritten: {conv}")
         self.side = side
         # (in, out, row, column) → (row, column, out, in): the outputs of a pixel lie together, channels innermost.
-        weight = conv.weight.detach().permute(2, 3, 1, 0).reshape(side * side * conv.out_channels, conv.in_channels, 1, 1)
+        weight = (
+            conv.weight.detach().permute(2, 3, 1, 0).reshape(side * side * conv.out_channels, conv.in_channels, 1, 1)
+        )
+        self.weight: Tensor
         self.register_buffer("weight", weight.contiguous())
         bias = None if conv.bias is None else conv.bias.detach().repeat(side * side)
+        self.bias: Tensor | None
         self.register_buffer("bias", bias)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """Run a CUDA artifact's shared object inside PyTorch, where ExecuTorch's CUDA delegate is not at hand.
 
-The object needs only the `aoti_torch_*` C functions; libtorch exports the same ones that the delegate does. It is driven
-through its own C interface (`torch/csrc/inductor/aoti_runtime/interface.h`), whose single-threaded entry, unlike the
-one that PyTorch's bindings call, can be captured in a CUDA graph.
+The object needs only the `aoti_torch_*` C functions; libtorch exports the same ones that the delegate does. It is
+driven through its own C interface (`torch/csrc/inductor/aoti_runtime/interface.h`), whose single-threaded entry, unlike
+the one that PyTorch's bindings call, can be captured in a CUDA graph.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class AotiRunner(Closing):
             The input to write into and the outputs to read from; `replay` computes the second from the first.
         """
         batch = torch.zeros(self.input.shape, dtype=getattr(torch, self.input.dtype), device=self.device)
-        side = torch.cuda.Stream(self.device)
+        side = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(side):
             for _ in range(3):

@@ -40,7 +40,8 @@ class EagerRunner(Closing):
         batch = prepare(images, self.input).to(self._device)
         with self._computing():
             if not self._model.task.ranked:
-                return self._model(batch)[0].cpu()
+                probabilities: Tensor = self._model(batch)[0]
+                return probabilities.cpu()
             dense = self._model.dense(batch)
         protos = None if dense.protos is None else dense.protos.cpu()
         return Dense(dense.boxes.cpu(), dense.scores.cpu(), dense.extra.cpu(), protos)

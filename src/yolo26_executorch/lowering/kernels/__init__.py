@@ -1,0 +1,1 @@
+"""Triton kernels as PyTorch operators, each with an eager form; they know nothing of YOLO."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import triton
 import triton.language as tl
@@ -84,7 +86,8 @@ def depthwise_conv2d(
     wrap_triton(depthwise_kernel)[(-(-pixels // block_p), -(-channels // block_c))](
         images, weight, bias, out, channels, height, width, out_height, out_width, pixels,
         images.stride(0), images.stride(2), images.stride(3), out.stride(3),
-        KERNEL=kernel, STRIDE=stride, PADDING=padding, SILU=silu, TF32=tf32, BLOCK_P=block_p, BLOCK_C=block_c, num_warps=4,
+        KERNEL=kernel, STRIDE=stride, PADDING=padding, SILU=silu, TF32=tf32,
+        BLOCK_P=block_p, BLOCK_C=block_c, num_warps=4,
     )  # fmt: skip
     return out
 
@@ -108,4 +111,4 @@ def depthwise_reference(
 
 
 def _side(weight: Tensor) -> int:
-    return round(weight.shape[0] ** 0.5)
+    return math.isqrt(weight.shape[0])

@@ -1,8 +1,8 @@
 """Exact top-k of long rows, sorted and stable, as one Triton launch for rows up to 32768.
 
-Every element's rank is counted: the number of elements that are greater, or equal and further left. The k of lowest rank
-are written at their ranks, which leaves them sorted; nothing is sorted, searched or exchanged between programs. That is
-n² comparisons, 70 million for the 8400 anchors of a 640×640 picture: microseconds on a GPU, where ExecuTorch's own
+Every element's rank is counted: the number of elements that are greater, or equal and further left. The k of lowest
+rank are written at their ranks, which leaves them sorted; nothing is sorted, searched or exchanged between programs.
+That is n² comparisons, 70 million for the 8400 anchors of a 640×640 picture: little for a GPU, where ExecuTorch's own
 Triton top-k makes k passes one after the other and takes no row above 4096.
 
 Longer rows are split into groups of at least k elements. An element of the row's top k is in its group's top k, so the
@@ -56,7 +56,7 @@ def rank_kernel(  # type: ignore[no-untyped-def]
     chosen = here & (rank < k)
     place = (row * groups + group) * k + rank
     tl.store(values + place, value, mask=chosen)
-    if FIRST:
+    if FIRST:  # noqa: SIM108 - decided while compiling; the other branch must not be
         origin = mine.to(tl.int64)
     else:
         origin = tl.load(origins + row * n + mine, mask=chosen, other=0)
