@@ -172,3 +172,8 @@ def test_figures_of_any_structure() -> None:
 def test_sizes() -> None:
     counts = (0, 999, 1000, 99_999, 100_000, 9_437_184)
     assert [size(n) for n in counts] == ["0 B", "999 B", "1.0 kB", "100.0 kB", "0.1 MB", "9.4 MB"]
+
+
+def test_comparisons_are_named_by_what_was_compared() -> None:
+    data = {"inputs": [{"input": "bus.jpg", "against": "eager fp32", "quantities": [], "failures": []}]}
+    assert list(figures(data)) == [("inputs / bus.jpg against eager fp32", "passed")]

@@ -37,8 +37,8 @@ def render(manifest: Manifest) -> str:
 def figures(data: object, where: str = "") -> Iterator[tuple[str, str]]:
     """Yield a test's figures as rows of words: the path to each number, text or truth value, and what it is.
 
-    A comparison (`ParityReport.to_json`) is put into a row a quantity. The members of another list go by their "name"
-    where they have one, by their position where not.
+    A comparison (`ParityReport.to_json`) is put into a row a quantity. The members of a list go by what was compared
+    with what, by their "name", or else by their position.
     """
     if isinstance(data, Mapping) and isinstance(data.get("quantities"), list):
         yield from _comparison(data, where)
@@ -48,10 +48,17 @@ def figures(data: object, where: str = "") -> Iterator[tuple[str, str]]:
                 yield from figures(value, f"{where} / {key}" if where else str(key))
     elif isinstance(data, list | tuple):
         for index, item in enumerate(data):
-            name = item.get("name", index) if isinstance(item, Mapping) else index
-            yield from figures(item, f"{where} / {name}")
+            yield from figures(item, f"{where} / {_name(item, index)}")
     elif data is not None:
         yield where, _figure(data)
+
+
+def _name(item: object, index: int) -> object:
+    if not isinstance(item, Mapping):
+        return index
+    if "input" in item and "against" in item:
+        return f"{item['input']} against {item['against']}"
+    return item.get("name", index)
 
 
 def _comparison(data: Mapping[str, Any], where: str) -> Iterator[tuple[str, str]]:

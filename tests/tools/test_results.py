@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from yolo26_executorch import VARIANTS
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted((ROOT / "results").glob("*.json"))
+TF32 = "h100-80gb-tf32.json"
+LATENCY = "h100-80gb-tf32-device-latency.json"
+
+
+@pytest.fixture(scope="module")
+def results() -> ModuleType:
+    """Return tools/results.py, which belongs to no package."""
+    spec = importlib.util.spec_from_file_location("results", ROOT / "tools" / "results.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["results"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(results: ModuleType, monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["results", *words])
+    status = results.main()
+    assert isinstance(status, int)
+    return status
+
+
+def read(name: str) -> dict[str, Any]:
+    data = json.loads((ROOT / "results" / name).read_text(encoding="utf-8"))
+    assert isinstance(data, dict)
+    return data
+
+
+def copy(root: Path, **changed: dict[str, Any]) -> Path:
+    """Make a folder with a README of an empty block and the results, some of them changed; returns README."""
+    (root / "results").mkdir()
+    for path in FILES:
+        text = json.dumps(changed[path.name]) if path.name in changed else path.read_text(encoding="utf-8")
+        (root / "results" / path.name).write_text(text, encoding="utf-8")
+    readme = root / "README.md"
+    readme.write_text("above\n<!-- results:begin -->\n<!-- results:end -->\nbelow\n", encoding="utf-8")
+    return readme
+
+
+def table_rows(text: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| yolo")]
+
+
+def test_readme_is_current(results: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(results, monkeypatch, "--check") == 0
+
+
+def test_the_block_is_written_once_and_nothing_else_changes(
+    results: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readme = copy(tmp_path)
+    assert run(results, monkeypatch, "--root", str(tmp_path), "--check") == 1
+    assert "run python tools/results.py" in capsys.readouterr().err
+    assert "yolo26n" not in readme.read_text(encoding="utf-8")
+    for _ in range(2):
+        assert run(results, monkeypatch, "--root", str(tmp_path)) == 0
+        text = readme.read_text(encoding="utf-8")
+        assert text.startswith("above\n<!-- results:begin -->\n")
+        assert text.endswith("\n<!-- results:end -->\nbelow\n")
+        assert text.count("### Measured so far") == 1
+    assert run(results, monkeypatch, "--root", str(tmp_path), "--check") == 0
+    readme.write_text(text.replace("| yolo26n | 16.8 |", "| yolo26n | 16.7 |"), encoding="utf-8")
+    assert run(results, monkeypatch, "--root", str(tmp_path), "--check") == 1
+
+
+def test_every_row_is_a_record_and_every_figure_its_own(results: ModuleType) -> None:
+    expected = []
+    for name in [path.name for path in FILES]:
+        data = read(name)
+        commits = {one["run"]: one["commit"] for one in data["runs"]}
+        for record in data["records"]:
+            ran = f"{record['run']} {commits[record['run']][:7]}"
+            if data["kind"] == "device latency":
+                expected.append([record["variant"], f"{record['launched']:.2f}", f"{record['graph']:.2f}", ran])
+                continue
+            inputs = record["test"]["inputs"]
+            worst = max((q for one in inputs for q in one["quantities"]), key=lambda q: q["ratio"])
+            on_host = next(one["options"]["io"] == "host" for one in data["runs"] if one["run"] == record["run"])
+            matched, rows = (sum(one["agreement"][key] for one in inputs) for key in ("matched", "rows"))
+            expected.append(
+                [
+                    record["variant"],
+                    f"{sum(record['files'].values()) / 1e6:.1f}",
+                    f"{sum(record['seconds'].values()):.0f}",
+                    f"{record['test']['latency_ms']['p50']:.2f}" if on_host else "–",
+                    f"{worst['ratio']:.2f} `{worst['name']}`",
+                    f"{matched} of {rows}",
+                    ran,
+                ]
+            )
+    shown = table_rows(results.render(ROOT / "results"))
+    assert sorted(row[:1] + row[2:] if len(row) == 8 else row for row in shown) == sorted(expected)
+
+
+def test_a_changed_figure_changes_the_table(results: ModuleType, tmp_path: Path) -> None:
+    data = read(TF32)
+    data["records"][0]["files"]["model.pte"] += 1_000_000_000
+    copy(tmp_path, **{TF32: data})
+    before, after = (table_rows(results.render(root / "results")) for root in (ROOT, tmp_path))
+    changed = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
+    assert len(changed) == 1
+    assert float(changed[0][1][1]) == pytest.approx(float(changed[0][0][1]) + 1000)
+
+
+def test_what_is_missing_is_named_with_its_reason(results: ModuleType, tmp_path: Path) -> None:
+    data = read(TF32)
+    data["records"] = [one for one in data["records"] if one["variant"] not in ("yolo26n", "yolo26l-cls")]
+    copy(tmp_path, **{TF32: data})
+    text = " ".join(results.render(tmp_path / "results").split())
+    assert "failed in tf32-1: yolo26n;" in text
+    assert "not run: yolo26l-cls)" in text
+
+
+@pytest.mark.parametrize("name", [TF32, "h100-80gb-fp16.json"])
+def test_no_missing_variant_is_left_out(results: ModuleType, name: str) -> None:
+    data = read(name)
+    missing = set(VARIANTS) - {one["variant"] for one in data["records"]}
+    text = " ".join(results.render(ROOT / "results").split())
+    told = re.search(rf"\*\*{data['precision']}\*\* .*?No passing record of (\d+) of the 25 \((.*?)\)\.", text)
+    assert told
+    assert int(told[1]) == len(missing)
+    assert set(re.findall(r"yolo26\w(?:-\w+)?", told[2])) == missing
+
+
+def test_a_complete_table_says_so(results: ModuleType, tmp_path: Path) -> None:
+    data = read(TF32)
+    by_name = {one["variant"]: one for one in data["records"]}
+    data["records"] = [by_name.get(name, data["records"][0] | {"variant": name}) for name in VARIANTS]
+    copy(tmp_path, **{TF32: data})
+    assert "All passed." in results.render(tmp_path / "results")
+
+
+def _first(data: dict[str, Any]) -> dict[str, Any]:
+    record = data["records"][0]
+    assert isinstance(record, dict)
+    return record
+
+
+DAMAGES: dict[str, Callable[[dict[str, Any]], object]] = {
+    "no kind": lambda data: data.pop("kind"),
+    "unknown kind": lambda data: data.update(kind="other"),
+    "no GPU": lambda data: data.pop("gpu"),
+    "unknown precision": lambda data: data.update(precision="fp8"),
+    "records of another precision": lambda data: data.update(precision="fp16"),
+    "runs are no list": lambda data: data.update(runs=3),
+    "two runs of one name": lambda data: data["runs"].append(data["runs"][0]),
+    "short commit": lambda data: data["runs"][0].update(commit="b9ed69a"),
+    "unusual options": lambda data: data["runs"][0]["options"].update(batch=2),
+    "illegal options": lambda data: data["runs"][0]["options"].update(batch=0),
+    "no records": lambda data: data.update(records=[]),
+    "a record twice": lambda data: data["records"].append(data["records"][0]),
+    "unknown run": lambda data: _first(data).update(run="tf32-9"),
+    "unknown variant": lambda data: _first(data).update(variant="yolo27n"),
+    "not exported": lambda data: _first(data).update(outcome="failed"),
+    "other record's precision": lambda data: _first(data).update(precision="fp16"),
+    "absolute folder": lambda data: _first(data).update(folder="/somewhere/yolo26n"),
+    "latency told twice": lambda data: _first(data).update(latency_ms=1.0),
+    "latency is text": lambda data: _first(data)["test"]["latency_ms"].update(p50="fast"),
+    "error told twice": lambda data: _first(data)["largest_error"].update(ratio=0.1),
+    "negative size": lambda data: _first(data)["files"].update({"model.pte": -1}),
+    "no finite time": lambda data: _first(data)["seconds"].update(load=float("nan")),
+    "test failed": lambda data: _first(data)["test"].update(passed=False),
+    "an input failed": lambda data: _first(data)["test"]["inputs"][0].update(passed=False),
+    "no inputs": lambda data: _first(data)["test"].update(inputs=[]),
+    "no test": lambda data: _first(data).update(test=None),
+    "passed among those that did not": lambda data: data["not_passed"][0].update(outcome="exported"),
+    "no not_passed": lambda data: data.pop("not_passed"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_damaged_data_is_refused(
+    results: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    damage: Callable[[dict[str, Any]], object],
+) -> None:
+    data = read(TF32)
+    damage(data)
+    readme = copy(tmp_path, **{TF32: data})
+    before = readme.read_text(encoding="utf-8")
+    assert run(results, monkeypatch, "--root", str(tmp_path)) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"results: error: {TF32} is damaged: ")
+    assert said.count("\n") == 1
+    assert readme.read_text(encoding="utf-8") == before
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"graph_equals_call": False}, {"graph": None}, {"launched": -1}, {"run": "none"}, {"variant": "yolo26"}],
+    ids=str,
+)
+def test_damaged_latencies_are_refused(results: ModuleType, tmp_path: Path, damage: dict[str, Any]) -> None:
+    data = read(LATENCY)
+    _first(data).update(damage)
+    copy(tmp_path, **{LATENCY: data})
+    with pytest.raises(results.ResultsError, match=f"{LATENCY} is damaged"):
+        results.render(tmp_path / "results")
+
+
+def test_half_a_file_and_an_empty_folder_are_refused(results: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(results.ResultsError, match="holds no results"):
+        results.render(tmp_path)
+    (tmp_path / TF32).write_text((ROOT / "results" / TF32).read_text(encoding="utf-8")[:1000], encoding="utf-8")
+    with pytest.raises(results.ResultsError, match="is damaged"):
+        results.render(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "<!-- results:begin -->", "<!-- results:end --><!-- results:begin -->"])
+def test_a_readme_without_a_place_is_refused(results: ModuleType, text: str) -> None:
+    with pytest.raises(results.ResultsError, match="no place"):
+        results.replace_block(text, "block")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_no_file_names_a_place_of_its_machine(path: Path) -> None:
+    pattern = r"(?<![\w:/.])~?/\w"
+    assert re.search(pattern, "at /usr/bin")
+    assert not re.search(pattern, path.read_text(encoding="utf-8"))
+    assert f"({path.name})" in (ROOT / "results" / "README.md").read_text(encoding="utf-8")

@@ -1,0 +1,302 @@
+"""Write README's tables of measured results from results/*.json: every figure in them comes from those files.
+
+python tools/results.py           # write them
+python tools/results.py --check   # exit with 1 where README is not what the files give
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from yolo26_executorch import VARIANTS, ExportOptions, Yolo26Error
+from yolo26_executorch.lowering.options import PRECISIONS
+
+ROOT = Path(__file__).parents[1]
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+KINDS = ("exports", "device latency")
+WIDTH = 127
+INTRO = (
+    "All weights were random. These are first looks, not benchmarks: exports ran side by side, which lengthens "
+    "times and latencies. Export s counts all stages, the test too. Latency is the median of calls from host memory"
+    " and back, inside PyTorch. Ratio is the test's worst error ÷ tolerance and its quantity, over all inputs, "
+    "against PyTorch in the artifact's precision and in fp32; above 1 fails. Rows are the predictions of all these "
+    "comparisons, and how many matched; for classify a row is a picture, which matches where the top-5 is the same "
+    "and need not for the test to pass."
+)
+
+Table = list[list[str]]
+
+
+class ResultsError(Yolo26Error):
+    """A file of results is damaged, or README has no place for them."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One command that was run."""
+
+    name: str
+    commit: str
+    options: ExportOptions
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Run:
+        """Read a run; raises ValueError, KeyError, TypeError or OptionError on damaged data."""
+        if not re.fullmatch("[0-9a-f]{40}", data["commit"]):
+            raise ValueError(f"run {data['run']}: expected a full commit hash, given {data['commit']!r}")
+        return cls(data["run"], data["commit"], ExportOptions.from_json(data["options"]))
+
+    def __str__(self) -> str:
+        """Name the run and its commit, as the tables do."""
+        return f"{self.name} {self.commit[:7]}"
+
+    def differences(self) -> list[str]:
+        """Return the options that are not the usual ones, as flags; the precision is not among them."""
+        usual = ExportOptions()
+        found = [
+            f"--{field.name} {value}"
+            for field in fields(usual)
+            if field.name in ("batch", "outputs", "input", "io")
+            and (value := getattr(self.options, field.name)) != getattr(usual, field.name)
+        ]
+        if self.options.imgsz != usual.imgsz:
+            found.insert(0, f"--imgsz {' '.join(map(str, self.options.imgsz or ['native']))}")
+        return found
+
+
+@dataclass(frozen=True)
+class Passed:
+    """The figures of an export that passed its test."""
+
+    variant: str
+    run: Run
+    size_mb: float
+    seconds: float
+    latency_ms: float | None
+    """None where outputs stay on the GPU: those calls do not go back to host memory."""
+    ratio: float
+    quantity: str
+    matched: int
+    rows: int
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], runs: Mapping[str, Run]) -> Passed:
+        """Read a record and check that it says the same everywhere; raises like `Run.from_json`."""
+        run, test, name = runs[data["run"]], data["test"], _variant(data)
+        inputs = test["inputs"]
+        ratio, quantity = max((_number(q["ratio"]), q["name"]) for one in inputs for q in one["quantities"])
+        latency = _number(test["latency_ms"]["p50"])
+        checks = {
+            "outcome": data["outcome"] == "exported",
+            "test": test["passed"] is True and all(one["passed"] is True for one in inputs) and ratio <= 1,
+            "largest_error": (data["largest_error"]["ratio"], data["largest_error"]["quantity"]) == (ratio, quantity),
+            "latency_ms": data["latency_ms"] == latency,
+            "precision": data["precision"] == run.options.precision,
+            "folder": not data["folder"].startswith(("/", "~", "..")),
+        }
+        if wrong := [key for key, good in checks.items() if not good]:
+            raise ValueError(f"{name} of {run.name} does not hold together: {', '.join(wrong)}")
+        agreements = [one["agreement"] for one in inputs]
+        return cls(
+            variant=name,
+            run=run,
+            size_mb=sum(_number(size) for size in data["files"].values()) / 1e6,
+            seconds=sum(_number(seconds) for seconds in data["seconds"].values()),
+            latency_ms=latency if run.options.io == "host" else None,
+            ratio=ratio,
+            quantity=quantity,
+            matched=sum(int(one["matched"]) for one in agreements),
+            rows=sum(int(one["rows"]) for one in agreements),
+        )
+
+    def cells(self) -> list[str]:
+        """Return the figures as the table's cells, without the variant."""
+        return [
+            f"{self.size_mb:.1f}",
+            f"{self.seconds:.0f}",
+            "–" if self.latency_ms is None else f"{self.latency_ms:.2f}",
+            f"{self.ratio:.2f} `{self.quantity}`",
+            f"{self.matched} of {self.rows}",
+            str(self.run),
+        ]
+
+
+@dataclass(frozen=True)
+class Results:
+    """One file of results."""
+
+    path: Path
+    data: Mapping[str, Any]
+    runs: Mapping[str, Run]
+
+    @property
+    def machine(self) -> str:
+        """The GPU and the versions, in words."""
+        names = ("python", "torch", "executorch", "ultralytics", "triton")
+        versions = ", ".join(f"{name} {self.data['versions'][name]}" for name in names)
+        return f"On an {self.data['gpu']}, driver {self.data['driver']}, {versions}."
+
+    def lines(self) -> Iterator[str]:
+        """Yield README's lines for this file."""
+        about = f"{self.data['note']} Data: [{self.path.name}](results/{self.path.name})."
+        if self.data["kind"] == "device latency":
+            yield from (f"**{self.data['precision']}, inputs and outputs on the GPU**", "")
+            yield from _table(["model", "launched, ms", "CUDA graph, ms", "run"], self._device_latencies())
+            calls = f"{self.data['timed']} calls after {self.data['warm_up']} to warm up"
+            timing = f"Launched: kernel by kernel. Each is the {self.data['statistic']} of {calls}."
+            yield from ("", _wrap(f"{timing} {about}"))
+            return
+        precision = self.data["precision"]
+        yield from (f"**{precision}**" if precision else "**Other options**", "")
+        heads = ["size MB", "export s", "latency ms", "ratio", "rows matched", "run"]
+        passed = self.passed()
+        if precision:
+            yield from _table(["model", *heads], [[one.variant, *one.cells()] for one in passed])
+        else:
+            options = [" ".join([f"--precision {one.run.options.precision}", *one.run.differences()]) for one in passed]
+            rows = [[one.variant, f"`{told}`", *one.cells()] for one, told in zip(passed, options, strict=True)]
+            yield from _table(["model", "options", *heads], rows)
+        yield from ("", _wrap(f"{self._missing(passed)} {about}"))
+
+    def passed(self) -> list[Passed]:
+        """Return the exports that passed, by variant; raises ValueError where one is there twice."""
+        found = [Passed.from_json(record, self.runs) for record in self.data["records"]]
+        if not found:
+            raise ValueError("no records")
+        if twice := [
+            name for (name, _), count in Counter((f.variant, f.run.options) for f in found).items() if count > 1
+        ]:
+            raise ValueError(f"more than one record of {', '.join(twice)}")
+        precision = self.data["precision"]
+        if precision and any(one.run.differences() or one.run.options.precision != precision for one in found):
+            raise ValueError(f"expected records of {precision} with the usual options only")
+        return sorted(found, key=lambda one: [*VARIANTS].index(one.variant))
+
+    def _missing(self, passed: Sequence[Passed]) -> str:
+        """Say what has no passing record and what became of the attempts that did not pass."""
+        last: dict[str, str] = {}
+        failures, attempts = [], Counter[str]()
+        for record in self.data["not_passed"]:
+            run, name, outcome = self.runs[record["run"]], _variant(record), str(record["outcome"])
+            if outcome not in ("failed", "interrupted"):
+                raise ValueError(f"{name} of {run.name}: expected failed or interrupted, given {outcome}")
+            last[name] = f"{outcome} in {run.name}"
+            failures.append(f"{name} with `--precision {run.options.precision}` {outcome}.")
+            attempts[outcome] += 1
+        if not self.data["precision"]:
+            return " ".join(failures)
+        missing: dict[str, list[str]] = {}
+        for name in VARIANTS:
+            if name not in {one.variant for one in passed}:
+                missing.setdefault(last.get(name, "not run"), []).append(name)
+        named = "; ".join(f"{why}: {', '.join(names)}" for why, names in missing.items())
+        said = (
+            f"No passing record of {len(VARIANTS) - len(passed)} of the {len(VARIANTS)} ({named})."
+            if missing
+            else "All passed."
+        )
+        counted = " and ".join(f"{count} {outcome}" for outcome, count in attempts.items())
+        return f"{said} The data also holds the attempts that did not pass: {counted}." if attempts else said
+
+    def _device_latencies(self) -> Table:
+        rows = []
+        for record in self.data["records"]:
+            if record["graph_equals_call"] is not True or self.data["unit"] != "ms":
+                raise ValueError(f"{record['variant']}: expected ms, of a graph that gives the call's outputs")
+            figures = [f"{_number(record[key]):.2f}" for key in ("launched", "graph")]
+            rows.append([_variant(record), *figures, str(self.runs[record["run"]])])
+        return rows
+
+
+def render(folder: Path) -> str:
+    """Return README's block, without its markers, for the files of a folder.
+
+    Raises:
+        ResultsError: there are none, or one is damaged.
+    """
+    blocks: dict[str, list[tuple[tuple[int, int, str], str]]] = {}
+    for path in sorted(folder.glob("*.json")):
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            runs = {run["run"]: Run.from_json(run) for run in data["runs"]}
+            if len(runs) != len(data["runs"]):
+                raise ValueError("two runs have one name")
+            results = Results(path, data, runs)
+            precision = PRECISIONS.index(data["precision"]) if data["precision"] else len(PRECISIONS)
+            order = KINDS.index(data["kind"]), precision, path.name
+            blocks.setdefault(results.machine, []).append((order, "\n".join(results.lines())))
+        except (AttributeError, LookupError, TypeError, ValueError, Yolo26Error) as error:
+            said = f"no {error}" if isinstance(error, KeyError) else str(error)
+            raise ResultsError(f"{path.name} is damaged: {said}; restore it from git") from error
+    if not blocks:
+        raise ResultsError(f"{folder} holds no results; expected JSON files")
+    parts = ["### Measured so far", _wrap(INTRO)]
+    for machine, tables in blocks.items():
+        parts += [_wrap(machine), *(text for _, text in sorted(tables))]
+    return "\n\n".join(parts)
+
+
+def replace_block(text: str, block: str) -> str:
+    """Return a text with what stands between its markers replaced; raises ResultsError without one pair of them."""
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise ResultsError(f"README.md has no place for results; expected one line {BEGIN} and below it one {END}")
+    before, rest = text.split(BEGIN)
+    return f"{before}{BEGIN}\n\n{block}\n\n{END}{rest.split(END)[1]}"
+
+
+def _variant(record: Mapping[str, Any]) -> str:
+    name = str(record["variant"])
+    if name not in VARIANTS:
+        raise ValueError(f"{name!r} is none of the 25 variants")
+    return name
+
+
+def _number(value: object) -> float:
+    """Return a figure; raises ValueError where it is no finite number from 0 up."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise ValueError(f"expected a number from 0 up, given {value!r}")
+    return float(value)
+
+
+def _table(heads: Sequence[str], rows: Table) -> Iterator[str]:
+    for cells in (heads, ["---"] * len(heads), *rows):
+        yield f"|{'|'.join(cells)}|" if cells[0] == "---" else f"| {' | '.join(cells)} |"
+
+
+def _wrap(text: str) -> str:
+    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
+def main() -> int:
+    """Write README's block or check it; returns the exit status."""
+    parser = argparse.ArgumentParser(description="Write README's tables of measured results from results/*.json.")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 where README is stale")
+    parser.add_argument("--root", type=Path, default=ROOT, help="the folder of README.md and results/")
+    args = parser.parse_args()
+    readme = args.root / "README.md"
+    try:
+        old = readme.read_text(encoding="utf-8")
+        new = replace_block(old, render(args.root / "results"))
+    except (OSError, Yolo26Error) as error:
+        print(f"results: error: {error}", file=sys.stderr)
+        return 1
+    if args.check and old != new:
+        print("results: error: README.md is not what results/ gives; run python tools/results.py", file=sys.stderr)
+        return 1
+    if not args.check:
+        readme.write_text(new, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
