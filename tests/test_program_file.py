@@ -119,7 +119,7 @@ def test_the_cuda_payload(tmp_path: Path, program: bytes, stored: Path) -> None:
 
 
 def test_outputs_are_followed_through_the_copies_behind_the_delegate() -> None:
-    with program_file._quiet():
+    with program_file.quiet():
         from executorch.exir.schema import DelegateCall, KernelCall
 
     # Values: 0 the input, 1 its copy on the GPU, 2-4 what the delegate gives, 5 and 6 copies of two on the host.

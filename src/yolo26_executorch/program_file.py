@@ -106,20 +106,20 @@ def read_cuda_payload(program: Path, data: Path) -> CudaPayload:
         raise ArtifactError(f"{program} has {len(plans)} methods with one CUDA delegate; expected one")
     stored = read_named_data(data)
     with _damage(program):
-        data = file.program.backend_delegate_data[plans[0].delegates[0].processed.index].data
-        key, weights = _decode_payload(bytes(data), stored)
+        payload = file.program.backend_delegate_data[plans[0].delegates[0].processed.index].data
+        key, weights = _decode_payload(bytes(payload), stored)
         return CudaPayload(named[key], weights, _output_order(plans[0]))
 
 
 def _output_order(plan: Any) -> tuple[int, ...]:
     """Follow the delegate's outputs through the copies to the host behind it."""
-    from executorch.exir.schema import DelegateCall
+    from executorch.exir.schema import DelegateCall, KernelCall
 
     origin: dict[int, int] = {}
     for step in (step.instr_args for chain in plan.chains for step in chain.instructions):
         if isinstance(step, DelegateCall):
             origin = {value: index for index, value in enumerate(step.args[len(plan.inputs) :])}
-        elif step.args[0] in origin:
+        elif isinstance(step, KernelCall) and step.args[0] in origin:
             origin[step.args[-1]] = origin[step.args[0]]
     return tuple(origin[value] for value in plan.outputs)
 
@@ -162,7 +162,7 @@ def _dtypes() -> dict[int, torch.dtype]:
 
 
 def _read_program(path: Path) -> Any:
-    with _quiet():
+    with quiet():
         from executorch.exir._serialize import _deserialize_pte_binary
 
         return _deserialize_pte_binary(path.read_bytes())
@@ -172,7 +172,7 @@ def _read_program(path: Path) -> Any:
 def _damage(path: Path) -> Iterator[None]:
     """Turn whatever ExecuTorch's readers raise on a damaged file into one line."""
     try:
-        with _quiet():
+        with quiet():
             yield
     except ArtifactError:
         raise
@@ -182,7 +182,7 @@ def _damage(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the warnings that ExecuTorch's modules raise when imported away from people who only look at a file."""
     import logging
     import warnings

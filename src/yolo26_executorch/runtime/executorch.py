@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..environment import executorch_runtime_fits
 from ..errors import ArtifactError
 from ..manifest import PROGRAM, WEIGHTS, Manifest
+from ..program_file import quiet
 from .runner import Closing, prepare
 
 if TYPE_CHECKING:
@@ -62,8 +62,7 @@ class ExecuTorchRunner(Closing):
 
 
 def _runtime() -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         from executorch.runtime import Runtime
 
         return Runtime.get()
