@@ -149,6 +149,14 @@ def test_other_yolos_are_refused_by_what_they_are(tmp_path: Path, config: str, h
     assert f"{path} holds {held}, not a YOLO26 model" in str(caught.value)
 
 
+def test_a_yolo26_of_a_coarser_stride_is_refused(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path / "best.pt", network("yolo26n-p6.yaml"))
+    with pytest.raises(
+        CheckpointError, match=r"\(yolo26n-p6.yaml\) whose coarsest stride is 64 pixels; only models of"
+    ):
+        load(path)
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import pictures
 from .errors import CheckpointError, DownloadError, UsageError
+from .lowering.options import STRIDE
 from .tasks import CLASSIFY, DETECT, TASKS, Task, TensorSpec
 from .variants import VARIANTS, Variant, find_variants
 
@@ -197,6 +198,12 @@ def _load_file(path: Path, origin: str, trusted: bool) -> Checkpoint:
     if task is None:
         raise CheckpointError(
             f"{path} holds {_describe(network)}, not a YOLO26 model of {', '.join(TASKS)}; only those can be exported"
+        )
+    coarsest = int(max(network.stride))
+    if task.ranked and coarsest > STRIDE:
+        raise CheckpointError(
+            f"{path} holds {_describe(network)} whose coarsest stride is {coarsest} pixels; only models of stride "
+            f"{STRIDE}, as the 25 published ones are, can be exported"
         )
     names = {int(index): str(name) for index, name in dict(network.names).items()}
     return Checkpoint(network.float().eval(), task, names, _keypoint_shape(network), origin, path.name, sha256, None)
