@@ -14,23 +14,12 @@ from typing import Any
 import psutil
 import pytest
 
+from stub_worker import PREAMBLE
 from yolo26_executorch import fleet
 from yolo26_executorch.jobs import Job, Record
 from yolo26_executorch.lowering.options import ExportOptions
 from yolo26_executorch.variants import VARIANTS
 from yolo26_executorch.weights import Source
-
-PREAMBLE = """
-import json, os, pathlib, signal, subprocess, sys, time
-job = json.loads(sys.stdin.read())
-name = job["source"]["name"]
-here = pathlib.Path(__file__).parent
-def say(**event):
-    print(json.dumps(event), flush=True)
-def record(outcome="exported", **more):
-    say(event="record", record={"name": name, "variant": name, "task": "detect", "backend": "xnnpack",
-        "precision": "tf32", "outcome": outcome, **more})
-"""
 
 Stub = Callable[[str], list[str]]
 

@@ -43,6 +43,7 @@ def export_one(job: Job, say: Say) -> Record:
 
 def _export(job: Job, say: Say, clock: _Clock) -> Record:
     from .model import ExportModel
+    from .parity import in_words
 
     clock("load")
     checkpoint = weights.load(
@@ -102,8 +103,7 @@ def _export(job: Job, say: Say, clock: _Clock) -> Record:
             if test["answer"]:
                 say({"event": "answer", "lines": [f"{test['picture']}: {line}" for line in test["answer"]]})
             if not test["passed"]:
-                more = f" (and {len(test['failures']) - 1} more)" if len(test["failures"]) > 1 else ""
-                message = f"the outputs differ from PyTorch's: {test['failures'][0]}{more}"
+                message = f"the {in_words(test['failures'])}"
                 task = checkpoint.task.name
                 return job.record(
                     "failed", stage="test", message=message, task=task, seconds=clock.stop(), **_figures(test)
@@ -156,12 +156,7 @@ def _figures(test: dict[str, Any] | None) -> dict[str, Any]:
     """Return a record's figures of a test."""
     if test is None:
         return {}
-    largest = test["largest"]
-    return {
-        "test": test,
-        "latency_ms": test["latency_ms"]["p50"],
-        "largest_error": None if largest is None else largest,
-    }
+    return {"test": test, "latency_ms": test["latency_ms"]["p50"], "largest_error": test["largest"]}
 
 
 def _sizes(manifest: Manifest) -> dict[str, int]:

@@ -95,8 +95,13 @@ class ParityReport:
     def require(self) -> None:
         """Raise ParityError, in one line, unless everything passed."""
         if self.failures:
-            more = f" (and {len(self.failures) - 1} more)" if len(self.failures) > 1 else ""
-            raise ParityError(f"outputs differ from PyTorch's: {self.failures[0]}{more}")
+            raise ParityError(in_words(self.failures))
+
+
+def in_words(failures: Sequence[str]) -> str:
+    """Say in one line that outputs differ: the first failure, and how many more there are."""
+    more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
+    return f"outputs differ from PyTorch's: {failures[0]}{more}"
 
 
 def compare(

@@ -83,8 +83,7 @@ def read_named_data(path: Path) -> dict[str, bytes]:
     """Return the named data of a `.pte` or `.ptd`, by key; raises ArtifactError where the file is damaged."""
     with _damage(path):
         if path.suffix == ".pte":
-            store = _read_program(path).named_data
-            return {key: bytes(store.buffers[e.buffer_index]) for key, e in store.pte_data.items()} if store else {}
+            return _named_data(_read_program(path))
         from executorch.exir._serialize._cord import Cord
         from executorch.extension.flat_tensor.serialize.serialize import FlatTensorSerializer
 
@@ -98,9 +97,9 @@ def read_cuda_payload(program: Path, data: Path) -> CudaPayload:
     Raises:
         ArtifactError: the program has no CUDA delegate, or a file is damaged.
     """
-    named = read_named_data(program)
     with _damage(program):
         file = _read_program(program)
+        named = _named_data(file)
         plans = [plan for plan in file.program.execution_plan if [d.id for d in plan.delegates] == ["CudaBackend"]]
     if len(plans) != 1:
         raise ArtifactError(f"{program} has {len(plans)} methods with one CUDA delegate; expected one")
@@ -109,6 +108,12 @@ def read_cuda_payload(program: Path, data: Path) -> CudaPayload:
         payload = file.program.backend_delegate_data[plans[0].delegates[0].processed.index].data
         key, weights = _decode_payload(bytes(payload), stored)
         return CudaPayload(named[key], weights, _output_order(plans[0]))
+
+
+def _named_data(file: Any) -> dict[str, bytes]:
+    """Return the named data of a program that was read."""
+    store = file.named_data
+    return {key: bytes(store.buffers[e.buffer_index]) for key, e in store.pte_data.items()} if store else {}
 
 
 def _output_order(plan: Any) -> tuple[int, ...]:
@@ -190,8 +195,7 @@ def quiet() -> Iterator[None]:
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         logging.disable(level)

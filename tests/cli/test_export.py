@@ -18,22 +18,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from stub_worker import PREAMBLE
 from yolo26_executorch import environment, fleet
 from yolo26_executorch.cli import export, main
 from yolo26_executorch.environment import Driver, Environment, Gpu, Tool, Usable
 from yolo26_executorch.variants import VARIANTS
 
-PREAMBLE = """
-import json, os, pathlib, signal, sys, time
-job = json.loads(sys.stdin.read())
-name = job["source"]["name"]
-here = pathlib.Path(__file__).parent
-def say(**event):
-    print(json.dumps(event), flush=True)
-def record(outcome="exported", **more):
-    say(event="record", record={"name": name, "variant": name, "task": "detect", "backend": "xnnpack",
-        "precision": "tf32", "outcome": outcome, **more})
-"""
 GOOD = """
 (here / f"{name}.json").write_text(json.dumps(job))
 say(event="stage", stage="load")

@@ -44,11 +44,8 @@ def lower(model: ExportModel, options: ExportOptions, stage: Callable[[str], Non
 
     stage("export")
     model = for_cuda(model)
-    example = model.example_input
-    if options.input == "float32":
-        example = example.contiguous()
-    with torch.no_grad(), _quiet():
-        program = torch.export.export(model, (example,))
+    with torch.no_grad(), warnings.catch_warnings(action="ignore"):
+        program = torch.export.export(model, (model.example_input,))
         stage("lower")
         specs = [
             CudaBackend.generate_method_name_compile_spec("forward"),
@@ -64,8 +61,6 @@ def lower(model: ExportModel, options: ExportOptions, stage: Callable[[str], Non
                     partitioner=[CudaPartitioner(specs)],
                     compile_config=EdgeCompileConfig(_check_ir_validity=False, _skip_dim_order=True),
                 )
-        except LoweringError:
-            raise
         except Exception as error:
             raise LoweringError(_in_words(error)) from error
         delegated = check_delegated(edge.exported_program())
@@ -207,13 +202,6 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
             delattr(owner, name)
         else:
             setattr(owner, name, before)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _in_words(error: BaseException) -> str:
