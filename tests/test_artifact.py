@@ -429,6 +429,7 @@ def test_read_only_base_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     def read_only(**kwargs: object) -> str:
         raise OSError(errno.EROFS, "Read-only file system")
 
+    monkeypatch.setattr("tempfile.TemporaryFile", read_only)
     monkeypatch.setattr("tempfile.mkdtemp", read_only)
     with pytest.raises(UsageError, match="Read-only file system"):
         artifact.prepare_base_path(tmp_path)

@@ -18,6 +18,7 @@ from stub_worker import PREAMBLE
 from yolo26_executorch import fleet
 from yolo26_executorch.jobs import Job, Record
 from yolo26_executorch.lowering.options import ExportOptions
+from yolo26_executorch.supervision import Limits
 from yolo26_executorch.variants import VARIANTS
 from yolo26_executorch.weights import Source
 
@@ -304,10 +305,10 @@ SCRIPT = """
 import json, pathlib, sys
 sys.path[:0] = [{tests!r}]
 from test_fleet import job
-from yolo26_executorch import fleet
-fleet.GRACE_S = {grace}
+from yolo26_executorch import fleet, supervision
+supervision.GRACE_S = {grace}
 here = pathlib.Path({here!r})
-records = fleet.run([job(here, name) for name in ("yolo26n", "yolo26s", "yolo26m")], parallel=2,
+records = fleet.run([job(here, name) for name in ("yolo26s", "yolo26x", "yolo26m")], parallel=2,
     on_event=lambda name, event: None, worker={worker!r})
 print(json.dumps([record.to_json() for record in records]))
 """
@@ -340,7 +341,7 @@ def test_an_interruption_ends_workers_and_their_children(
     tmp_path: Path, stub: Stub, start: Callable[..., subprocess.Popen[str]], number: signal.Signals
 ) -> None:
     worker = stub("""
-        if name == "yolo26n":
+        if name == "yolo26x":
             record()
             sys.exit()
         say(event="stage", stage="compile")
@@ -354,7 +355,7 @@ def test_an_interruption_ends_workers_and_their_children(
     wait_for(lambda: all(pid.exists() for pid in pids), "the workers")
     process.send_signal(number)
     assert outcomes(process) == {
-        "yolo26n": ("exported", None),
+        "yolo26x": ("exported", None),
         "yolo26s": ("interrupted", "compile"),
         "yolo26m": ("interrupted", "compile"),
     }
@@ -366,10 +367,10 @@ def test_what_was_not_started_is_interrupted_too(
     tmp_path: Path, stub: Stub, start: Callable[..., subprocess.Popen[str]]
 ) -> None:
     process = start(stub("(here / name).touch(); time.sleep(60)"))
-    wait_for(lambda: (tmp_path / "yolo26s").exists() and (tmp_path / "yolo26n").exists(), "the workers")
+    wait_for(lambda: (tmp_path / "yolo26m").exists() and (tmp_path / "yolo26x").exists(), "the workers")
     process.send_signal(signal.SIGINT)
     assert set(outcomes(process).values()) == {("interrupted", None)}
-    assert not (tmp_path / "yolo26m").exists()
+    assert not (tmp_path / "yolo26s").exists()
 
 
 STUBBORN = """
@@ -384,21 +385,126 @@ def test_who_does_not_end_is_killed_after_a_grace(
     tmp_path: Path, stub: Stub, start: Callable[..., subprocess.Popen[str]]
 ) -> None:
     process = start(stub(STUBBORN), grace=0.5)
-    wait_for(lambda: (tmp_path / "yolo26s").exists() and (tmp_path / "yolo26n").exists(), "the workers")
+    wait_for(lambda: (tmp_path / "yolo26m").exists() and (tmp_path / "yolo26x").exists(), "the workers")
     process.send_signal(signal.SIGINT)
     assert set(outcomes(process).values()) == {("interrupted", None)}
-    assert (tmp_path / "yolo26n.asked").exists()
+    assert (tmp_path / "yolo26x.asked").exists()
 
 
 def test_a_second_interruption_kills_at_once(
     tmp_path: Path, stub: Stub, start: Callable[..., subprocess.Popen[str]]
 ) -> None:
     process = start(stub(STUBBORN), grace=600)
-    wait_for(lambda: (tmp_path / "yolo26s").exists() and (tmp_path / "yolo26n").exists(), "the workers")
+    wait_for(lambda: (tmp_path / "yolo26m").exists() and (tmp_path / "yolo26x").exists(), "the workers")
     process.send_signal(signal.SIGINT)
-    wait_for(lambda: (tmp_path / "yolo26n.asked").exists(), "the first signal")
+    wait_for(lambda: (tmp_path / "yolo26x.asked").exists(), "the first signal")
     process.send_signal(signal.SIGINT)
     assert set(outcomes(process).values()) == {("interrupted", None)}
+
+
+def test_the_largest_start_first_side_by_side_and_records_keep_their_order(tmp_path: Path, stub: Stub) -> None:
+    names = ("yolo26n", "yolo26x-seg", "yolo26m", "yolo26l")
+    records, events = run(tmp_path, stub("record()"), names, parallel=2)
+    begun = [name for name, event in events if event["event"] == "start"]
+    assert begun == ["yolo26x-seg", "yolo26l", "yolo26m", "yolo26n"]
+    assert [made.name for made in records] == list(names)
+
+
+def test_one_at_a_time_they_start_in_the_order_given(tmp_path: Path, stub: Stub) -> None:
+    _, events = run(tmp_path, stub("record()"), ("yolo26n", "yolo26x"))
+    assert [name for name, event in events if event["event"] == "start"] == ["yolo26n", "yolo26x"]
+
+
+def test_a_hang_is_stopped_with_all_it_started(tmp_path: Path, stub: Stub) -> None:
+    worker = stub("""
+        if name == "yolo26n":
+            record()
+            sys.exit()
+        say(event="stage", stage="compile")
+        (here / "pid").write_text(str(subprocess.Popen(["sleep", "60"]).pid))
+        print("still compiling", file=sys.stderr, flush=True)
+        time.sleep(60)
+    """)
+    began = time.monotonic()
+    records, _ = run(tmp_path, worker, ("yolo26s", "yolo26n"), limits=Limits(seconds=1.5))
+    assert time.monotonic() - began < 20
+    assert [made.outcome for made in records] == ["failed", "exported"]
+    assert records[0].stage == "compile"
+    assert records[0].message is not None
+    assert "longer than the 0.025 min of --time-limit" in records[0].message
+    assert "still compiling" in records[0].message
+    wait_for(lambda: not is_running(int((tmp_path / "pid").read_text())), "the child's end")
+
+
+def test_time_spent_waiting_for_another_export_does_not_count(tmp_path: Path, stub: Stub) -> None:
+    worker = stub("""
+        say(event="wait", holder="process 7")
+        time.sleep(1.2)
+        say(event="stage", stage="load")
+        record()
+    """)
+    (made,), events = run(tmp_path, worker, limits=Limits(seconds=0.9))
+    assert made.outcome == "exported"
+    assert {"event": "wait", "holder": "process 7"} in [event for _, event in events]
+
+
+def test_who_eats_memory_is_stopped(tmp_path: Path, stub: Stub) -> None:
+    worker = stub("""
+        say(event="stage", stage="lower")
+        held = bytearray(os.urandom(1)) * 400_000_000
+        time.sleep(60)
+    """)
+    (made,), _ = run(tmp_path, worker, limits=Limits(memory_bytes=200_000_000))
+    assert (made.outcome, made.stage) == ("failed", "lower")
+    assert made.message is not None
+    assert "more than the 0.20 GB of --memory-limit" in made.message
+    assert made.peak_memory_bytes is not None
+    assert made.peak_memory_bytes > 200_000_000
+
+
+def test_a_cause_that_passes_gets_another_try_with_fewer_compilers(tmp_path: Path, stub: Stub) -> None:
+    worker = stub("""
+        tries = here / f"{name}.tries"
+        with tries.open("a") as file:
+            print(os.environ["YOLO26_ET_COMPILE_THREADS"], file=file)
+        if len(tries.read_text().split()) < 3:
+            record("failed", stage="load", message="no network", transient=True)
+        else:
+            record()
+    """)
+    (made,), events = run(tmp_path, worker, back_off_s=0.05)
+    assert (made.outcome, made.attempts) == ("exported", 3)
+    assert [event["in_s"] for _, event in events if event["event"] == "retry"] == [0.05, 0.2]
+    assert [event["event"] for _, event in events] == ["start", "retry", "retry", "record"]
+    threads = [int(word) for word in (tmp_path / "yolo26n.tries").read_text().split()]
+    assert threads == [threads[0], max(1, threads[0] // 2), max(1, threads[0] // 4)]
+
+
+@pytest.mark.parametrize(("transient", "tries"), [(True, 3), (False, 1)])
+def test_tries_come_to_an_end_and_other_causes_get_one(tmp_path: Path, stub: Stub, transient: bool, tries: int) -> None:
+    worker = stub(f"record('failed', stage='load', message='no luck', transient={transient})")
+    (made,), events = run(tmp_path, worker, back_off_s=0.01)
+    assert (made.outcome, made.message, made.attempts) == ("failed", "no luck", tries)
+    assert [event["event"] for _, event in events] == ["start", *["retry"] * (tries - 1), "record"]
+
+
+def test_jobs_are_spread_over_the_gpus(tmp_path: Path, stub: Stub) -> None:
+    worker = stub("""
+        (here / f"{name}.device").write_text(os.environ["CUDA_VISIBLE_DEVICES"])
+        time.sleep(0.5)
+        record()
+    """)
+    names = ("yolo26n", "yolo26s", "yolo26m", "yolo26l")
+    records, _ = run(tmp_path, worker, names, parallel=4, devices=("0", "GPU-abc"))
+    given = {name: (tmp_path / f"{name}.device").read_text() for name in names}
+    assert sorted(given.values()) == ["0", "0", "GPU-abc", "GPU-abc"]
+    assert {made.name: made.device for made in records} == given
+
+
+def test_without_devices_the_choice_is_cudas(tmp_path: Path, stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    (made,), _ = run(tmp_path, stub("record(message=str('CUDA_VISIBLE_DEVICES' in os.environ))"))
+    assert (made.message, made.device) == ("False", None)
 
 
 def test_handlers_are_put_back(tmp_path: Path, stub: Stub) -> None:

@@ -23,7 +23,7 @@ from yolo26_executorch.weights import Source
 def test_a_job_survives_json(source: Source, weights_dir: Path | None, imgsz: tuple[int, int] | None) -> None:
     job = Job(
         source, Path("out"), ExportOptions(imgsz=imgsz, seed=3), weights_dir,
-        test=False, skip_existing=True, trusted=True, command="yolo26-et export",
+        test=False, skip_existing=True, trusted=True, command="yolo26-et export", wait=False,
     )  # fmt: skip
     assert Job.from_json(json.loads(json.dumps(job.to_json()))) == job
 
@@ -52,6 +52,10 @@ FULL: dict[str, Any] = {
     "latency_ms": 0.9,
     "largest_error": {"value": 1e-3, "unit": "px", "output": "detections"},
     "test": {"inputs": []},
+    "transient": True,
+    "attempts": 2,
+    "device": "1",
+    "peak_memory_bytes": 3_000_000_000,
 }
 
 

@@ -113,7 +113,7 @@ def test_sigterm_removes_the_draft(tmp_path: Path) -> None:
     for line in process.stdout:
         if json.loads(line).get("stage") == "lower":
             break
-    assert [path.name[:17] for path in tmp_path.iterdir()] == [".yolo26n-cls.tmp-"]
+    assert sorted(path.name[:17] for path in tmp_path.iterdir()) == [".yolo26n-cls.lock", ".yolo26n-cls.tmp-"]
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode == 143

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING
 from .errors import (
     ArtifactError,
     BackendError,
+    BusyError,
     CheckpointError,
     CompatibilityError,
     DownloadError,
     ExportError,
+    GpuMemoryError,
     InputError,
     IntegrityError,
+    LimitError,
     LoweringError,
     OptionError,
     ParityError,
@@ -33,19 +36,24 @@ if TYPE_CHECKING:
     from .runtime import Runner, open_runner
     from .tasks import TASKS, Task, TensorSpec
     from .variants import VARIANTS, Variant, find_variants
+    from .yolo import YOLO26
 
 __all__ = [
     "TASKS",
     "VARIANTS",
+    "YOLO26",
     "ArtifactError",
     "BackendError",
+    "BusyError",
     "CheckpointError",
     "CompatibilityError",
     "DownloadError",
     "ExportError",
     "ExportOptions",
+    "GpuMemoryError",
     "InputError",
     "IntegrityError",
+    "LimitError",
     "LoweringError",
     "Manifest",
     "OptionError",
@@ -70,6 +78,7 @@ _HOMES = {
     "runtime": ("Runner", "open_runner"),
     "tasks": ("TASKS", "Task", "TensorSpec"),
     "variants": ("VARIANTS", "Variant", "find_variants"),
+    "yolo": ("YOLO26",),
 }
 """The modules of the names that are imported on first use, as PEP 562 allows."""
 

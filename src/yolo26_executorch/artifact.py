@@ -12,6 +12,7 @@ every file's size and SHA-256 with the manifest before anything is loaded, and n
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import hashlib
@@ -30,7 +31,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from . import program_file
-from .errors import ArtifactError, CompatibilityError, IntegrityError, UsageError, first_line
+from .errors import ArtifactError, BusyError, CompatibilityError, IntegrityError, UsageError, first_line
+from .locks import locked
 from .lowering.options import ExportOptions
 from .manifest import CARD, MANIFEST, PLAIN_NAME, PROGRAM, WEIGHTS, FileRecord, Manifest, Platform
 
@@ -148,7 +150,8 @@ def prepare_base_path(path: Path, names: Iterable[str] = ()) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
         # Only trying tells: permissions, read-only mounts and quotas all show here.
-        Path(tempfile.mkdtemp(prefix=".yolo26-et-", dir=path)).rmdir()
+        with tempfile.TemporaryFile(dir=path):
+            pass
         for name in names:
             _check_place(path / name)
     except OSError as error:
@@ -157,6 +160,56 @@ def prepare_base_path(path: Path, names: Iterable[str] = ()) -> None:
             f"--base-path {path}: cannot be written to ({why}); name a folder of your own, such as "
             "--base-path ~/yolo26_exports"
         ) from error
+
+
+def remove_abandoned(base_path: Path) -> list[str]:
+    """Remove drafts and locks that killed exports have left in a base path, on whatever machine; returns their names.
+
+    A draft whose name nobody has locked is nobody's.
+    """
+    removed: dict[str, None] = {}
+    for path in sorted(base_path.glob(".*")):
+        match = re.fullmatch(r"\.(.+)\.(lock|tmp-[A-Za-z0-9._]+-\d+-\w+)", path.name)
+        if match and PLAIN_NAME.fullmatch(match[1]) and not path.is_symlink():
+            with contextlib.suppress(BusyError), locked(base_path, match[1], waiting=None):
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                removed[match[1]] = None  # `locked` removes its own file
+    return list(removed)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One folder of a tree, and whether it is a whole artifact."""
+
+    folder: Path
+    manifest: Manifest | None
+    """None where it cannot be read."""
+    problem: str | None
+    """What is wrong with it, in one line."""
+
+
+def check_tree(base_path: Path) -> list[Checked]:
+    """Verify every artifact in a tree, as `verify` does; nothing of them is loaded. Hidden folders are passed over.
+
+    Raises:
+        UsageError: no such folder.
+    """
+    if not base_path.is_dir():
+        raise UsageError(f"{base_path}: expected a folder of artifacts; `yolo26-et export --base-path` makes one")
+    found = []
+    for folder, inner, files in os.walk(base_path):
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        if not {PROGRAM, WEIGHTS, MANIFEST} & set(files):
+            continue
+        manifest, problem = None, None
+        try:
+            manifest = load_manifest(Path(folder))
+            verify(Path(folder))
+        except ArtifactError as error:
+            problem = first_line(error)
+        found.append(Checked(Path(folder), manifest, problem))
+    return found
 
 
 class Draft:

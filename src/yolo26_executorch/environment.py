@@ -22,6 +22,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -287,6 +288,29 @@ def resolve_backend(requested: str, environment: Environment | None = None) -> t
     if requested == "cuda":
         raise BackendError(f"--backend cuda: {cuda}; or try --backend xnnpack")
     return "xnnpack", f"no usable CUDA: {cuda}; exporting CPU-only models through XNNPACK"
+
+
+def choose_devices(words: Sequence[str], environment: Environment) -> tuple[str, ...]:
+    """Return the GPUs that are asked for as CUDA_VISIBLE_DEVICES has to name them for a process that sees one alone.
+
+    Args:
+        words: indices among the GPUs that PyTorch sees here, or "all".
+        environment: this machine.
+
+    Raises:
+        BackendError: no such GPU, or one that is named twice.
+    """
+    count = len(environment.gpus)
+    known = [str(index) for index in range(count)]
+    chosen = known if list(words) == ["all"] else list(words)
+    have = f"GPUs {', '.join(known)}" if count else "none"
+    if wrong := [word for word in chosen if word not in known] or ([] if chosen else ["all"]):
+        raise BackendError(f"--devices {','.join(wrong)}: no such GPU; PyTorch sees {have}, and `nvidia-smi` lists all")
+    if len(set(chosen)) < len(chosen):
+        raise BackendError(f"--devices {','.join(chosen)}: a GPU is named twice; name each once")
+    # Where the variable is set already, PyTorch counts within it.
+    visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return tuple(visible[int(index)] if len(visible) == count else index for index in chosen)
 
 
 def versions() -> dict[str, str]:

@@ -8,6 +8,9 @@
     │   └── BackendError           this machine cannot serve the backend asked for
     ├── ExportError         (1)    one variant could not be exported; the others go on
     │   ├── DownloadError          its weights could not be downloaded
+    │   ├── BusyError              another process is exporting to the same place
+    │   ├── LimitError             it took longer, or more memory or disk, than it may
+    │   ├── GpuMemoryError         the GPU's memory ran out
     │   ├── LoweringError          operators were left outside the delegate, or the compiler failed
     │   └── ParityError            the exported model does not give PyTorch's numbers
     ├── ArtifactError       (1)    a folder is not a complete, intact artifact
@@ -25,6 +28,8 @@ class Yolo26Error(Exception):
     """Base of every error this package raises on purpose; `exit_status` is what the command exits with."""
 
     exit_status = 1
+    transient = False
+    """Whether the cause may pass by itself, so that the same thing is worth another try."""
 
 
 class UsageError(Yolo26Error):
@@ -55,6 +60,22 @@ class ExportError(Yolo26Error):
 
 class DownloadError(ExportError):
     """A variant's weights could not be downloaded."""
+
+    transient = True
+
+
+class BusyError(ExportError):
+    """Another process is exporting the same variant to the same place."""
+
+
+class LimitError(ExportError):
+    """An export needs more time, memory or disk space than there is."""
+
+
+class GpuMemoryError(ExportError):
+    """The GPU's memory ran out; others may be using it."""
+
+    transient = True
 
 
 class LoweringError(ExportError):

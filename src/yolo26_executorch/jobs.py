@@ -32,6 +32,8 @@ class Job:
     """Whether a user's checkpoint may run code while it is unpickled."""
     command: str
     """What the user typed, for the manifest."""
+    wait: bool = True
+    """Whether to wait where another process is exporting to the same place, instead of failing."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data for a worker process."""
@@ -44,6 +46,7 @@ class Job:
             "skip_existing": self.skip_existing,
             "trusted": self.trusted,
             "command": self.command,
+            "wait": self.wait,
         }
 
     @classmethod
@@ -58,6 +61,7 @@ class Job:
             skip_existing=bool(data["skip_existing"]),
             trusted=bool(data["trusted"]),
             command=str(data["command"]),
+            wait=bool(data["wait"]),
         )
 
     def record(self, outcome: str, **values: Any) -> Record:
@@ -100,6 +104,13 @@ class Record:
     """{"value": float, "unit": str}: the test's largest difference from eager PyTorch."""
     test: dict[str, Any] | None = None
     """The test's figures, as in the manifest."""
+    transient: bool = False
+    """Whether what made it fail may pass by itself, so that another try makes sense."""
+    attempts: int = 1
+    device: str | None = None
+    """The GPU it was given, as CUDA_VISIBLE_DEVICES names it; None where the choice was left to CUDA."""
+    peak_memory_bytes: int | None = None
+    """The most that its processes held together, seen once a second; None where it was never looked at."""
 
     def __post_init__(self) -> None:
         """Refuse an outcome that is none; raises ValueError."""
@@ -148,6 +159,10 @@ class Record:
                 if error is None
                 else {**error, "value": float(error["value"]), "unit": str(error["unit"])},
                 test=None if data.get("test") is None else dict(data["test"]),
+                transient=bool(data.get("transient", False)),
+                attempts=int(data.get("attempts", 1)),
+                device=_text(data.get("device")),
+                peak_memory_bytes=None if (peak := data.get("peak_memory_bytes")) is None else int(peak),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"not a record of an export: {type(error).__name__}: {error}") from error

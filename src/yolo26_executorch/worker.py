@@ -1,22 +1,24 @@
-"""The process that exports one model: a job on standard input, events on standard output (`fleet` says which)."""
+"""The process that exports one model: a job on standard input, events on standard output (`supervision` says which)."""
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 from .environment import probe, toolkit_variables
 from .export import export_one
 from .jobs import Job
+from .supervision import PARENT
 
 
 def main() -> int:
     """Export the job on standard input; returns the exit status, 0 also for a failure that was reported in words."""
-    # Ending by SystemExit lets the draft's folder be removed on the way out.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, _end)
+    _end_with_parent()
     job = Job.from_json(json.load(sys.stdin))
     # Compilers and libraries print what they like; only events may reach standard output.
     events = os.fdopen(os.dup(1), "w", buffering=1)
@@ -32,6 +34,25 @@ def main() -> int:
     record = export_one(job, say)
     say({"event": "record", "record": record.to_json()})
     return 0
+
+
+def _end(*_: object) -> NoReturn:
+    """End this process and all it has started; leaving by SystemExit removes the draft's folder on the way out."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGTERM)
+    sys.exit(143)
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end this process when the one that started it is gone, even by SIGKILL; Linux alone can."""
+    parent = os.environ.get(PARENT)
+    if parent is None or sys.platform != "linux":
+        return
+    set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+    if os.getppid() != int(parent):  # gone before we asked
+        sys.exit(143)
 
 
 if __name__ == "__main__":

@@ -36,10 +36,15 @@ def test_architectures(
 
 
 def test_failures_are_one_line_that_says_what_to_do() -> None:
-    words = cuda._in_words(RuntimeError("long\n" * 50 + "missing fallback kernels: {aoti_torch_cuda_topk}"))
-    assert words == "operators without a kernel in the CUDA delegate: missing fallback kernels: {aoti_torch_cuda_topk}"
-    assert "--jobs 1" in cuda._in_words(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"))
-    assert cuda._in_words(ValueError("no\nluck")) == "ValueError: no luck"
+    missing = cuda._in_words(RuntimeError("long\n" * 50 + "missing fallback kernels: {aoti_torch_cuda_topk}"))
+    assert str(missing) == (
+        "operators without a kernel in the CUDA delegate: missing fallback kernels: {aoti_torch_cuda_topk}"
+    )
+    assert not missing.transient
+    memory = cuda._in_words(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"))
+    assert "--jobs 1" in str(memory)
+    assert memory.transient
+    assert str(cuda._in_words(ValueError("no\nluck"))) == "ValueError: no luck"
 
 
 def test_a_replaced_attribute_comes_back_even_after_an_error() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ..errors import LoweringError
+from ..errors import ExportError, GpuMemoryError, LoweringError
 from ..model import ExportModel, float32_precision
 from .options import ExportOptions
 from .program import Lowered, check_delegated
@@ -36,6 +36,7 @@ def lower(model: ExportModel, options: ExportOptions, stage: Callable[[str], Non
     Raises:
         LoweringError: an operator stayed outside the delegate or needs a kernel that the runtime lacks, or a compiler
             failed.
+        GpuMemoryError: the GPU's memory ran out.
     """
     from executorch.backends.cuda.cuda_backend import CudaBackend
     from executorch.backends.cuda.cuda_partitioner import CudaPartitioner
@@ -62,7 +63,7 @@ def lower(model: ExportModel, options: ExportOptions, stage: Callable[[str], Non
                     compile_config=EdgeCompileConfig(_check_ir_validity=False, _skip_dim_order=True),
                 )
         except Exception as error:
-            raise LoweringError(_in_words(error)) from error
+            raise _in_words(error) from error
         delegated = check_delegated(edge.exported_program())
         stage("write")
         return Lowered(edge.to_executorch(_backend_config(options)), DELEGATE, delegated)
@@ -204,11 +205,14 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
             setattr(owner, name, before)
 
 
-def _in_words(error: BaseException) -> str:
-    """Say what failed and what to try, in one line."""
+def _in_words(error: BaseException) -> ExportError:
+    """Return what failed and what to try, in one line."""
     text = " ".join(str(error).split())
     if "missing fallback kernels" in text:
-        return f"operators without a kernel in the CUDA delegate: {text[text.index('missing fallback') :][:300]}"
+        missing = text[text.index("missing fallback") :][:300]
+        return LoweringError(f"operators without a kernel in the CUDA delegate: {missing}")
     if "out of memory" in text.lower():
-        return f"the GPU ran out of memory while compiling; close other programs or use --jobs 1: {text[:200]}"
-    return f"{type(error).__name__}: {text[:400]}"
+        return GpuMemoryError(
+            f"the GPU ran out of memory while compiling; close other programs or use --jobs 1: {text[:200]}"
+        )
+    return LoweringError(f"{type(error).__name__}: {text[:400]}")

@@ -122,7 +122,7 @@ def draw(
     size: tuple[int, int] = (320, 320),
     *,
     count: tuple[int, int] = (3, 12),
-    sides_px: tuple[float, float] = (14.0, 150.0),
+    sides_px: tuple[float, float] = (24.0, 160.0),
 ) -> Scene:
     """Draw a scene.
 
@@ -201,8 +201,9 @@ def _place(
         shape.visible = after
     points = there([(0, 0), (0, -1), kind.left, (-kind.left[0], kind.left[1]), kind.tail])
     placed.append(_Placed(label, there([(-1, -1), (1, -1), (1, 1), (-1, 1)]), points, visible, area))
-    paint = _paint(rng, (height, width))
-    canvas += alpha[..., None] * (paint - canvas)
+    touched = np.ix_(alpha.any(1), alpha.any(0))
+    under = canvas[touched]
+    canvas[touched] = under + alpha[touched][..., None] * (_paint(rng, (under.shape[0], under.shape[1])) - under)
     if rng.random() < 0.3:  # an outline, as if drawn with a pen
         _pen(rng, canvas, outline)
     return True
@@ -273,7 +274,7 @@ def _background(rng: np.random.Generator, size: tuple[int, int]) -> Floats:
     for cells in (2, 5, 16):
         canvas += (_noise(rng, size, cells) - 0.5) * 255 * rng.random() * (2 / cells) ** 0.3
     canvas = np.clip(canvas + np.float32(127), 0, 255)
-    for _ in range(int(rng.integers(0, 14))):
+    for _ in range(int(rng.integers(0, 10))):
         start, end = (rng.uniform((0, 0), (width, height)) for _ in range(2))
         colour = tuple(map(float, _colour(rng)))
         if rng.random() < 0.5:
@@ -297,7 +298,7 @@ def _paint(rng: np.random.Generator, size: tuple[int, int]) -> Floats:
         return one + mix * (other - one)
     down, across = np.mgrid[:height, :width].astype(np.float32)
     angle, period = rng.uniform(0, np.pi), rng.uniform(4, 24)
-    along = across * np.cos(angle) + down * np.sin(angle)
+    along = across * np.float32(np.cos(angle)) + down * np.float32(np.sin(angle))
     if pattern == 1:
         mix = (along - along.min()) / np.ptp(along)
     else:
@@ -324,7 +325,7 @@ def _photograph(rng: np.random.Generator, canvas: Floats) -> NDArray[np.uint8]:
     taken: Any = canvas * (0.6 + 0.6 * _noise(rng, (height, width), 3, 1))
     if rng.random() < 0.3:
         taken = cv2.GaussianBlur(taken, (0, 0), float(rng.uniform(0.4, 1.2)))
-    taken = taken + rng.normal(0, rng.uniform(2, 14), taken.shape).astype(np.float32)
+    taken = taken + rng.standard_normal(taken.shape, np.float32) * np.float32(rng.uniform(2, 10))
     picture: NDArray[np.uint8] = np.clip(np.round(taken), 0, 255).astype(np.uint8)
     return picture
 
