@@ -1,0 +1,211 @@
+"""`yolo26-et predict ARTIFACT SOURCE`: run an exported model on pictures, videos and streams."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import glob
+import json
+import os
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..artifact import load_manifest
+from ..errors import OptionError, UsageError, first_line
+from ..manifest import Manifest
+from ..yolo import TRACKING_CONFIDENCE, YOLO26, check_tracking, class_indices
+from . import Subparsers, warn
+
+if TYPE_CHECKING:
+    from ultralytics.engine.results import Results
+
+CONFIDENCE = 0.25
+
+PASSED_ON = (
+    "conf", "classes", "max_det", "retina_masks", "save", "save_txt", "save_conf", "save_crop", "save_frames",
+    "show_labels", "show_conf", "show_boxes", "line_width", "vid_stride", "stream_buffer", "tracker", "save_dir",
+)  # fmt: skip
+"""Flags that are settings of Ultralytics' by the same name; those left out keep its defaults."""
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "predict",
+        help="run an exported model on pictures, videos and streams",
+        description="Run an exported model on pictures, videos and streams, with Ultralytics' own predictors: "
+        "a line of what was found for each picture, and whatever is to be saved.",
+        epilog="Exit status: 0 done; 1 something failed, or a file could not be read (the others are done); 2 the "
+        "command was wrong and nothing was done; 130 interrupted.",
+    )
+    parser.add_argument("artifact", metavar="ARTIFACT", type=Path, help="an exported folder")
+    parser.add_argument(
+        "source", metavar="SOURCE", nargs="+",
+        help="pictures, videos, folders, globs ('pictures/*.jpg'), lists of paths (.txt, .csv); or one address "
+        "(https, rtsp, …), camera number, list of streams (.streams) or 'screen'",
+    )  # fmt: skip
+
+    what = parser.add_argument_group("what is found")
+    what.add_argument(
+        "--conf", type=float, metavar="P",
+        help=f"the least confidence (default: {CONFIDENCE}; with --track {TRACKING_CONFIDENCE})",
+    )  # fmt: skip
+    what.add_argument("--classes", nargs="+", metavar="CLASS", help="only these classes, by name or index")
+    what.add_argument("--max-det", type=int, metavar="N", help="the most objects in a picture (default: 300)")
+    what.add_argument("--retina-masks", action="store_true", default=None, help="masks at the picture's own resolution")
+    what.add_argument("--track", action="store_true", help="number the objects of a video from frame to frame")
+    what.add_argument("--tracker", metavar="NAME", help="one of Ultralytics' trackers, such as botsort.yaml")
+
+    out = parser.add_argument_group("what is written")
+    out.add_argument("--json", action="store_true", help="print the results as one JSON document")
+    for flag, text in (
+        ("--save", "pictures and videos with the results drawn in"),
+        ("--save-txt", "labels, a text file for each picture, as Ultralytics' data sets have them"),
+        ("--save-conf", "confidences in those files, too"),
+        ("--save-crop", "a picture of each object"),
+        ("--save-frames", "a video's frames, one by one"),
+    ):
+        out.add_argument(flag, action="store_true", default=None, help=text)
+    out.add_argument("--save-dir", type=Path, metavar="DIR", help="where to (default: a new folder runs/TASK/predict)")
+
+    drawn = parser.add_argument_group("what is drawn")
+    for flag, text in (("--show-labels", "classes"), ("--show-conf", "confidences"), ("--show-boxes", "boxes")):
+        drawn.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=f"{text} (default: drawn)")
+    drawn.add_argument("--line-width", type=int, metavar="PX", help="width of lines (default: as fits the picture)")
+
+    how = parser.add_argument_group("how")
+    how.add_argument("--vid-stride", type=int, metavar="N", help="take every N-th frame of videos (default: 1)")
+    how.add_argument(
+        "--stream-buffer", action="store_true", default=None,
+        help="take every frame of a stream instead of the latest",
+    )  # fmt: skip
+    how.add_argument(
+        "--runner", choices=("auto", "executorch", "aoti"), default="auto",
+        help="what runs it; auto: the official runtime where it can (default: %(default)s)",
+    )  # fmt: skip
+    how.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the model; raises UsageError before anything heavy is loaded.
+
+    Raises:
+        ArtifactError: the folder is no complete, intact artifact, or cannot run here.
+        InputError: the source cannot be opened.
+    """
+    manifest = load_manifest(args.artifact)
+    for word in args.source:
+        _check_source(word, alone=len(args.source) == 1)
+    settings = _settings(args, manifest)
+    # Ultralytics writes its log to standard output, which is for results; OpenCV tells of bad files in its own words.
+    os.environ |= {"YOLO_VERBOSE": "false", "OPENCV_LOG_LEVEL": "SILENT", "OPENCV_FFMPEG_LOGLEVEL": "-8"}
+    from ..predict import Files, open_source
+
+    common: dict[str, Any] = {"batch": manifest.options.batch, "vid_stride": args.vid_stride or 1}
+    if len(args.source) > 1:
+        source: Any = Files(args.source, **common)
+    else:
+        source = open_source(args.source[0], buffer=bool(args.stream_buffer), **common)
+    with YOLO26(args.artifact, runner=args.runner) as model:
+        results = (model.track if args.track else model.predict)(source, stream=True, **settings)
+        with contextlib.closing(results):  # type: ignore[type-var]
+            _write(args, manifest, source, _shown(results, source))
+        if any(settings.get(flag) for flag in ("save", "save_txt", "save_crop")):
+            print(f"saved in {model.predictor.save_dir}", file=sys.stderr)
+    unreadable: list[str] = getattr(source, "unreadable", [])
+    for path in unreadable:
+        warn(f"{path} cannot be read as a picture or video; it was left out")
+    return 1 if unreadable else 0
+
+
+def _settings(args: argparse.Namespace, manifest: Manifest) -> dict[str, Any]:
+    """Return the flags that were given as Ultralytics' settings; raises UsageError where one makes no sense."""
+    for flag, low, high in (("conf", 0, 1), ("max_det", 1, None), ("line_width", 1, None), ("vid_stride", 1, None)):
+        value = getattr(args, flag)
+        if value is not None and not (value >= low and (high is None or value <= high)):
+            limits = f"from {low} to {high}" if high is not None else f"from {low} up"
+            raise OptionError(f"--{flag.replace('_', '-')} {value}: expected a number {limits}")
+    settings = {name: value for name in PASSED_ON if (value := getattr(args, name)) is not None}
+    if args.classes:
+        settings["classes"] = class_indices(args.classes, manifest.classes)
+    if args.track:
+        check_tracking(manifest.task)
+    elif args.tracker:
+        raise OptionError("--tracker needs --track")
+    if args.save or args.save_txt or args.save_crop:
+        _check_writable(args.save_dir or Path("runs"))
+    elif args.save_dir:
+        raise OptionError("--save-dir: nothing is to be saved; add --save, --save-txt or --save-crop")
+    if args.save_dir:
+        settings["save_dir"] = str(args.save_dir)
+    return settings
+
+
+def _check_source(word: str, *, alone: bool) -> None:
+    """Refuse a source that is not there, as far as that can be told without opening it."""
+    elsewhere = word.isnumeric() or "://" in word or word == "screen" or word.startswith("screen ")
+    if elsewhere and not alone:
+        raise UsageError(f"{word}: an address, camera or screen is a source by itself; run one command for each")
+    if elsewhere:
+        return
+    if "*" in word:
+        if not glob.glob(word, recursive=True):  # noqa: PTH207 (as Ultralytics looks for them)
+            raise UsageError(f"no file fits {word}; check the pattern")
+    elif not Path(word).exists():
+        raise UsageError(f"no file or folder at {word}; check the path")
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        Path(tempfile.mkdtemp(prefix=".yolo26-et-", dir=folder)).rmdir()  # only trying tells
+    except OSError as error:
+        why = "it is no folder" if isinstance(error, FileExistsError) else first_line(error)
+        raise UsageError(f"{folder} cannot be written to ({why}); name another with --save-dir DIR") from error
+
+
+def _write(args: argparse.Namespace, manifest: Manifest, source: Any, results: Iterator[Results]) -> None:
+    """Print each result as it comes, so that a long video takes no more memory than a short one."""
+    frames: Counter[str] = Counter()
+    if args.json:
+        head = {"artifact": str(args.artifact), "name": manifest.name, "task": manifest.task}
+        print(json.dumps(head)[:-1] + ', "results": [', end="")
+    separator = "\n"
+    for result in results:
+        moving = source.mode != "image"
+        frames[result.path] += moving
+        number = {"frame": frames[result.path]} if moving else {}
+        if args.json:
+            height, width = result.orig_shape
+            record = {"path": result.path, **number, "height": height, "width": width, "objects": result.summary()}
+            print(separator + json.dumps(record), end="", flush=True)
+            separator = ",\n"
+        else:
+            place = f"{result.path} frame {frames[result.path]}" if moving else result.path
+            print(f"{place}: {result.verbose().rstrip(', ')}", flush=True)
+    if args.json:
+        print(f'\n], "unreadable": {json.dumps(getattr(source, "unreadable", []))}}}')
+
+
+def _shown(results: Iterator[Results], source: Any) -> Iterator[Results]:
+    """Pass results on, with a bar on standard error where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)  # folded lines cannot be copied
+    progress = Progress(
+        SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(),
+        TextColumn("{task.fields[count]} done", markup=False), TimeElapsedColumn(),
+        console=console, transient=True, disable=not console.is_terminal, redirect_stdout=sys.stdout.isatty(),
+    )  # fmt: skip
+    with progress:
+        bar = progress.add_task("", total=getattr(source, "nf", None), count=0)
+        for count, result in enumerate(results, start=1):
+            done = getattr(source, "done", None)
+            progress.update(bar, description=Path(result.path).name, completed=done, count=count)
+            yield result

@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import gc
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+import torch
+
+from stub_runner import NAMES, StubRunner, backend, cut, folder_of_pictures, picture, video
+from support import make_manifest, publish
+from yolo26_executorch import bridge, cli
+from yolo26_executorch.lowering.options import ExportOptions
+from yolo26_executorch.pictures import read
+
+
+class Command:
+    """The command over a stub: `command(words…)` returns status, standard output and the lines on standard error."""
+
+    def __init__(self, base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self.base, self.capsys = base, capsys
+        self.runner = StubRunner()
+        self.task = "detect"
+        for task in ("detect", "classify"):
+            options = ExportOptions(imgsz=(320, 320))
+            publish(base, make_manifest(task, "xnnpack", name=task, classes=NAMES, options=options))
+        monkeypatch.setattr(bridge.RunnerBackend, "open", lambda folder, runner: backend(folder.name, self.runner))
+
+    def __call__(self, *words: object, task: str = "detect") -> tuple[int, str, list[str]]:
+        if task != self.task:
+            self.runner, self.task = StubRunner(task), task
+        status = cli.main(["predict", str(self.base / task), *map(str, words)])
+        captured = self.capsys.readouterr()
+        return status, captured.out, captured.err.splitlines()
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    monkeypatch.chdir(tmp_path)
+    return Command(tmp_path / "exports", monkeypatch, capsys)
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.jpg"
+    cv2.imwrite(str(path), picture())
+    return path
+
+
+def test_a_line_for_a_picture(command: Command, photo: Path) -> None:
+    assert command(photo) == (0, f"{photo}: 1 person, 1 bicycle\n", [])
+    assert command(photo, "--conf", 0.95) == (0, f"{photo}: (no detections)\n", [])
+    assert command(photo, "--conf", 0, "--max-det", 2, "--classes", "car", 0) == (0, f"{photo}: 1 person, 1 car\n", [])
+    assert command(photo, task="classify") == (0, f"{photo}: bicycle 0.70, car 0.20, person 0.10\n", [])
+    assert command.runner.closed
+
+
+def test_a_document_for_programs(command: Command, photo: Path) -> None:
+    status, out, err = command(photo, "--json")
+    (result,) = json.loads(out).pop("results")
+    assert (status, err) == (0, [])
+    assert json.loads(out) == {
+        "artifact": str(command.base / "detect"),
+        "name": "detect",
+        "task": "detect",
+        "results": [result],
+        "unreadable": [],
+    }
+    assert (result["path"], result["height"], result["width"]) == (str(photo), 240, 320)
+    best = result["objects"][0]
+    assert (best["name"], best["class"]) == ("bicycle", 1) and best["confidence"] == pytest.approx(0.9)
+    assert best["box"] == pytest.approx({"x1": 120, "y1": 70, "x2": 200, "y2": 130})
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_corrupt_picture_among_fifty(command: Command, tmp_path: Path, form: list[str]) -> None:
+    folder = folder_of_pictures(tmp_path / "pictures", 49)
+    bad = cut(folder / "07.jpg", folder / "07_bad.jpg")
+    status, out, err = command(folder, *form)
+    assert status == 1
+    assert err == [f"yolo26-et: warning: {bad} cannot be read as a picture or video; it was left out"]
+    if form:
+        document = json.loads(out)
+        assert len(document["results"]) == 49 and document["unreadable"] == [str(bad)]
+    else:
+        assert [line.split(":")[0] for line in out.splitlines()] == [str(folder / f"{n:02}.jpg") for n in range(49)]
+
+
+def test_a_long_video_takes_no_more_memory(command: Command, tmp_path: Path) -> None:
+    from ultralytics.engine.results import Results
+
+    alive: list[int] = []
+
+    class Counting(StubRunner):
+        def __call__(self, images: Any) -> dict[str, torch.Tensor]:
+            if len(self.given) % 33 == 0:
+                alive.append(sum(type(thing) is Results for thing in gc.get_objects()))
+            return super().__call__(images)
+
+    command.runner = Counting()
+    clip = video(tmp_path / "clip.mp4", 100)
+    status, out, err = command(clip, "--save", "--save-dir", tmp_path / "out")
+    lines = out.splitlines()
+    assert (status, len(lines), err) == (0, 100, [f"saved in {tmp_path / 'out'}"])
+    assert lines[0] == f"{clip} frame 1: 1 person, 1 bicycle" and lines[-1].startswith(f"{clip} frame 100:")
+    assert len(alive) == 4 and max(alive) <= 2
+    drawn = cv2.VideoCapture(str(tmp_path / "out" / "clip.avi"))
+    assert drawn.get(cv2.CAP_PROP_FRAME_COUNT) == 100
+
+
+def test_frames_are_numbered_in_each_video(command: Command, tmp_path: Path, photo: Path) -> None:
+    clips = [video(tmp_path / name, 4) for name in ("a.mp4", "b.mp4")]
+    status, out, _ = command(*clips, photo, "--vid-stride", 2, "--json")
+    found = [(Path(result["path"]).name, result.get("frame")) for result in json.loads(out)["results"]]
+    assert status == 0
+    assert found == [("photo.jpg", None), ("a.mp4", 1), ("a.mp4", 2), ("b.mp4", 1), ("b.mp4", 2)]
+
+
+def test_results_are_drawn_and_saved(command: Command, photo: Path, tmp_path: Path) -> None:
+    status, _, err = command(photo, "--save", "--save-txt", "--save-crop")
+    saved = tmp_path / "runs" / "detect" / "predict"
+    assert (status, err) == (0, [f"saved in {saved}"])
+    assert {str(path.relative_to(saved)) for path in saved.rglob("*.*")} == {
+        "photo.jpg",
+        "labels/photo.txt",
+        "crops/bicycle/photo.jpg",
+        "crops/person/photo.jpg",
+    }
+    plain = tmp_path / "plain"
+    command(photo, "--save", "--save-dir", plain, "--no-show-labels", "--no-show-conf", "--line-width", 1)
+    first, second = (read(path / "photo.jpg") for path in (saved, plain))
+    assert first.shape == second.shape == (240, 320, 3) and (first != second).any()
+
+
+def test_what_is_shown_on_a_terminal(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photo: Path
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    status, out, err = command(photo)
+    assert status == 0 and out == f"{photo}: 1 person, 1 bicycle\n"
+    assert "photo.jpg" in "".join(err) and "1 done" in "".join(err)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        ([], 2, "the following arguments are required: SOURCE"),
+        (["nothing.jpg"], 2, "no file or folder at nothing.jpg; check the path"),
+        (["photo.jpg", "nothing.jpg"], 2, "no file or folder at nothing.jpg"),
+        (["*.gif"], 2, "no file fits *.gif"),
+        (["photo.jpg", "https://example.com/a.jpg"], 2, "an address, camera or screen is a source by itself"),
+        (["photo.jpg", "0"], 2, "0: an address, camera or screen"),
+        (["photo.jpg", "--classes", "persn"], 2, "no class persn; did you mean person?"),
+        (["photo.jpg", "--conf", "1.5"], 2, "--conf 1.5: expected a number from 0 to 1"),
+        (["photo.jpg", "--conf", "nan"], 2, "--conf nan"),
+        (["photo.jpg", "--max-det", "0"], 2, "--max-det 0: expected a number from 1 up"),
+        (["photo.jpg", "--vid-stride", "-1"], 2, "--vid-stride -1"),
+        (["photo.jpg", "--line-width", "0"], 2, "--line-width 0"),
+        (["photo.jpg", "--save-dir", "out"], 2, "--save-dir: nothing is to be saved"),
+        (["photo.jpg", "--save", "--save-dir", "photo.jpg"], 2, "photo.jpg cannot be written to (it is no folder)"),
+        (["photo.jpg", "--tracker", "botsort.yaml"], 2, "--tracker needs --track"),
+        (["photo.jpg", "--runner", "other"], 2, "'other'"),
+        (["empty"], 1, "empty: no picture or video is there"),
+        (["empty", "empty"], 1, "no picture or video is there"),
+    ],
+)
+def test_mistakes_are_one_line_and_nothing_is_opened(
+    words: list[str], status: int, message: str, command: Command, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("opened")
+
+    monkeypatch.setattr(bridge.RunnerBackend, "open", never)
+    Path("empty").mkdir()
+    given, out, err = command(*words)
+    assert (given, out, len(err)) == (status, "", 1)
+    assert message in err[0]
+
+
+def test_tracking_needs_its_package_and_objects(command: Command, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert command(photo, "--track")[::2] == (
+        2,
+        ["yolo26-et: error: tracking needs the package lap, which is not installed: pip install 'lap>=0.5.12'"],
+    )
+    status, _, err = command(photo, "--track", task="classify")
+    assert status == 2 and "finds no objects" in err[0]
+
+
+def test_no_artifact_and_a_damaged_one(command: Command, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    assert cli.main(["predict", "nothing", str(photo)]) == 1
+    err = command.capsys.readouterr().err.splitlines()
+    assert len(err) == 1 and "no artifact at nothing" in err[0]
+    (command.base / "detect" / "model.pte").write_bytes(b"PROGRAM")
+    status, _, err = command(photo)
+    assert status == 1 and len(err) == 1 and "model.pte" in err[0]
+
+
+def test_a_wrong_path_is_told_before_anything_heavy_is_imported(command: Command) -> None:
+    code = (
+        "import sys\nfrom yolo26_executorch.cli import main\n"
+        f"assert main(['predict', {str(command.base / 'detect')!r}, 'nothing.jpg', '--save']) == 2\n"
+        "assert not {'torch', 'executorch', 'ultralytics', 'numpy', 'cv2'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not (command.base.parent / "runs").exists()
+
+
+def test_a_real_artifact(exported: Callable[[str], Path], tmp_path: Path) -> None:
+    from yolo26_executorch.shapes.dataset import scene
+
+    cv2.imwrite(str(tmp_path / "shapes.png"), scene("val", 0).image[..., ::-1])
+    words = [str(exported("detect")), "shapes.png", "--save", "--save-dir", "out", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "yolo26_executorch", "predict", *words],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (result,) = json.loads(done.stdout)["results"]
+    assert result["objects"]
+    assert (tmp_path / "out" / "shapes.jpg").is_file()
