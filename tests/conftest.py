@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import json
 import os
 import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,3 +22,45 @@ def pytest_configure(config: pytest.Config) -> None:
         # Whichever test imports it first would find its greeting on standard output.
         "YOLO_VERBOSE": "false",
     }
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return a function that gives the artifact of a task's bundled checkpoint, for XNNPACK at 320×320, tested.
+
+    Each is made once in a run of the tests, by whichever worker asks first. Nobody may change it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    # Workers have folders of their own below the run's.
+    base = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "exported"
+
+    def get(task: str) -> Path:
+        from filelock import FileLock
+
+        base.mkdir(exist_ok=True)
+        made = base / f"{task}.json"
+        with FileLock(base / f"{task}.lock"):
+            if not made.exists():
+                made.write_text(json.dumps(_export(task, base)))
+        record = json.loads(made.read_text())["record"]
+        assert record["outcome"] == "exported", record["message"]
+        return Path(record["folder"])
+
+    return get
+
+
+def _export(task: str, base: Path) -> dict[str, Any]:
+    """Export a bundled checkpoint; returns the worker's record and events."""
+    from support import shapes_checkpoint
+    from yolo26_executorch.export import export_one
+    from yolo26_executorch.jobs import Job
+    from yolo26_executorch.lowering.options import ExportOptions
+    from yolo26_executorch.weights import find_sources
+
+    [source] = find_sources([str(shapes_checkpoint(task))])
+    job = Job(
+        source, base, ExportOptions(imgsz=(320, 320)), None,
+        test=True, skip_existing=False, trusted=False, command="yolo26-et export",
+    )  # fmt: skip
+    events: list[dict[str, Any]] = []
+    return {"record": export_one(job, events.append).to_json(), "events": events}

@@ -5,24 +5,29 @@ from __future__ import annotations
 import copy
 import functools
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
+from yolo26_executorch import runtime
 from yolo26_executorch.artifact import Draft
 from yolo26_executorch.lowering.options import ExportOptions
 from yolo26_executorch.manifest import PROGRAM, WEIGHTS, Manifest, Platform
 from yolo26_executorch.model import ExportModel
+from yolo26_executorch.runtime.eager import EagerRunner
 from yolo26_executorch.tasks import TASKS, TensorSpec
 from yolo26_executorch.variants import VARIANTS
 from yolo26_executorch.weights import Checkpoint, Source, load
 
 # Test processes that each take every core only wait for one another.
 torch.set_num_threads(1)
+
+ROOT = Path(__file__).parents[1]
 
 CHECKPOINTS: dict[str, dict[str, Any]] = {
     "random": {"origin": "random", "file": None, "sha256": None, "seed": 3},
@@ -61,6 +66,11 @@ def make_manifest(task: str = "detect", backend: str = "cuda", origin: str = "ra
     return Manifest(**{**fields, **changes})
 
 
+def shapes_checkpoint(task: str) -> Path:
+    """Return the bundled checkpoint of a task: a YOLO26n that was trained on drawn shapes."""
+    return ROOT / "weights" / f"yolo26n-shapes{TASKS[task].suffix}.pt"
+
+
 def publish(base: Path, manifest: Manifest, program: bytes = b"program", weights: bytes = b"weights" * 100) -> Path:
     """Publish an artifact of a manifest; the weights only where its backend has such a file."""
     with Draft(base, manifest.name) as draft:
@@ -97,6 +107,29 @@ def random_model(name: str, **options: Any) -> ExportModel:
     size = min(320, VARIANTS[name].task.native_imgsz)
     settings: dict[str, Any] = {"precision": "fp32", "imgsz": (size, size), **options}
     return ExportModel(random_checkpoint(name), ExportOptions(**settings))
+
+
+def eager_artifact(
+    base: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    task: str,
+    damage: Callable[[ExportModel], object] = lambda model: None,
+    **options: Any,
+) -> tuple[Path, ExportModel]:
+    """Publish an artifact whose "program" is the model itself with random weights, damaged; returns its folder, too.
+
+    From then on `open_runner` opens nothing else.
+    """
+    name = f"yolo26n{TASKS[task].suffix}"
+    model = random_model(name, random_weights=True, **options)
+    manifest = make_manifest(
+        task, model.options.backend, options=model.options, classes=model.names, keypoint_shape=model.keypoint_shape,
+        input=model.input_spec, outputs=model.output_specs, checkpoint={**CHECKPOINTS["random"], "seed": 0},
+    )  # fmt: skip
+    with torch.no_grad():
+        damage(model)
+    monkeypatch.setattr(runtime, "open_runner", lambda folder, runner="auto": EagerRunner(model))
+    return publish(base, manifest), model
 
 
 def network(config: str, names: Mapping[int, str] | None = None, **changes: Any) -> nn.Module:

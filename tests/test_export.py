@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from yolo26_executorch import cli, export
 from yolo26_executorch.artifact import load_manifest, verify
 from yolo26_executorch.errors import LoweringError
 from yolo26_executorch.export import export_one
-from yolo26_executorch.jobs import Job
+from yolo26_executorch.jobs import Job, Record
 from yolo26_executorch.lowering import xnnpack
 from yolo26_executorch.lowering.options import ExportOptions
 from yolo26_executorch.lowering.program import Delegated, Lowered
@@ -101,7 +102,7 @@ def test_what_is_written_and_said(tmp_path: Path, no_lowering: None, monkeypatch
         "name": "yolo26n-cls", "variant": "yolo26n-cls", "task": "classify", "backend": "xnnpack", "precision": "tf32",
         "outcome": "exported", "stage": None, "message": None, "folder": str(tmp_path / "yolo26n-cls"),
         "seconds": record.seconds, "files": record.files, "latency_ms": 1.5, "largest_error": PASSED["largest"],
-        "test": PASSED,
+        "test": PASSED, "transient": False, "attempts": 1, "device": None, "peak_memory_bytes": None,
     }  # fmt: skip
     assert list(record.seconds) == ["load", "export", "lower", "write", "test"]
     assert set(record.files) == {PROGRAM, CARD}
@@ -210,21 +211,22 @@ def test_a_trial_that_dies_is_said_so(tmp_path: Path, no_lowering: None, monkeyp
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_every_task_is_exported_and_runs(tmp_path: Path, task: str) -> None:
-    """Through XNNPACK and the official runtime, each within the trial's tolerances of eager PyTorch."""
-    name = f"yolo26n{TASKS[task].suffix}"
-    events: Events = []
-    record = export_one(job_of(name, tmp_path, test=True), events.append)
+def test_every_task_is_exported_and_runs(exported: Callable[[str], Path], task: str) -> None:
+    """Trained weights through XNNPACK and the official runtime, each within the trial's tolerances of eager PyTorch."""
+    folder = exported(task)
+    made = json.loads((folder.parent / f"{task}.json").read_text())
+    record = Record.from_json(made["record"])
     assert (record.outcome, record.message) == ("exported", None)
     assert record.test is not None
     assert (record.test["passed"], record.test["runner"], record.test["failures"]) == (True, "executorch", [])
     assert [report["input"] for report in record.test["inputs"]][:1] == ["bus.jpg"]
     assert record.latency_ms is not None and record.latency_ms > 0
     assert record.largest_error is not None and record.largest_error["ratio"] <= 1
-    assert any(event["event"] == "answer" and event["lines"] for event in events)
-    assert entries(tmp_path / name) == [CARD, MANIFEST, PROGRAM]
-    manifest = verify(tmp_path / name)
+    assert any(event["event"] == "answer" and event["lines"] for event in made["events"])
+    assert entries(folder) == [CARD, MANIFEST, PROGRAM]
+    manifest = verify(folder)
     assert (manifest.task, manifest.test) == (task, record.test)
+    assert manifest.checkpoint["origin"] == "user"
     assert manifest.delegate["name"] == "XnnpackBackend" and manifest.delegate["delegated"] > 50
     assert not [operator for operator in manifest.delegate["outside"] if "convolution" in operator]
 

@@ -13,10 +13,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from yolo26_executorch.comparison import ParityReport
 from yolo26_executorch.errors import ParityError
 from yolo26_executorch.lowering.options import ExportOptions
 from yolo26_executorch.model import Dense, ExportModel
-from yolo26_executorch.parity import ParityReport, compare
+from yolo26_executorch.parity import compare
 from yolo26_executorch.pictures import random_input
 from yolo26_executorch.tasks import OUTPUT_FORMATS, TASKS
 from yolo26_executorch.tolerances import MEASURES, TOLERANCES, Tolerance
@@ -577,6 +578,39 @@ def test_figures_are_what_was_done() -> None:
     too_little = Tolerance(box.smallest_tolerance * 0.999, box.relative)
     assert it.judge(it.outputs, tolerances={"box_px": enough}).passed
     assert not it.judge(it.outputs, tolerances={"box_px": too_little}).passed
+
+
+@pytest.mark.parametrize("outputs", OUTPUT_FORMATS)
+@pytest.mark.parametrize("task", TASKS)
+def test_every_row_is_told_beside_its_prediction(task: str, outputs: str) -> None:
+    it = case(task, outputs, batch=2)
+    report = it.judge(it.outputs)
+    count = 300 if it.model.task.ranked else 1
+    assert [(item.image, item.row) for item in report.items] == [(i, row) for i in range(2) for row in range(count)]
+    assert all(item.matched and item.class_equal for item in report.items)
+    for quantity in report.quantities:
+        assert len(report.errors[quantity.name]) == quantity.values
+        assert float(report.errors[quantity.name].max()) == quantity.max
+        if quantity.name != "proto":
+            assert max(item.errors[quantity.name] for item in report.items) == quantity.max
+            assert max(item.ratios[quantity.name] for item in report.items) == pytest.approx(quantity.ratio)
+    assert all((item.box is None) is not it.model.task.ranked for item in report.items)
+    assert all((item.mask_iou is None) is ((task, outputs) != ("segment", "named")) for item in report.items)
+
+
+def test_an_object_that_is_lost_is_told_once() -> None:
+    """The best prediction's row says something else, and another's numbers are none."""
+    it = case("detect")
+    whole = it.judge(it.outputs).items
+    it.outputs["detections"][0, 0, :4] += 500
+    it.outputs["detections"][0, 1] = torch.nan
+    items = it.judge(it.outputs).items
+    assert [item.row for item in items[:300]] == list(range(300))
+    assert (items[0].matched, items[1].matched, items[1].label, items[1].row_confidence) == (False, False, None, None)
+    assert all(item.row is None and not item.matched and not item.errors for item in items[300:])
+    sure = [(item.label, item.confidence, item.box) for item in items if item.confidence is not None]
+    assert len(sure) == len(set(sure))
+    assert {(item.label, item.confidence, item.box) for item in whole[:2]} <= set(sure)
 
 
 @pytest.mark.parametrize("task", TASKS)

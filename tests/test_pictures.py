@@ -23,6 +23,15 @@ def gradient(height: int, width: int) -> pictures.Picture:
     return np.stack([rows * 255 // height, columns * 255 // width, np.full_like(rows, 7)], -1).astype(np.uint8)
 
 
+def test_the_size_of_pictures_is_read_from_either_format() -> None:
+    assert pictures.size_of(FLOAT) == pictures.size_of(BYTES) == (64, 96)
+
+
+def test_the_usual_endings_are_pictures() -> None:
+    assert {".jpg", ".jpeg", ".png", ".webp"} <= pictures.suffixes()
+    assert not {"", ".txt", ".pt", ".mp4"} & pictures.suffixes()
+
+
 # ---- reading ----
 
 

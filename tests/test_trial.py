@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from torch import Tensor, nn
 
-from support import make_manifest, publish, random_model
-from yolo26_executorch import runtime, trial
+from support import eager_artifact, random_model
+from yolo26_executorch import trial
 from yolo26_executorch.errors import CompatibilityError
 from yolo26_executorch.jobs import Job
 from yolo26_executorch.model import ExportModel
-from yolo26_executorch.runtime.eager import EagerRunner
 from yolo26_executorch.tasks import TASKS
 from yolo26_executorch.trial import run_trial
 from yolo26_executorch.variants import VARIANTS
@@ -35,16 +33,8 @@ def attempt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, damage: Damage = lambda model: None, **options: Any
 ) -> dict[str, Any]:
     """Run the trial on a "program" that is the model itself, damaged."""
+    folder, model = eager_artifact(tmp_path, monkeypatch, task, damage, **options)
     name = f"yolo26n{TASKS[task].suffix}"
-    model = random_model(name, random_weights=True, **options)
-    manifest = make_manifest(
-        task, "xnnpack", options=model.options, classes=model.names, keypoint_shape=model.keypoint_shape,
-        input=model.input_spec, outputs=model.output_specs, checkpoint={**make_manifest().checkpoint, "seed": 0},
-    )  # fmt: skip
-    folder = publish(tmp_path, manifest)
-    with torch.no_grad():
-        damage(model)
-    monkeypatch.setattr(runtime, "open_runner", lambda folder: EagerRunner(model))
     job = Job(Source(name, VARIANTS[name], None), tmp_path, model.options, None, True, False, False, "")
     figures = run_trial(folder, job)
     data: dict[str, Any] = json.loads(json.dumps(figures, allow_nan=False))  # it goes through a pipe into a manifest

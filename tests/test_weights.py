@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import enum
+import hashlib
 import os
 import sys
 import types
@@ -13,13 +14,14 @@ import pytest
 import torch
 from torch import nn
 
-from support import network, random_model, save_checkpoint
+from support import make_manifest, network, random_model, save_checkpoint
 from yolo26_executorch import cli, weights
 from yolo26_executorch.errors import CheckpointError, DownloadError, UnknownVariantError, UsageError
+from yolo26_executorch.manifest import Manifest
 from yolo26_executorch.pictures import random_input
 from yolo26_executorch.tasks import TASKS
 from yolo26_executorch.variants import VARIANTS
-from yolo26_executorch.weights import Checkpoint, Source, check_archive, find_sources, find_weights
+from yolo26_executorch.weights import Checkpoint, Source, check_archive, find_checkpoint, find_sources, find_weights
 
 NAMES = {0: "cat", 1: "dog", 2: "été | <b>"}
 
@@ -414,3 +416,56 @@ def test_published_weights_are_marked_as_such(tmp_path: Path, default_folder: Pa
     source = Source("yolo26n-cls", VARIANTS["yolo26n-cls"], None)
     checkpoint = weights.load(source, weights_dir=tmp_path, random=False, seed=0)
     assert (checkpoint.origin, checkpoint.file, checkpoint.names) == ("published", "yolo26n-cls.pt", NAMES)
+
+
+# ---- an artifact's checkpoint ----------------------------------------------------------------------------------------
+
+
+def made_from(path: Path, **changes: Any) -> Manifest:
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    identity = {"origin": "user", "file": path.name, "sha256": sha256, "seed": None, **changes}
+    return make_manifest("detect", "xnnpack", "user", checkpoint=identity)
+
+
+def test_an_artifact_s_checkpoint_is_found_by_name_and_hash(
+    tmp_path: Path, default_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = save_checkpoint(tmp_path / "best.pt", network("yolo26n.yaml", NAMES))
+    manifest = made_from(given)
+    assert find_checkpoint(manifest, given).sha256 == manifest.checkpoint["sha256"]
+    assert find_checkpoint(manifest, weights_dir=tmp_path).names == NAMES
+    with pytest.raises(
+        CheckpointError, match=r"best was made from best\.pt with SHA-256 .*, and no such file in .*; name"
+    ):
+        find_checkpoint(manifest)
+    monkeypatch.chdir(tmp_path)
+    assert find_checkpoint(manifest).origin == "user"
+    other = given.rename(tmp_path / "mine.pt")
+    assert find_checkpoint(manifest, other).file == "mine.pt"
+    # A file of that name that is another one hides none further on.
+    (tmp_path / "best.pt").write_bytes(b"another")
+    with pytest.raises(CheckpointError, match=r"best\.pt has another SHA-256; name the file with --checkpoint"):
+        find_checkpoint(manifest)
+    default_folder.mkdir(exist_ok=True)
+    other.rename(default_folder / "best.pt")
+    assert find_checkpoint(manifest).sha256 == manifest.checkpoint["sha256"]
+    with pytest.raises(CheckpointError, match="no such checkpoint file"):
+        find_checkpoint(manifest, tmp_path / "none.pt")
+
+
+def test_a_manifest_does_not_lead_out_of_the_folders(tmp_path: Path, default_folder: Path) -> None:
+    path = save_checkpoint(tmp_path / "best.pt", network("yolo26n.yaml", NAMES))
+    (tmp_path / "inside").mkdir()
+    with pytest.raises(CheckpointError, match="no such file"):
+        find_checkpoint(made_from(path, file="../best.pt"), weights_dir=tmp_path / "inside")
+
+
+def test_random_weights_are_made_again() -> None:
+    manifest = make_manifest("classify", "xnnpack", "random")
+    again = find_checkpoint(manifest)
+    expected = random("yolo26n-cls", 3).network.state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in again.network.state_dict().items())
+    with pytest.raises(
+        CheckpointError, match=r"random weights \(seed 3\) and was made from no file; leave --checkpoint"
+    ):
+        find_checkpoint(manifest, Path("best.pt"))

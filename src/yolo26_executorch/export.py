@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -15,10 +16,16 @@ from typing import Any
 
 from . import artifact, weights
 from .environment import versions
-from .errors import ParityError, Yolo26Error
+from .errors import GpuMemoryError, LimitError, ParityError, Yolo26Error, first_line
 from .jobs import Job, Record
+from .locks import locked
 from .manifest import PROGRAM, Manifest, Platform
 from .report import card
+
+_ROOM_BYTES = 40_000_000
+"""Room for what does not grow with the weights: kernels, the shared object and the program around them."""
+_ROOM_PER_PARAMETER = 5
+"""Bytes a weight: float32, and what lies between."""
 
 Say = Callable[[dict[str, Any]], None]
 
@@ -28,22 +35,30 @@ def export_one(job: Job, say: Say) -> Record:
 
     Args:
         job: what to export, and how.
-        say: called with the worker's events (`fleet`): stages as they begin, and the model's answer.
+        say: called with the worker's events (`supervision`): stages as they begin, and the model's answer.
 
     Returns:
         How it ended. A user's mistake or a failure that has words for it becomes a failed record; anything else is a
         defect and raised.
     """
     clock = _Clock(say)
+    waiting = (lambda holder: say({"event": "wait", "holder": holder})) if job.wait else None
     try:
-        return _export(job, say, clock)
+        with locked(job.base_path, job.source.name, waiting=waiting):
+            return _export(job, say, clock)
     except Yolo26Error as error:
-        return job.record("failed", stage=clock.stage, message=str(error), seconds=clock.stop())
+        message, transient = str(error), error.transient
+    except RuntimeError as error:  # PyTorch's own, which is no class of ours, and MemoryError's like
+        if "out of memory" not in str(error):
+            raise
+        message = f"the GPU ran out of memory; close other programs or use --jobs 1: {first_line(error)}"
+        transient = True
+    return job.record("failed", stage=clock.stage, message=message, seconds=clock.stop(), transient=transient)
 
 
 def _export(job: Job, say: Say, clock: _Clock) -> Record:
+    from .comparison import in_words
     from .model import ExportModel
-    from .parity import in_words
 
     clock("load")
     checkpoint = weights.load(
@@ -67,6 +82,7 @@ def _export(job: Job, say: Say, clock: _Clock) -> Record:
         there = artifact.load_manifest(place)
         return job.record("skipped", **known, **_figures(there.test), files=_sizes(there))
     with artifact.Draft(job.base_path, job.source.name) as draft:
+        _check_room(draft.folder, checkpoint)
         model = ExportModel(checkpoint, options)
         specs = model.input_spec, model.output_specs
         lowered = _lower(model, job, clock)
@@ -123,6 +139,17 @@ def _lower(model: Any, job: Job, clock: _Clock) -> Any:
     return backend.lower(model, job.options, clock)
 
 
+def _check_room(folder: Path, checkpoint: weights.Checkpoint) -> None:
+    """Refuse to compile for minutes what cannot be written; raises LimitError."""
+    parameters = sum(parameter.numel() for parameter in checkpoint.network.parameters())
+    needed = _ROOM_BYTES + _ROOM_PER_PARAMETER * parameters
+    if (free := shutil.disk_usage(folder).free) < needed:
+        raise LimitError(
+            f"{folder.parents[1]} has {free / 1e6:.0f} MB free, and this export may need {needed / 1e6:.0f} MB; "
+            "make room or name another --base-path"
+        )
+
+
 def _platform(backend: str) -> Platform:
     """Return where an artifact made here can run; XNNPACK's holds no machine code."""
     if backend != "cuda":
@@ -148,7 +175,8 @@ def _test(folder: Path, job: Job) -> dict[str, Any]:
         raise ParityError(f"the test's process ended with status {done.returncode} before it had figures; see the log")
     figures: dict[str, Any] = json.loads(lines[-1])
     if "error" in figures:
-        raise ParityError(f"the test could not run: {figures['error']}")
+        kind = GpuMemoryError if figures["kind"] == GpuMemoryError.__name__ else ParityError
+        raise kind(f"the test could not run: {figures['error']}")
     return figures
 
 

@@ -6,102 +6,19 @@ as sets (`matching`), within the limits of `tolerances`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from .errors import ParityError
-from .matching import Entries, Pairing, Rows, compare_masks, entries_of, pair, rows_of
+from .comparison import Agreement, Item, ParityReport, Quantity
+from .matching import Entries, MaskCounts, Pairing, Rows, compare_masks, entries_of, pair, rows_of
 from .model import Dense
 from .tasks import Task, TensorSpec
 from .tolerances import MEASURES, TOLERANCES, Tolerance
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """The errors of one quantity over all rows, against its tolerance."""
-
-    name: str
-    unit: str
-    values: int
-    """How many values were compared."""
-    max: float
-    mean: float
-    p99: float
-    """99th percentile."""
-    absolute: float
-    relative: float
-    """The tolerance used: `absolute` + `relative` × the scale that `tolerances.MEASURES` names."""
-    smallest_tolerance: float
-    """The smallest `absolute` that would have passed, `relative` being as it is."""
-    ratio: float
-    """The worst of error ÷ tolerance; above 1 the quantity failed."""
-
-    @property
-    def passed(self) -> bool:
-        """Whether every error is within its tolerance."""
-        return self.ratio <= 1
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """What the figures mean for the task. A row is a detection, or a picture that is classified."""
-
-    rows: int
-    matched: int
-    """Rows with a reference prediction of their own within every tolerance (classify: whose top-5 are the same)."""
-    classes_equal: int
-    """Rows whose class is the reference's (classify: the top-1)."""
-    near_ties: int
-    """Matched rows that stand at another rank than in the reference (classify: same top-5, in another order)."""
-    min_box_iou: float | None
-    """Smallest IoU of a row's box with the reference's (rotated: Ultralytics' ProbIoU, whose best is just below 1)."""
-    min_mask_iou: float | None
-    mask_pixels_differing: float | None
-    """Pixels that differ ÷ pixels that are in either mask, over all masks."""
-
-
-@dataclass(frozen=True)
-class ParityReport:
-    """The outcome of one comparison."""
-
-    quantities: tuple[Quantity, ...]
-    agreement: Agreement | None
-    """None where names and shapes left nothing to compare."""
-    failures: tuple[str, ...]
-
-    @property
-    def passed(self) -> bool:
-        """Whether nothing failed."""
-        return not self.failures
-
-    @property
-    def largest(self) -> Quantity | None:
-        """The quantity that comes closest to its tolerance, or exceeds it most."""
-        return max(self.quantities, key=lambda quantity: quantity.ratio, default=None)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain data for the manifest and the report."""
-        return {
-            "passed": self.passed,
-            "failures": list(self.failures),
-            "agreement": asdict(self.agreement) if self.agreement else None,
-            "quantities": [{**asdict(quantity), "passed": quantity.passed} for quantity in self.quantities],
-        }
-
-    def require(self) -> None:
-        """Raise ParityError, in one line, unless everything passed."""
-        if self.failures:
-            raise ParityError(in_words(self.failures))
-
-
-def in_words(failures: Sequence[str]) -> str:
-    """Say in one line that outputs differ: the first failure, and how many more there are."""
-    more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
-    return f"outputs differ from PyTorch's: {failures[0]}{more}"
 
 
 def compare(
@@ -122,21 +39,25 @@ def compare(
     candidate's and names its row of `TOLERANCES`; `tolerances` replaces entries of that row, by quantity.
     """
     check = _Check({**TOLERANCES[precision], **(tolerances or {})})
+    items: list[Item] = []
     outputs = _sound_outputs(check, specs, candidate)
     agreement = None
     if isinstance(reference, Tensor):
         reference = reference.detach().cpu()
         if _finite(check, reference) and specs[0].name in outputs:
-            agreement = _compare_probabilities(check, outputs[specs[0].name], reference)
+            agreement, items = _compare_probabilities(check, outputs[specs[0].name], reference)
     else:
         protos = reference.protos if reference.protos is not None else reference.extra
         if _finite(check, reference.boxes, reference.scores, reference.extra, protos):
             rows, entries = rows_of(specs, outputs), entries_of(task, reference, keypoint_shape)
             if rows:
-                agreement = _compare_rankings(check, rows, entries, task.rotated)
+                agreement, items = _compare_rankings(check, rows, entries, task.rotated)
             if "protos" in outputs:
                 check.add("proto", outputs["protos"].flatten(1), protos.detach().cpu().flatten(1))
-    return ParityReport(check.quantities(), agreement, tuple(check.failures))
+    return ParityReport(check.quantities(), agreement, tuple(check.failures), tuple(items), check.flat_errors())
+
+
+Worst: TypeAlias = tuple[list[float], list[float]]
 
 
 @dataclass
@@ -148,12 +69,21 @@ class _Check:
     errors: dict[str, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
     """By quantity: errors and their scales, flat, of each picture."""
 
-    def add(self, name: str, given: Tensor, expected: Tensor, boxes: Tensor | None = None) -> None:
-        """Take in values (N, V) of a quantity; those that are no numbers are reported elsewhere."""
+    def add(self, name: str, given: Tensor, expected: Tensor, boxes: Tensor | None = None) -> Worst:
+        """Take in values (N, V) of a quantity; those that are no numbers are reported elsewhere.
+
+        Returns the largest error and the largest of error ÷ tolerance of each of the N.
+        """
         boxes = expected.new_zeros(len(expected), 4) if boxes is None else boxes
         error, scale = (given - expected).abs(), MEASURES[name].scale(expected, boxes)
         kept = error.isfinite()
         self.errors.setdefault(name, []).append((error[kept], scale[kept]))
+        error = error.where(kept, 0)
+        return error.amax(1).tolist(), (error / self.tolerances[name].of(scale)).amax(1).tolist()
+
+    def flat_errors(self) -> dict[str, Tensor]:
+        """Return every error that was taken in, by quantity."""
+        return {name: torch.cat([error for error, _ in pairs]) for name, pairs in self.errors.items()}
 
     def quantities(self) -> tuple[Quantity, ...]:
         """Return the figures, and make a failure of each quantity that is out of tolerance."""
@@ -214,10 +144,12 @@ def _finite(check: _Check, *values: Tensor) -> bool:
     return False
 
 
-def _compare_probabilities(check: _Check, given: Tensor, expected: Tensor) -> Agreement:
+def _compare_probabilities(check: _Check, given: Tensor, expected: Tensor) -> tuple[Agreement, list[Item]]:
     """Compare probabilities (B, classes) and what they say: their sum, top-1 and top-5."""
-    check.add("probability", given, expected)
-    check.add("probability_sum", given.sum(1, keepdim=True), torch.ones(len(given), 1))
+    worst = {
+        "probability": check.add("probability", given, expected),
+        "probability_sum": check.add("probability_sum", given.sum(1, keepdim=True), torch.ones(len(given), 1)),
+    }
     allowed = check.tolerances["probability"].of(MEASURES["probability"].scale(expected, expected))
     top = min(5, given.shape[1])
     ours, theirs = given.nan_to_num(-1).topk(top).indices.tolist(), expected.topk(top).indices.tolist()
@@ -231,22 +163,35 @@ def _compare_probabilities(check: _Check, given: Tensor, expected: Tensor) -> Ag
                 for b in gained
             ):
                 check.failures.append(f"image {image}: the top-{count} is {our[:count]}; expected {their[:count]}")
+    items = [
+        Item(
+            image=image, row=0, label=their[0], confidence=float(expected[image, their[0]]),
+            row_confidence=float(given[image].nan_to_num(0)[our[0]]), box=None,
+            matched=our[0] == their[0], class_equal=our[0] == their[0], box_iou=None, mask_iou=None,
+            **_of_row(worst, image),
+        )
+        for image, (our, their) in enumerate(zip(ours, theirs, strict=True))
+    ]  # fmt: skip
     same = [set(our) == set(their) for our, their in zip(ours, theirs, strict=True)]
-    return Agreement(
+    agreement = Agreement(
         rows=len(given),
         matched=sum(same),
-        classes_equal=sum(our[0] == their[0] for our, their in zip(ours, theirs, strict=True)),
+        classes_equal=sum(item.class_equal for item in items),
         near_ties=sum(our != their for our, their, equal in zip(ours, theirs, same, strict=True) if equal),
         min_box_iou=None,
         min_mask_iou=None,
         mask_pixels_differing=None,
     )
+    return agreement, items
 
 
-def _compare_rankings(check: _Check, rows: list[Rows], entries: list[Entries], rotated: bool) -> Agreement:
+def _compare_rankings(
+    check: _Check, rows: list[Rows], entries: list[Entries], rotated: bool
+) -> tuple[Agreement, list[Item]]:
     """Match the rows of each picture, collect their errors, and count."""
-    total = matched = equal = near_ties = 0
-    box_ious, masks = [torch.empty(0)], []
+    total = matched = near_ties = 0
+    items: list[Item] = []
+    masks: list[MaskCounts] = []
     for image, (row, entry) in enumerate(zip(rows, entries, strict=True)):
         where = f"image {image}: " if len(rows) > 1 else ""
         pairing = pair(row, entry, check.tolerances)
@@ -258,33 +203,87 @@ def _compare_rankings(check: _Check, rows: list[Rows], entries: list[Entries], r
         kept = pairing.entry >= 0
         anchor, label = entry.split(pairing.entry[kept])
         given, boxes, extra = row.boxes[kept], entry.boxes[anchor], entry.extra[anchor]
-        equal += int((row.labels[kept] == label).sum())
-        check.add("box_px", given, boxes, boxes)
-        check.add("score", row.scores[kept, None], entry.scores[anchor, label, None], boxes)
+        worst = {
+            "box_px": check.add("box_px", given, boxes, boxes),
+            "score": check.add("score", row.scores[kept, None], entry.scores[anchor, label, None], boxes),
+        }
         angles = None
         if row.extra is not None:
             for name, columns in entry.columns.items():
-                check.add(name, row.extra[kept][:, columns], extra[:, columns], boxes)
+                worst[name] = check.add(name, row.extra[kept][:, columns], extra[:, columns], boxes)
             angles = (row.extra[kept], extra) if rotated else None
-        box_ious.append(_box_ious(given, boxes, angles))
+        ious = _box_ious(given, boxes, angles)
+        counts = None
         if row.masks is not None and entry.protos is not None:
             if strange := int((row.masks > 1).sum()):
                 check.failures.append(f"{where}masks: {strange} pixels are neither 0 nor 1")
             counts = compare_masks(row.masks[kept], given, boxes, extra, entry.protos)
-            check.add("mask_iou", counts.error[:, None], torch.zeros_like(counts.error)[:, None])
+            worst["mask_iou"] = check.add("mask_iou", counts.error[:, None], torch.zeros_like(counts.error)[:, None])
             masks.append(counts)
-    ious = torch.cat(box_ious)
-    mask_ious = torch.cat([ious[:0], *(counts.iou for counts in masks)])
+        items += _items(image, row, entry, pairing, worst, ious, counts.iou if counts else None)
+    box_ious = [item.box_iou for item in items if item.box_iou is not None]
+    mask_ious = [item.mask_iou for item in items if item.mask_iou is not None]
     differ, either = (sum(float(getattr(counts, name).sum()) for counts in masks) for name in ("differ", "either"))
-    return Agreement(
+    agreement = Agreement(
         rows=total,
         matched=matched,
-        classes_equal=equal,
+        classes_equal=sum(item.class_equal for item in items),
         near_ties=near_ties,
-        min_box_iou=float(ious.min()) if len(ious) else None,
-        min_mask_iou=float(mask_ious.min()) if len(mask_ious) else None,
-        mask_pixels_differing=differ / max(either, 1) if len(mask_ious) else None,
+        min_box_iou=min(box_ious, default=None),
+        min_mask_iou=min(mask_ious, default=None),
+        mask_pixels_differing=differ / max(either, 1) if mask_ious else None,
     )
+    return agreement, items
+
+
+def _items(
+    image: int,
+    rows: Rows,
+    entries: Entries,
+    pairing: Pairing,
+    worst: Mapping[str, Worst],
+    box_ious: Tensor,
+    mask_ious: Tensor | None,
+) -> list[Item]:
+    """Return a picture's rows beside their entries, then the entries that lack a row.
+
+    `worst`, `box_ious` and `mask_ious` are of the rows that have an entry.
+    """
+    with_entry = (pairing.entry >= 0).nonzero().flatten().tolist()
+    place = {row: index for index, row in enumerate(with_entry)}
+    ious, masks = box_ious.tolist(), None if mask_ious is None else mask_ious.tolist()
+    scores, labels, matched = rows.scores.tolist(), rows.labels.tolist(), pairing.matched.tolist()
+    items = []
+    pairs: list[tuple[int | None, int]] = [*enumerate(pairing.entry.tolist())]
+    # Some of what is missing may stand beside a row that is not it.
+    pairs += [(None, number) for number in pairing.missing[~torch.isin(pairing.missing, pairing.entry)].tolist()]
+    for row, number in pairs:
+        anchor, label = divmod(number, entries.scores.shape[1]) if number >= 0 else (None, None)
+        index = None if row is None else place.get(row)
+        items.append(
+            Item(
+                image=image,
+                row=row,
+                label=label,
+                confidence=None if anchor is None else float(entries.scores[anchor, label]),
+                row_confidence=None if row is None or not math.isfinite(scores[row]) else scores[row],
+                box=None if anchor is None else tuple(entries.boxes[anchor].tolist()),
+                matched=row is not None and matched[row],
+                class_equal=index is not None and row is not None and labels[row] == label,
+                box_iou=None if index is None or math.isnan(ious[index]) else ious[index],
+                mask_iou=None if index is None or masks is None else masks[index],
+                **_of_row({} if index is None else worst, index or 0),
+            )
+        )
+    return items
+
+
+def _of_row(worst: Mapping[str, Worst], index: int) -> dict[str, dict[str, float]]:
+    """Return the fields `errors` and `ratios` of an item."""
+    return {
+        "errors": {name: errors[index] for name, (errors, _) in worst.items()},
+        "ratios": {name: ratios[index] for name, (_, ratios) in worst.items()},
+    }
 
 
 def _ranking_failures(rows: Rows, entries: Entries, pairing: Pairing) -> list[str]:
@@ -314,12 +313,12 @@ def _ranking_failures(rows: Rows, entries: Entries, pairing: Pairing) -> list[st
 
 
 def _box_ious(given: Tensor, expected: Tensor, angles: tuple[Tensor, Tensor] | None) -> Tensor:
-    """IoU of pairs of boxes (N, 4: x, y, w, h), for those that have an area: a head can give sides below zero."""
+    """IoU of pairs of boxes (N, 4: x, y, w, h), NaN for those without an area: a head can give sides below zero."""
     from ultralytics.utils.metrics import bbox_iou, probiou
 
     kept = (given[:, 2:] > 0).all(1) & (expected[:, 2:] > 0).all(1)
     if angles is None:
-        ious: Tensor = bbox_iou(given[kept], expected[kept], xywh=True)
+        ious: Tensor = bbox_iou(given, expected, xywh=True)
     else:
-        ious = probiou(torch.cat([given, angles[0]], 1)[kept], torch.cat([expected, angles[1]], 1)[kept])
-    return ious.flatten()
+        ious = probiou(torch.cat([given, angles[0]], 1), torch.cat([expected, angles[1]], 1))
+    return ious.flatten().where(kept, math.nan)

@@ -40,6 +40,13 @@ def read(path: Path) -> Picture:
         raise InputError(f"{path} cannot be read as a picture ({error}); try a JPEG or PNG file") from error
 
 
+def suffixes() -> frozenset[str]:
+    """Return the endings, such as ".jpg", of the files that Ultralytics takes for pictures."""
+    from ultralytics.data.utils import IMG_FORMATS
+
+    return frozenset(f".{name}" for name in IMG_FORMATS)
+
+
 def sample_pictures() -> list[Path]:
     """Return the two photographs that Ultralytics ships: a bus with people, and two people."""
     from ultralytics.utils import ASSETS
@@ -50,6 +57,12 @@ def sample_pictures() -> list[Path]:
 def fit(image: Picture, size: tuple[int, int], task: Task) -> Picture:
     """Bring a picture to (height, width) in the way of the task; returns uint8 (height, width, 3)."""
     return _FITS[task.fit](image, size)
+
+
+def size_of(spec: TensorSpec) -> tuple[int, int]:
+    """Return the height and the width, in pixels, of the pictures that a model's input takes."""
+    height, width = spec.shape[1:3] if spec.dtype == "uint8" else spec.shape[2:]
+    return height, width
 
 
 def letterbox(image: Picture, size: tuple[int, int]) -> tuple[Picture, float, tuple[int, int]]:
@@ -100,16 +113,13 @@ def to_input(images: npt.NDArray[np.uint8], spec: TensorSpec) -> torch.Tensor:
     import numpy as np
     import torch
 
-    channels_last = spec.dtype == "uint8"
-    batch, *rest = spec.shape
-    height, width = rest[:2] if channels_last else rest[1:]
-    expected = (batch, height, width, 3)
+    expected = (spec.shape[0], *size_of(spec), 3)
     if images.shape != expected or images.dtype != np.uint8:
         raise InputError(
             f"expected pictures as uint8 {expected}, got {images.dtype} {images.shape}; `fit` makes them so"
         )
     tensor = torch.from_numpy(np.ascontiguousarray(images))
-    if channels_last:
+    if spec.dtype == "uint8":
         return tensor
     # The official runtime reads memory in order whatever the strides say.
     return (tensor.permute(0, 3, 1, 2).float() / 255).contiguous()
@@ -123,9 +133,7 @@ def random_input(spec: TensorSpec, seed: int) -> torch.Tensor:
     import torch
     from torch.nn.functional import interpolate
 
-    channels_last = spec.dtype == "uint8"
-    batch, *rest = spec.shape
-    height, width = rest[:2] if channels_last else rest[1:]
+    batch, (height, width) = spec.shape[0], size_of(spec)
     generator = torch.Generator().manual_seed(seed)
     total = torch.zeros(batch, 3, height, width)
     for cells in (4, 16, 64):

@@ -155,8 +155,8 @@ class Worker:
         limit_s, limit_bytes = self._limits.seconds, self._limits.memory_bytes
         if limit_s is not None and not self._waiting and now - self._began > limit_s:
             return (
-                f"stopped because it took longer than the {limit_s / 60:g} min of --time-limit; raise that if it is slow "
-                "rather than stuck"
+                f"stopped because it took longer than the {limit_s / 60:g} min of --time-limit; raise it if that is "
+                "slow rather than stuck"
             )
         if now >= self._memory_due:
             self._memory_due = now + _MEMORY_TICK_S

@@ -6,24 +6,20 @@ process of its own, so that nothing of the export (its graph, kernels, settings)
 
 from __future__ import annotations
 
-import copy
 import json
 import statistics
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import Yolo26Error
 from .jobs import Job
-from .lowering.options import ExportOptions
 from .tasks import TASKS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .model import Dense
     from .runtime import Runner
     from .tasks import Task
 
@@ -46,34 +42,29 @@ def run_trial(folder: Path, job: Job) -> dict[str, Any]:
     """
     import torch
 
-    from . import answers, parity, rounding
+    from . import answers, weights
     from .artifact import load_manifest
+    from .reference import Reference, device_of
     from .runtime import open_runner
 
     manifest = load_manifest(folder)
-    device = "cuda" if manifest.backend == "cuda" else "cpu"
+    task = TASKS[manifest.task]
     with open_runner(folder) as runner:
-        inputs = _inputs(TASKS[manifest.task], runner)
+        inputs = _inputs(task, runner)
         given = {name: runner(batch) for name, batch in inputs.items()}
         latency = _latency_ms(runner, next(iter(inputs.values())))
     reports: list[dict[str, Any]] = []
     failures: list[str] = []
     largest: dict[str, Any] | None = None
-    # XNNPACK computes in float32 whatever name the precision goes by.
-    precision = manifest.options.precision if manifest.backend == "cuda" else "fp32"
-    task, references = _references(job, replace(manifest.options, precision=precision), inputs, device)
-    for name in inputs:
-        tolerances = rounding.stretched(
-            task, references[precision][name], references["fp32"][name],
-            precision=precision, keypoint_shape=manifest.keypoint_shape,
-        )  # fmt: skip
-        for against, reference in references.items():
-            report = parity.compare(
-                task, manifest.outputs, given[name], reference[name],
-                precision=precision, keypoint_shape=manifest.keypoint_shape, tolerances=tolerances,
-            )  # fmt: skip
-            reports.append({"input": name, "against": f"eager {against}", **report.to_json()})
-            failures += [f"{name}, against eager {against}: {failure}" for failure in report.failures]
+    options = manifest.options
+    checkpoint = weights.load(
+        job.source, weights_dir=job.weights_dir, random=options.random_weights, seed=options.seed, trusted=job.trusted
+    )
+    reference = Reference(manifest, checkpoint)
+    for name, batch in inputs.items():
+        for against, report in reference.compare(given[name], reference.answers(batch)).items():
+            reports.append({"input": name, "against": against, **report.to_json()})
+            failures += [f"{name}, against {against}: {failure}" for failure in report.failures]
             worst = report.largest
             if worst and (largest is None or worst.ratio > largest["ratio"]):
                 largest = {"quantity": worst.name, "value": worst.max, "unit": worst.unit, "ratio": worst.ratio}
@@ -84,7 +75,7 @@ def run_trial(folder: Path, job: Job) -> dict[str, Any]:
     return {
         "passed": not failures,
         "runner": runner.name,
-        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "device": torch.cuda.get_device_name() if device_of(manifest) == "cuda" else "cpu",
         "inputs": reports,
         "failures": failures,
         "largest": largest,
@@ -101,30 +92,10 @@ def _inputs(task: Task, runner: Runner) -> dict[str, Tensor]:
     from . import pictures
 
     spec = runner.input
-    height, width = spec.shape[1:3] if spec.dtype == "uint8" else spec.shape[2:]
     path = pictures.sample_pictures()[0]
-    picture = pictures.fit(pictures.read(path), (height, width), task)
+    picture = pictures.fit(pictures.read(path), pictures.size_of(spec), task)
     batch = pictures.to_input(np.repeat(picture[None], spec.shape[0], axis=0), spec)
     return {path.name: batch, **{f"random {seed}": pictures.random_input(spec, seed) for seed in RANDOM_SEEDS}}
-
-
-def _references(
-    job: Job, options: ExportOptions, inputs: dict[str, Tensor], device: str
-) -> tuple[Task, dict[str, dict[str, Dense | Tensor]]]:
-    """Return the task, and eager's predictions of each input in the artifact's precision and in fp32."""
-    from . import weights
-    from .model import ExportModel
-    from .runtime.eager import EagerRunner
-
-    checkpoint = weights.load(
-        job.source, weights_dir=job.weights_dir, random=options.random_weights, seed=options.seed, trusted=job.trusted
-    )
-    found: dict[str, dict[str, Dense | Tensor]] = {}
-    for precision in dict.fromkeys((options.precision, "fp32")):
-        own = replace(checkpoint, network=copy.deepcopy(checkpoint.network))  # ExportModel fuses and casts it
-        with EagerRunner(ExportModel(own, replace(options, precision=precision)), device) as eager:
-            found[precision] = {name: eager.reference(batch) for name, batch in inputs.items()}
-    return checkpoint.task, found
 
 
 def _latency_ms(runner: Runner, batch: Tensor) -> dict[str, Any]:

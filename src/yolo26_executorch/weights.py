@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from .manifest import Manifest
+
 
 @dataclass(frozen=True)
 class Source:
@@ -145,6 +147,53 @@ def load(source: Source, *, weights_dir: Path | None, random: bool, seed: int, t
     return _load_file(find_weights(source.variant, weights_dir), "published", trusted=False)
 
 
+def find_checkpoint(
+    manifest: Manifest, checkpoint: Path | None = None, weights_dir: Path | None = None, trusted: bool = False
+) -> Checkpoint:
+    """Return the very checkpoint that an artifact was made from, loaded: what the artifact is compared with.
+
+    The manifest has the file's name and SHA-256, and only a file of that hash will do. Nothing is downloaded. Random
+    weights are made again from their seed.
+
+    Args:
+        manifest: the artifact's.
+        checkpoint: the file, whatever its name; None looks for the manifest's name in `weights_dir`, the current
+            folder and Ultralytics' own weights folder.
+        weights_dir: a folder to look in first.
+        trusted: see `load`.
+
+    Raises:
+        CheckpointError: no such file, or none of that hash; or the file is damaged or refused by the safe loader.
+    """
+    _quiet()
+    file, sha256 = manifest.checkpoint["file"], manifest.checkpoint["sha256"]
+    if sha256 is None:
+        if checkpoint is not None:
+            raise CheckpointError(
+                f"{manifest.name} has random weights (seed {manifest.checkpoint['seed']}) and was made from no file; "
+                "leave --checkpoint out"
+            )
+        source = Source(manifest.name, VARIANTS.get(manifest.variant or ""), None)
+        return load(source, weights_dir=None, random=True, seed=manifest.checkpoint["seed"])
+    if checkpoint is not None:
+        check_archive(checkpoint)
+        places = [checkpoint]
+    else:
+        # The manifest may be anybody's: its file's name must not lead out of these folders.
+        folders = dict.fromkeys(filter(None, (weights_dir, Path(), default_weights_dir())))
+        places = [folder / Path(file).name for folder in folders if file]
+    there = [place for place in places if place.is_file()]
+    found = next((place for place in there if _sha256(place) == sha256), None)
+    if found is None:
+        looked = ", ".join(str(place.parent.absolute()) for place in places)
+        state = f"{', '.join(map(str, there))} has another SHA-256" if there else f"no such file in {looked}"
+        raise CheckpointError(
+            f"{manifest.name} was made from {file} with SHA-256 {sha256[:12]}…, and {state}; name the file with "
+            "--checkpoint FILE or its folder with --weights-dir DIR"
+        )
+    return _load_file(found, manifest.checkpoint["origin"], trusted)
+
+
 def default_weights_dir() -> Path:
     """Return Ultralytics' own weights folder."""
     from ultralytics.utils import SETTINGS
@@ -182,7 +231,7 @@ def _load_file(path: Path, origin: str, trusted: bool) -> Checkpoint:
     from ultralytics.nn import tasks as ultralytics_tasks
 
     check_archive(path)
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    sha256 = _sha256(path)
     try:
         with _torchvision_stand_ins():
             content, _ = ultralytics_tasks.torch_safe_load(str(path), safe_only=not trusted)
@@ -293,6 +342,11 @@ def _spread(network: Any, task: Task, seed: int) -> None:
             scale = reach / float((out - out.mean()).abs().max())
             module.weight.mul_(scale)
             module.bias.add_(-float(out.mean())).mul_(scale).add_(mean)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _yolo26_task(network: Any, origin: str) -> Task | None:

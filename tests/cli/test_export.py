@@ -134,6 +134,7 @@ def test_the_report(out: Path, stub: Stub, cpu_machine: Environment) -> None:
         "backend": "xnnpack", "precision": "tf32", "imgsz": [640, 640], "batch": 2, "outputs": "named",
         "input": "float32", "io": "host", "random_weights": True, "seed": 7,
         "models": ["yolo26n"], "test": False, "skip_existing": False, "jobs": 1,
+        "devices": [], "time_limit_s": 3600.0, "memory_limit_bytes": None, "retries": 2,
     }  # fmt: skip
     assert report["options"] == expected
     (record,) = report["records"]

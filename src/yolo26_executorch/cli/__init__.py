@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 PROG = "yolo26-et"
 
-COMMANDS = ("export", "list", "inspect", "doctor")
+COMMANDS = ("export", "predict", "val", "verify", "list", "inspect", "check", "doctor")
 """Modules of this package, in the order of the help; each has `add_parser(subparsers)`."""
 
 WIDTH = 140

@@ -18,7 +18,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "check",
         help="verify all artifacts of a folder",
         description="Compare the files of every artifact below a folder with their manifests: names, sizes and "
-        "SHA-256. Nothing of them is loaded or run. Whole is not the same as trustworthy: an artifact holds native code.",
+        "SHA-256. Nothing of them is loaded or run. Whole is not trustworthy: an artifact holds native code.",
         epilog="Exit status: 0 all are whole; 1 one is not; 2 there is no such folder.",
     )
     parser.add_argument("base", metavar="BASE", type=Path, nargs="+", help="a base path of exports, or one artifact")

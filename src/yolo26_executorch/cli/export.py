@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from .. import artifact, environment, fleet
-from ..errors import BackendError, OptionError, UsageError, Yolo26Error
+from ..errors import BackendError, OptionError, UsageError
 from ..jobs import Job, Record
 from ..lowering.options import INPUT_FORMATS, IO_PLACES, PRECISIONS, ExportOptions, parse_imgsz
 from ..tasks import OUTPUT_FORMATS, TASKS
 from ..variants import VARIANTS
 from ..weights import Source, find_sources
 from . import PROG, Subparsers, console, warn
+from .reports import REPORT, check_report, write_report
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
 
 BASE_PATH = Path("yolo26_cuda_exports")
-REPORT = "report.json"
 REPORT_SCHEMA = 1
 
 
@@ -102,6 +100,23 @@ def add_parser(subparsers: Subparsers) -> None:
         "--jobs", type=int, metavar="N",
         help="exports at a time (default: 1 for XNNPACK, a quarter of the cores for CUDA)",
     )  # fmt: skip
+    how.add_argument("--devices", metavar="0,1,…|all", help="GPUs to spread the exports over (default: the first)")
+    how.add_argument(
+        "--time-limit", type=float, default=60, metavar="MIN",
+        help="minutes that one export may take; 0 is no limit (default: %(default)s)",
+    )  # fmt: skip
+    how.add_argument(
+        "--memory-limit", type=float, default=0, metavar="GB",
+        help="GB (10^9 bytes) of memory that one export may hold; 0 is no limit (default: %(default)s)",
+    )  # fmt: skip
+    how.add_argument(
+        "--retries", type=int, default=fleet.RETRIES, metavar="N",
+        help="further tries after a download or the GPU's memory failed (default: %(default)s)",
+    )  # fmt: skip
+    how.add_argument(
+        "--no-wait", action="store_true",
+        help="fail where another process is exporting to the same folder, instead of waiting for it",
+    )  # fmt: skip
     how.add_argument(
         "--report", type=Path, metavar="FILE", help=f"the outcome as JSON (default: {REPORT} in the base path)"
     )
@@ -117,12 +132,22 @@ def run(args: argparse.Namespace) -> int:
     weights_dir = _weights_dir(args.weights_dir)
     sources = _sources(args)
     _check_count("--jobs", args.jobs)
+    for flag, number in (
+        ("--time-limit", args.time_limit),
+        ("--memory-limit", args.memory_limit),
+        ("--retries", args.retries),
+    ):
+        if not 0 <= number < float("inf"):
+            raise OptionError(f"{flag} {number:g}: expected a number from 0 up; try {flag} 1")
+    limits = fleet.Limits(args.time_limit * 60 or None, round(args.memory_limit * 1e9) or None)
     machine = environment.probe(base_path)
     options = _options(args, machine)
+    devices = _devices(args.devices, options, machine)
     for source in sources:
         _check_size(source, options)
     artifact.prepare_base_path(base_path, [source.name for source in sources])
-    _check_report(report_path)
+    check_report(report_path)
+    artifact.remove_abandoned(base_path)
 
     jobs = [
         Job(
@@ -134,17 +159,21 @@ def run(args: argparse.Namespace) -> int:
             skip_existing=args.skip_existing,
             trusted=args.trust_checkpoint,
             command=command,
+            wait=not args.no_wait,
         )
         for source in sources
     ]
     if options.backend == "cuda":
         os.environ.update(environment.toolkit_variables(machine))  # the workers inherit them
-    parallel = args.jobs or fleet.default_parallel(options.backend, len(jobs))
+    parallel = args.jobs or max(len(devices), fleet.default_parallel(options.backend, len(jobs)))
     created = _now()
     out = console()
     face: _Face = _Live(out, len(jobs)) if out.is_terminal else _Plain()
     with face:
-        records = fleet.run(jobs, parallel=parallel, on_event=face.show, keep_logs=args.debug)
+        records = fleet.run(
+            jobs, parallel=parallel, on_event=face.show, keep_logs=args.debug,
+            limits=limits, retries=args.retries, devices=devices,
+        )  # fmt: skip
     status = _exit_status(records)
     report = {
         "schema": REPORT_SCHEMA,
@@ -157,12 +186,16 @@ def run(args: argparse.Namespace) -> int:
             "test": not args.no_test,
             "skip_existing": args.skip_existing,
             "jobs": parallel,
+            "devices": list(devices),
+            "time_limit_s": limits.seconds,
+            "memory_limit_bytes": limits.memory_bytes,
+            "retries": args.retries,
         },
         "records": [record.to_json() for record in records],
         "exit_status": status,
     }
     try:
-        _write_report(report_path, report)
+        write_report(report_path, report)
     finally:
         _print_summary(out, records, options)
     print(f"report: {report_path}", flush=True)
@@ -204,6 +237,14 @@ def _options(args: argparse.Namespace, machine: environment.Environment) -> Expo
     return options
 
 
+def _devices(words: str | None, options: ExportOptions, machine: environment.Environment) -> tuple[str, ...]:
+    if words is None:
+        return ()
+    if options.backend != "cuda":
+        raise UsageError(f"--devices {words}: an export for {options.backend} uses no GPU; leave it out")
+    return environment.choose_devices(words.split(","), machine)
+
+
 def _check_size(source: Source, options: ExportOptions) -> None:
     """Refuse an input size that the source's task cannot take; where only loading tells the task, that all refuse."""
     refusals = []
@@ -230,17 +271,6 @@ def _weights_dir(folder: Path | None) -> Path | None:
             f"--weights-dir {folder}: expected a folder, and this is a file; for one checkpoint: --models {folder}"
         )
     return folder
-
-
-def _check_report(path: Path) -> None:
-    if path.is_dir():
-        raise UsageError(f"--report {path}: expected a file's name, and this is a folder; try --report {path / REPORT}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise UsageError(f"--report {path}: cannot be written ({error.strerror}); try --report ./{REPORT}") from error
 
 
 # --- While it runs ----------------------------------------------------------------------------------------------------
@@ -306,6 +336,8 @@ class _Live:
         elif event["event"] == "stage":
             self._progress.update(self._rows[name], stage=event["stage"])
             return
+        elif event["event"] in ("wait", "retry"):
+            self._progress.update(self._rows[name], stage="waiting")
         elif event["event"] == "record":
             self._ended += 1
             self._progress.update(self._overall, stage=f"{self._ended} of {self._jobs}")
@@ -319,6 +351,10 @@ def _texts(event: fleet.Event) -> list[str]:
     """Return an event in words, a line each."""
     if event["event"] == "stage":
         return [event["stage"]]
+    if event["event"] == "wait":
+        return [f"waiting: it is being exported to the same place by {event['holder']}"]
+    if event["event"] == "retry":
+        return [f"failed: {event['message']}; trying again in {event['in_s']:g} s"]
     if event["event"] == "answer":
         return list(event["lines"])
     if event["event"] == "record":
@@ -385,7 +421,8 @@ def _note(record: Record) -> str:
     if record.outcome == "skipped":
         return "complete, intact and made with the same options"
     if record.ok:
-        return "not tested" if record.test is None else ""
+        notes = ("not tested" if record.test is None else "", f"try {record.attempts}" if record.attempts > 1 else "")
+        return ", ".join(filter(None, notes))
     return f"at the stage {record.stage!r}" if record.stage else ""
 
 
@@ -396,14 +433,3 @@ def _failure(record: Record) -> str:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _write_report(path: Path, report: dict[str, Any]) -> None:
-    """Write the report aside and rename it into place; raises Yolo26Error where that cannot be done."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        part.write_text(json.dumps(report, indent=2) + "\n")
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise Yolo26Error(f"--report {path}: the report could not be written ({error.strerror})") from error

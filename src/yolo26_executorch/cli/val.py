@@ -1,0 +1,167 @@
+"""`yolo26-et val DIR --data data.yaml`: an artifact's accuracy on a labelled data set."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from pathlib import Path
+
+from ..errors import OptionError, UsageError
+from ..validate import SPLITS, ValReport, validate
+from . import PROG, Subparsers, console, warn
+from .reports import check_report, write_report
+
+REPORT_SCHEMA = 1
+
+_NAMED = 10
+"""Damaged pictures that are named; `--json` and `--report` have them all."""
+
+_KINDS = {"(B)": "box", "(M)": "mask", "(P)": "keypoints"}
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "val",
+        help="measure an artifact's accuracy on a labelled data set",
+        description="Measure an artifact's accuracy with Ultralytics' own validators: mAP of boxes, masks, keypoints "
+        "or rotated boxes, precision and recall, or top-1 and top-5. Nothing is downloaded.",
+        epilog="Exit status: 0 measured; 1 the difference is larger than --max-difference, or the artifact cannot be "
+        "used; 2 the command or the data set was wrong; 130 interrupted.",
+    )
+    parser.add_argument(
+        "folder", metavar="DIR", type=Path, help="an artifact's folder, such as yolo26_cuda_exports/yolo26n"
+    )
+    parser.add_argument(
+        "--data", required=True, metavar="DATA",
+        help="a data.yaml in Ultralytics' format; for classify the folder that holds train, val or test",
+    )  # fmt: skip
+    parser.add_argument("--split", choices=SPLITS, default="val", help="which pictures (default: %(default)s)")
+    parser.add_argument(
+        "--runner", choices=("auto", "executorch", "aoti"), default="auto",
+        help="what runs the artifact: ExecuTorch, or for CUDA also PyTorch (default: %(default)s)",
+    )  # fmt: skip
+
+    other = parser.add_argument_group("against PyTorch")
+    other.add_argument(
+        "--against", choices=("pytorch",), help="measure the checkpoint in PyTorch fp32, too, and show the difference"
+    )
+    other.add_argument(
+        "--max-difference", type=float, metavar="X",
+        help="exit status 1 where an mAP50-95 (classify: top-1) is farther than X, 0..1, from PyTorch's",
+    )  # fmt: skip
+    other.add_argument("--checkpoint", type=Path, metavar="FILE", help="the checkpoint that the artifact was made from")
+    other.add_argument(
+        "--weights-dir", type=Path, metavar="DIR",
+        help="where to look for it first (then: here, Ultralytics' weights folder)",
+    )  # fmt: skip
+    other.add_argument(
+        "--trust-checkpoint", action="store_true",
+        help="load a checkpoint that holds more than weights and known classes; it runs whatever its author chose",
+    )  # fmt: skip
+
+    out = parser.add_argument_group("results")
+    out.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    out.add_argument("--report", type=Path, metavar="FILE", help="also write the JSON to a file")
+    out.add_argument("--plots", action="store_true", help="draw curves, confusion matrices and pictures")
+    out.add_argument("--save-dir", type=Path, metavar="DIR", help="where --plots go (default: ./runs/val/NAME)")
+    out.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure an artifact and print what was found; returns the exit status.
+
+    Raises:
+        UsageError: the command or the data set is wrong.
+        ArtifactError: the artifact is damaged or cannot run here.
+    """
+    _check(args)
+    report = validate(
+        args.folder,
+        args.data,
+        split=args.split,
+        runner=args.runner,
+        checkpoint=args.checkpoint,
+        weights_dir=args.weights_dir,
+        trusted=args.trust_checkpoint,
+        against_pytorch=args.against is not None,
+        save_dir=args.save_dir,
+        plots=args.plots,
+        progress=sys.stderr.isatty(),
+    )
+    for path, why in [*report.skipped.items()][:_NAMED]:
+        warn(f"{path} is left out: {why}")
+    if len(report.skipped) > _NAMED:
+        warn(f"{len(report.skipped) - _NAMED} more pictures are left out; --json names them")
+    failed = args.max_difference is not None and not report.within(args.max_difference)
+    data = {
+        "schema": REPORT_SCHEMA,
+        "command": shlex.join([PROG, *args.argv]),
+        **report.to_json(),
+        "max_difference": args.max_difference,
+        "exit_status": int(failed),
+    }
+    if args.json:
+        print(json.dumps(data, indent=2))
+    else:
+        _print(report)
+    if args.report:
+        write_report(args.report, data)
+    if failed:
+        print(
+            f"{PROG}: the difference from PyTorch, {report.largest_difference:.5f}, is larger than --max-difference "
+            f"{args.max_difference:g}",
+            file=sys.stderr,
+        )
+    return int(failed)
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse what cannot be before anything runs; raises UsageError."""
+    lone = {
+        "--max-difference": args.max_difference is not None,
+        "--checkpoint": args.checkpoint is not None,
+        "--weights-dir": args.weights_dir is not None,
+        "--trust-checkpoint": args.trust_checkpoint,
+    }
+    if args.against is None and any(lone.values()):
+        flag = next(flag for flag, given in lone.items() if given)
+        raise UsageError(f"{flag} is for the comparison with PyTorch; add --against pytorch")
+    if args.save_dir is not None and not args.plots:
+        raise UsageError("--save-dir says where plots go; add --plots")
+    if args.max_difference is not None and not 0 <= args.max_difference <= 1:
+        raise OptionError(f"--max-difference {args.max_difference:g}: expected 0..1; try --max-difference 0.0005")
+    if args.report is not None:
+        check_report(args.report)
+
+
+def _print(report: ValReport) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    artifact, pytorch, differences = report.artifact, report.pytorch, report.differences or {}
+    size = "×".join(map(str, report.imgsz))
+    model = f"{report.name}: {report.task}, {report.backend} {report.precision}, {size}, batch {report.batch}"
+    objects = "" if report.instances == report.pictures else f", {report.instances} objects"
+    out = console()
+    out.print(f"{model}, {artifact.runner} on {artifact.device}", soft_wrap=True)
+    out.print(f"{report.data}, {report.split}: {report.pictures} pictures{objects}", soft_wrap=True)
+    table = Table("metric", "unit", box=SIMPLE_HEAD)
+    for heading in ["artifact", *(["PyTorch fp32", "difference"] if pytorch else [])]:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for key, value in artifact.metrics.items():
+        beside = [f"{pytorch.metrics[key]:.5f}", f"{differences[key]:+.5f}"] if pytorch else []
+        table.add_row(_label(key), "0..1", f"{value:.5f}", *beside, style="bold" if key == report.primary else None)
+    for step, ms in artifact.speed_ms.items():
+        table.add_row(step, "ms a picture", f"{ms:.2f}", *([f"{pytorch.speed_ms[step]:.2f}"] if pytorch else []))
+    out.print(table)
+
+
+def _label(key: str) -> str:
+    """Return one of Ultralytics' keys in words: metrics/mAP50(B) is the boxes' mAP50."""
+    name = key.removeprefix("metrics/").removeprefix("accuracy_")
+    kind = _KINDS.get(name[-3:])
+    return f"{kind} {name[:-3]}" if kind else name

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from yolo26_executorch import cli
+from yolo26_executorch.cli import val
+from yolo26_executorch.errors import UsageError
+from yolo26_executorch.validate import Measured, ValReport
+
+METRICS = {
+    "metrics/precision(B)": 0.9, "metrics/recall(B)": 0.8, "metrics/mAP50(B)": 0.85, "metrics/mAP50-95(B)": 0.7,
+    "metrics/precision(M)": 0.88, "metrics/recall(M)": 0.78, "metrics/mAP50(M)": 0.83, "metrics/mAP50-95(M)": 0.6,
+}  # fmt: skip
+SPEED = {"preprocess": 0.5, "inference": 12.25, "postprocess": 0.75}
+
+
+def measured(runner: str, **changes: float) -> Measured:
+    metrics = {**METRICS, **{f"metrics/{key}": value for key, value in changes.items()}}
+    return Measured(runner, "cpu", metrics, SPEED)
+
+
+REPORT = ValReport(
+    name="yolo26n-seg", task="segment", backend="xnnpack", precision="fp32", imgsz=(320, 448), batch=2,
+    data="shapes/data.yaml", split="val", pictures=48, instances=301, skipped={}, artifact=measured("executorch"),
+    pytorch=None, versions={"torch": "2.13.0"}, created="2026-11-22T08:00:00+00:00",
+)  # fmt: skip
+
+
+class Asked(dict[str, Any]):
+    """What `validate` was called with."""
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
+    """Answers with `asked["report"]`, or `REPORT`, whatever is asked for."""
+    found = Asked()
+
+    def answer(folder: Path, data: str, **options: Any) -> ValReport:
+        found.update(options, folder=folder, data=data)
+        report = found.get("report", REPORT)
+        assert isinstance(report, ValReport)
+        return report
+
+    monkeypatch.setattr(val, "validate", answer)
+    return found
+
+
+def lines(text: str) -> list[str]:
+    return [" ".join(line.split()) for line in text.splitlines()]
+
+
+def test_a_table_with_units(asked: Asked, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["val", "out/yolo26n-seg", "--data", "shapes/data.yaml"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    shown = lines(printed.out)
+    assert shown[:2] == [
+        "yolo26n-seg: segment, xnnpack fp32, 320×448, batch 2, executorch on cpu",
+        "shapes/data.yaml, val: 48 pictures, 301 objects",
+    ]
+    for line in (
+        "metric unit artifact",
+        "box mAP50-95 0..1 0.70000",
+        "mask mAP50-95 0..1 0.60000",
+        "mask precision 0..1 0.88000",
+        "inference ms a picture 12.25",
+    ):
+        assert line in shown
+    assert asked == {
+        "folder": Path("out/yolo26n-seg"), "data": "shapes/data.yaml", "split": "val", "runner": "auto",
+        "checkpoint": None, "weights_dir": None, "trusted": False, "against_pytorch": False, "save_dir": None,
+        "plots": False, "progress": False,
+    }  # fmt: skip
+
+
+def test_pytorch_beside_it(asked: Asked, capsys: pytest.CaptureFixture[str]) -> None:
+    asked["report"] = replace(REPORT, pytorch=measured("eager", **{"mAP50-95(M)": 0.6003, "recall(B)": 0.5}))
+    words = [
+        "val", "x", "--data", "d.yaml", "--against", "pytorch", "--checkpoint", "best.pt", "--weights-dir", "w",
+        "--trust-checkpoint", "--split", "test", "--runner", "executorch", "--plots", "--save-dir", "p",
+    ]  # fmt: skip
+    assert cli.main([*words, "--max-difference", "0.0005"]) == 0
+    shown = lines(capsys.readouterr().out)
+    assert "metric unit artifact PyTorch fp32 difference" in shown
+    assert "mask mAP50-95 0..1 0.60000 0.60030 -0.00030" in shown
+    assert "inference ms a picture 12.25 12.25" in shown
+    del asked["report"]
+    assert asked == {
+        "folder": Path("x"), "data": "d.yaml", "split": "test", "runner": "executorch", "checkpoint": Path("best.pt"),
+        "weights_dir": Path("w"), "trusted": True, "against_pytorch": True, "save_dir": Path("p"), "plots": True,
+        "progress": False,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("key", ["mAP50-95(M)", "mAP50-95(B)"])
+def test_too_large_a_difference_fails(key: str, asked: Asked, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of boxes as well as of masks, to either side; that of recall does not count."""
+    words = ["val", "x", "--data", "d.yaml", "--against", "pytorch", "--max-difference", "0.0005"]
+    for sign in (1, -1):
+        value = METRICS[f"metrics/{key}"] + sign * 0.0006
+        asked["report"] = replace(REPORT, pytorch=measured("eager", **{key: value}))
+        assert cli.main(words) == 1
+        printed = capsys.readouterr()
+        assert "0.00060, is larger than --max-difference 0.0005" in printed.err
+        assert "mask mAP50-95" in printed.out
+    asked["report"] = replace(REPORT, pytorch=measured("eager", **{key: float("nan")}))
+    assert cli.main(words) == 1
+    asked["report"] = replace(REPORT, pytorch=measured("eager", **{"recall(B)": 0.1}))
+    assert cli.main(words) == 0
+
+
+def test_top1_is_what_counts_for_classify(asked: Asked) -> None:
+    metrics = {"metrics/accuracy_top1": 0.9, "metrics/accuracy_top5": 1.0}
+    eager = {"metrics/accuracy_top1": 0.85, "metrics/accuracy_top5": 0.5}
+    asked["report"] = report = replace(
+        REPORT, artifact=Measured("executorch", "cpu", metrics, SPEED), pytorch=Measured("eager", "cpu", eager, SPEED)
+    )
+    assert report.primary == "metrics/accuracy_top1"
+    words = ["val", "x", "--data", "d", "--against", "pytorch", "--max-difference"]
+    assert (cli.main([*words, "0.04"]), cli.main([*words, "0.06"])) == (1, 0)
+
+
+def test_json_and_a_report(asked: Asked, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked["report"] = replace(REPORT, pytorch=measured("eager"))
+    path = tmp_path / "new" / "val.json"
+    words = ["val", "x", "--data", "d.yaml", "--against", "pytorch", "--json", "--report", str(path)]
+    assert cli.main(words) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data == json.loads(path.read_text())
+    assert data["artifact"]["metrics"] == METRICS
+    assert data["differences"] == dict.fromkeys(METRICS, 0.0)
+    assert (data["primary"], data["largest_difference"]) == ("metrics/mAP50-95(M)", 0.0)
+    assert (data["schema"], data["exit_status"], data["max_difference"]) == (1, 0, None)
+    assert data["command"].startswith("yolo26-et val x --data d.yaml")
+
+
+def test_damaged_pictures_are_named(asked: Asked, capsys: pytest.CaptureFixture[str]) -> None:
+    asked["report"] = replace(REPORT, skipped={f"{n}.jpg": "it is cut" for n in range(12)})
+    assert cli.main(["val", "x", "--data", "d.yaml", "--json"]) == 0
+    printed = capsys.readouterr()
+    warnings = printed.err.splitlines()
+    assert warnings[0] == "yolo26-et: warning: 0.jpg is left out: it is cut"
+    assert warnings[10:] == ["yolo26-et: warning: 2 more pictures are left out; --json names them"]
+    assert len(json.loads(printed.out)["skipped"]) == 12
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "--data"),
+        (
+            ["--data", "d", "--max-difference", "0.1"],
+            "--max-difference is for the comparison with PyTorch; add --against",
+        ),
+        (["--data", "d", "--checkpoint", "a.pt"], "--checkpoint is for the comparison"),
+        (["--data", "d", "--weights-dir", "w"], "--weights-dir is for the comparison"),
+        (["--data", "d", "--trust-checkpoint"], "--trust-checkpoint is for the comparison"),
+        (["--data", "d", "--against", "pytorch", "--max-difference", "-1"], "expected 0..1"),
+        (["--data", "d", "--against", "pytorch", "--max-difference", "nan"], "expected 0..1"),
+        (["--data", "d", "--against", "onnx"], "invalid choice"),
+        (["--data", "d", "--split", "all"], "invalid choice"),
+        (["--data", "d", "--save-dir", "p"], "--save-dir says where plots go; add --plots"),
+        (["--data", "d", "--report", "."], "--report .: expected a file's name, and this is a folder"),
+        (["--data", "d", "--report", "/dev/null/a.json"], "cannot be written"),
+    ],
+)
+def test_wrong_commands(words: list[str], said: str, asked: Asked, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["val", "x", *words]) == 2
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert (printed.out, printed.err.count("\n"), asked) == ("", 1, {})
+
+
+def test_errors_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["val", str(tmp_path / "none"), "--data", "d.yaml"]) == 1
+    assert "no artifact at" in capsys.readouterr().err
+
+    def refuse(*_: object, **__: object) -> None:
+        raise UsageError("no data set at d.yaml")
+
+    monkeypatch.setattr(val, "validate", refuse)
+    assert cli.main(["val", "x", "--data", "d.yaml"]) == 2
+    assert capsys.readouterr().err == "yolo26-et: error: no data set at d.yaml\n"
