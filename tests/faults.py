@@ -1,0 +1,200 @@
+"""Real exports in everything but the model: what the fault tests start, hold at a stage and kill.
+
+    python faults.py worker            the worker process, with the compiler and the test made up
+    python faults.py cli ARGUMENTS     `yolo26-et ARGUMENTS`, with that worker
+    python faults.py kills BASE N      kill exports at random moments until N were cut off; prints figures as JSON
+
+A file `hold` beside BASE makes workers stop at the stage that it names, and say so with a file `held`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+import types
+from pathlib import Path
+from typing import Any
+
+from yolo26_executorch import artifact, cli, environment, export, fleet, weights, worker
+from yolo26_executorch.errors import ArtifactError
+from yolo26_executorch.jobs import Job
+from yolo26_executorch.lowering.options import ExportOptions
+from yolo26_executorch.lowering.program import Delegated
+from yolo26_executorch.manifest import PROGRAM
+from yolo26_executorch.tasks import DETECT, TensorSpec
+from yolo26_executorch.variants import VARIANTS
+from yolo26_executorch.weights import Checkpoint, Source
+
+NAME = "yolo26n"
+SIZES = {"B": 1, "K": 300, "H4": 160, "W4": 160, "EXTRA": 0, "RAW": 6, "CLASSES": 1, "KEYPOINTS": 0, "VALUES": 0}
+PIECES = 8
+
+
+class Network:
+    """A network of no weights."""
+
+    def parameters(self) -> list[Any]:
+        return []
+
+
+class Model:
+    """What stands in for `ExportModel`."""
+
+    input_spec = TensorSpec("images", (1, 3, 640, 640), "float32", "pictures")
+    output_specs = DETECT.output_specs("named", SIZES)
+
+    def __init__(self, checkpoint: Checkpoint, options: ExportOptions) -> None:
+        pass
+
+
+class Lowered:
+    """A program that is written piece by piece."""
+
+    delegate = "XnnpackBackend"
+    delegated = Delegated(1, 1)
+
+    def write(self, folder: Path, program: str) -> None:
+        size = int(os.environ.get("FAULTS_BYTES", 80_000))
+        with (folder / program).open("wb") as file:
+            for _ in range(PIECES):
+                file.write(os.urandom(size // PIECES))
+                file.flush()
+                time.sleep(0.002)
+
+
+def lower(model: Any, job: Job, clock: Any) -> Lowered:
+    for stage in ("export", "lower", "compile", "write"):
+        clock(stage)
+        time.sleep(0.002)
+    return Lowered()
+
+
+def trial(folder: Path, job: Job) -> dict[str, Any]:
+    artifact.verify(folder)
+    time.sleep(0.005)
+    return {
+        "passed": True, "runner": "stub", "device": "cpu", "inputs": [], "failures": [], "largest": None,
+        "latency_ms": {"p50": 1.0}, "picture": "none", "answer": [],
+    }  # fmt: skip
+
+
+def make_up() -> None:
+    """Replace what takes minutes and gigabytes by what takes milliseconds."""
+    checkpoint: Any = Checkpoint(Network(), DETECT, {0: "thing"}, None, "random", None, None, 0)  # type: ignore[arg-type]
+    stub: Any = types.ModuleType("yolo26_executorch.model")
+    stub.ExportModel = Model
+    sys.modules["yolo26_executorch.model"] = stub
+    weights.load = lambda *args, **kwargs: checkpoint
+    export._lower = lower  # type: ignore[assignment]
+    export._test = trial
+    export.versions = dict  # type: ignore[assignment]
+    if "FAULTS_ROOM" in os.environ:
+        export._ROOM_BYTES = int(os.environ["FAULTS_ROOM"])
+    unknown = {field.name: None for field in dataclasses.fields(environment.Environment)}
+    machine = environment.Environment(**{**unknown, "gpus": (), "cores": 2})  # type: ignore[arg-type]
+    environment.probe = lambda *args, **kwargs: machine  # it loads PyTorch
+    environment.executorch_runtime_fits = lambda *args: environment.Usable(True)  # type: ignore[assignment]
+
+
+def hold_stages(hold: Path) -> None:
+    """Make the export stop at the stage that a file names."""
+    clock = export._Clock.__call__
+
+    def stop(self: Any, stage: str) -> None:
+        clock(self, stage)
+        if hold.exists() and hold.read_text() == stage:
+            hold.with_name("held").write_text(str(os.getpid()))
+            time.sleep(60)
+
+    export._Clock.__call__ = stop  # type: ignore[method-assign]
+
+
+def job(base: Path, skip_existing: bool = False) -> Job:
+    return Job(
+        source=Source(NAME, VARIANTS[NAME], None),
+        base_path=base,
+        options=ExportOptions(random_weights=True),
+        weights_dir=None,
+        test=True,
+        skip_existing=skip_existing,
+        trusted=False,
+        command="yolo26-et export",
+    )
+
+
+def state(base: Path) -> str:
+    """Return what is to be seen at the artifact's place: its program's hash, "none", or what is wrong."""
+    place = base / NAME
+    if not place.exists():
+        return "none"
+    try:
+        return artifact.verify(place).files[PROGRAM].sha256
+    except ArtifactError as error:
+        return f"broken: {error}"
+
+
+def kills(base: Path, wanted: int, seed: int) -> dict[str, Any]:
+    """Kill exports at random moments; returns what happened."""
+    rng = random.Random(seed)
+    events: list[Any] = []
+    began = time.perf_counter()
+    assert export.export_one(job(base), events.append).ok
+    whole_s = time.perf_counter() - began
+    counts = {"killed": 0, "finished": 0, "published": 0, "resumed": 0}
+    problems: list[str] = []
+    while counts["killed"] < wanted:
+        if rng.random() < 0.2:
+            shutil.rmtree(base / NAME, ignore_errors=True)  # a kill with nothing there before
+        before = state(base)
+        child = os.fork()
+        if child == 0:
+            os.setsid()
+            export.export_one(job(base), lambda event: None)
+            os._exit(0)
+        time.sleep(rng.uniform(0, 1.1 * whole_s))
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        cut = os.WIFSIGNALED(status)
+        counts["killed" if cut else "finished"] += 1
+        after = state(base)
+        counts["published"] += cut and after != before
+        if after.startswith("broken") or (after == "none" and before != "none"):
+            problems.append(f"after kill {counts['killed']}: {before} became {after}")
+        if visible := [path.name for path in base.iterdir() if not path.name.startswith(".") and path.name != NAME]:
+            problems.append(f"after kill {counts['killed']}: {visible} was left")
+        if rng.random() < 0.1:
+            record = export.export_one(job(base, skip_existing=True), lambda event: None)
+            expected = "skipped" if after != "none" else "exported"
+            if record.outcome != expected:
+                problems.append(f"the next run {record.outcome} instead of {expected}: {record.message}")
+            counts["resumed"] += 1
+    assert export.export_one(job(base), lambda event: None).ok
+    artifact.remove_abandoned(base)
+    left = sorted(path.name for path in base.iterdir())
+    return {"seed": seed, "whole_s": whole_s, **counts, "problems": problems, "left": left}
+
+
+def main() -> int:
+    make_up()
+    match sys.argv[1:]:
+        case ["worker"]:
+            hold_stages(Path(os.environ["FAULTS_HOLD"]))
+            return worker.main()
+        case ["cli", *words]:
+            fleet.WORKER = (sys.executable, __file__, "worker")
+            return cli.main(words)
+        case ["kills", base, count]:
+            seed = int(os.environ.get("FAULTS_SEED", "26"))
+            print(json.dumps(kills(Path(base), int(count), seed)))
+            return 0
+    raise SystemExit(__doc__)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
