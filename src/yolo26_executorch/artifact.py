@@ -25,16 +25,16 @@ import socket
 import stat
 import tempfile
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 from . import program_file
-from .errors import ArtifactError, BusyError, CompatibilityError, IntegrityError, UsageError, first_line
+from .errors import ArtifactError, BusyError, CompatibilityError, IntegrityError, UsageError, first_line, printable
 from .locks import locked
 from .lowering.options import ExportOptions
-from .manifest import CARD, MANIFEST, PLAIN_NAME, PROGRAM, WEIGHTS, FileRecord, Manifest, Platform
+from .manifest import CARD, LARGEST_MANIFEST, MANIFEST, PLAIN_NAME, PROGRAM, WEIGHTS, FileRecord, Manifest, Platform
 
 
 def load_manifest(folder: Path) -> Manifest:
@@ -45,7 +45,8 @@ def load_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        _file_size(path)
+        if (size := _file_size(path)) > LARGEST_MANIFEST:
+            raise ArtifactError(f"it has {size} bytes, and an export writes at most {LARGEST_MANIFEST}")
         return Manifest.from_json(json.loads(path.read_bytes()))
     except (FileNotFoundError, NotADirectoryError) as error:
         inside = sorted(str(found.parent) for found in folder.glob(f"*/{MANIFEST}"))[:3]
@@ -88,6 +89,21 @@ def verify(folder: Path) -> Manifest:
     except OSError as error:
         raise IntegrityError(f"{folder} cannot be read: {first_line(error)}") from error
     return manifest
+
+
+@contextlib.contextmanager
+def intact(folder: Path) -> Iterator[Manifest]:
+    """Verify an artifact, and make sure that what was read of it inside the context is what was verified.
+
+    Raises:
+        ArtifactError: as `verify`.
+        IntegrityError: at the end, where a file was written or exchanged in the meantime, as by an export to the same
+            place; what was read may be of two artifacts.
+    """
+    before = _stamps(folder)
+    yield verify(folder)
+    if _stamps(folder) != before:
+        raise IntegrityError(f"{folder} was changed while it was being read; try again")
 
 
 def is_current(folder: Path, options: ExportOptions, checkpoint: Mapping[str, Any], tested: bool) -> bool:
@@ -198,7 +214,11 @@ def check_tree(base_path: Path) -> list[Checked]:
     if not base_path.is_dir():
         raise UsageError(f"{base_path}: expected a folder of artifacts; `yolo26-et export --base-path` makes one")
     found = []
-    for folder, inner, files in os.walk(base_path):
+
+    def unreadable(error: OSError) -> None:
+        found.append(Checked(Path(error.filename), None, f"it cannot be read: {first_line(error)}"))
+
+    for folder, inner, files in os.walk(base_path, onerror=unreadable):
         inner[:] = sorted(name for name in inner if not name.startswith("."))
         if not {PROGRAM, WEIGHTS, MANIFEST} & set(files):
             continue
@@ -207,7 +227,7 @@ def check_tree(base_path: Path) -> list[Checked]:
             manifest = load_manifest(Path(folder))
             verify(Path(folder))
         except ArtifactError as error:
-            problem = first_line(error)
+            problem = printable(str(error))
         found.append(Checked(Path(folder), manifest, problem))
     return found
 
@@ -331,16 +351,16 @@ def contents(folder: Path) -> Contents:
     Raises:
         ArtifactError: the folder is no intact artifact, or ExecuTorch's readers cannot make sense of a file.
     """
-    manifest = verify(folder)
 
     def sizes(name: str) -> dict[str, int]:
         return {key: len(data) for key, data in program_file.read_named_data(folder / name).items()}
 
-    return Contents(
-        methods=program_file.read_methods(folder / PROGRAM),
-        program_data=sizes(PROGRAM),
-        weights_data=sizes(WEIGHTS) if WEIGHTS in manifest.files else {},
-    )
+    with intact(folder) as manifest, program_file.little_memory():
+        return Contents(
+            methods=program_file.read_methods(folder / PROGRAM),
+            program_data=sizes(PROGRAM),
+            weights_data=sizes(WEIGHTS) if WEIGHTS in manifest.files else {},
+        )
 
 
 def _put_in_place(new: Path, target: Path) -> None:
@@ -411,6 +431,16 @@ def _file_size(path: Path) -> int:
         kind = "link" if stat.S_ISLNK(status.st_mode) else "folder or special file"
         raise IntegrityError(f"{path} is a {kind}; an artifact holds plain files only")
     return status.st_size
+
+
+def _stamps(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Return what tells a file that was written to, or exchanged, from the one that was there; {} for no folder."""
+    stamps: dict[str, tuple[int, ...]] = {}
+    with contextlib.suppress(OSError):  # whoever reads it says so
+        for path in folder.glob("[!.]*"):
+            status = path.lstat()
+            stamps[path.name] = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return stamps
 
 
 def _sha256(path: Path) -> str:

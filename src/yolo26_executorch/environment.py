@@ -2,6 +2,7 @@
 
     probe()                     the facts, an `Environment`
     usable_cuda()               may models be exported to the CUDA delegate here? if not: why, and what mends it
+    cuda_obstacles()            the same, with all that is missing
     executorch_runtime_fits()   can the installed ExecuTorch execute programs beside the installed PyTorch?
     resolve_backend("auto")     the backend to export to
     versions()                  what a manifest records
@@ -22,7 +23,7 @@ import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,8 @@ class Libraries:
     runtime_problem: str | None
     weights_dir: str | None
     """Ultralytics' weights folder."""
+    hub_token: bool | None = None
+    """Whether `huggingface_hub` finds a token; None where it cannot say. The token itself is never kept."""
 
 
 @dataclass(frozen=True)
@@ -190,47 +193,60 @@ def usable_cuda(environment: Environment | None = None) -> Usable:
     Args:
         environment: the facts to judge; None looks at this machine.
     """
-    e = environment or probe()
+    return next((obstacle for _, obstacle in cuda_obstacles(environment or probe())), Usable(True))
+
+
+def cuda_obstacles(e: Environment) -> Iterator[tuple[str, Usable]]:
+    """Yield everything that keeps models from being exported to the CUDA delegate, first things first.
+
+    Each goes by the part that it is about: "system", "driver", "torch", "GPU", "Triton", "g++", "toolkit", "nvcc".
+    What follows from another obstacle alone, as that PyTorch sees no GPU without a driver, is left out.
+    """
     if e.system != "Linux":
-        return _no(f"CUDA export needs Linux, and this is {e.system}", "use a Linux machine that has an NVIDIA GPU")
+        why = f"CUDA export needs Linux, and this is {e.system}"
+        yield "system", _no(why, "use a Linux machine that has an NVIDIA GPU")
+        return
     if e.driver is None:
-        return _no(
-            "no NVIDIA driver (libcuda.so.1) is found",
-            "install it (on Ubuntu `sudo ubuntu-drivers install`); in a container, start that with `--gpus all`",
-        )
+        mend = "install it (on Ubuntu `sudo ubuntu-drivers install`); in a container, start that with `--gpus all`"
+        yield "driver", _no("no NVIDIA driver (libcuda.so.1) is found", mend)
     if e.torch is None or e.torch_problem:
-        return _no(f"PyTorch cannot be imported ({e.torch_problem or 'not installed'})", INSTALL_TORCH)
-    if e.torch_cuda is None:
-        return _no(f"torch {e.torch} is a build without CUDA", INSTALL_TORCH)
-    if e.driver.cuda[0] < (release(e.torch_cuda) or e.driver.cuda)[0]:
-        return _no(
-            f"the NVIDIA driver serves CUDA {_dotted(e.driver.cuda)}, and torch {e.torch} is built for {e.torch_cuda}",
-            "update it (on Ubuntu `sudo ubuntu-drivers install`)",
-        )
-    if not e.gpus:
-        if e.visible_devices is not None:
-            return _no(f"CUDA_VISIBLE_DEVICES={e.visible_devices!r} hides every GPU", "unset CUDA_VISIBLE_DEVICES")
-        return _no(
-            "PyTorch sees no GPU",
-            "`nvidia-smi` must list one; in a container, start that with `--gpus all`",
-        )
-    first = e.gpus[0]
-    if first.capability < LOWEST_CAPABILITY:
-        newer = [str(i) for i, gpu in enumerate(e.gpus) if gpu.capability >= LOWEST_CAPABILITY]
-        return _no(
-            f"{first.name} has compute capability {_dotted(first.capability)}, under {_dotted(LOWEST_CAPABILITY)}",
-            f"export CUDA_VISIBLE_DEVICES={newer[0]}" if newer else "use a GPU of the Volta generation (2017) or newer",
-        )
+        yield "torch", _no(f"PyTorch cannot be imported ({e.torch_problem or 'not installed'})", INSTALL_TORCH)
+    elif e.torch_cuda is None:
+        yield "torch", _no(f"torch {e.torch} is a build without CUDA", INSTALL_TORCH)
+    elif e.driver and e.driver.cuda[0] < (release(e.torch_cuda) or e.driver.cuda)[0]:
+        served = _dotted(e.driver.cuda)
+        why = f"the NVIDIA driver serves CUDA {served}, and torch {e.torch} is built for {e.torch_cuda}"
+        yield "driver", _no(why, "update it (on Ubuntu `sudo ubuntu-drivers install`)")
+    elif e.driver:
+        yield from _gpu_obstacles(e)
     if e.triton is None:
-        return _no("Triton, which writes the GPU's code, is not installed", 'pip install "triton>=3.6"')
+        yield "Triton", _no("Triton, which writes the GPU's code, is not installed", 'pip install "triton>=3.6"')
     if e.cxx is None:
-        return _no("no C++ compiler (g++) is found", "sudo apt-get install g++")
-    install = f"sudo apt-get install cuda-toolkit-{e.torch_cuda.replace('.', '-')} (from NVIDIA's repository)"
+        yield "g++", _no("no C++ compiler (g++) is found", "sudo apt-get install g++")
+    toolkit = f"cuda-toolkit-{e.torch_cuda.replace('.', '-')}" if e.torch_cuda else "cuda-toolkit"
+    install = f"sudo apt-get install {toolkit} (from NVIDIA's repository)"
     if e.cuda_home is None:
-        return _no("no CUDA toolkit (include/cuda.h) is found; AOTInductor's wrapper is compiled with it", install)
-    if e.nvcc is None and first.capability < FIRST_WITHOUT_FATBINS:
-        return _no("the CUDA toolkit's compiler (nvcc), which packs the kernels for this GPU, is not found", install)
-    return Usable(True)
+        why = "no CUDA toolkit (include/cuda.h) is found; AOTInductor's wrapper is compiled with it"
+        yield "toolkit", _no(why, install)
+    if e.nvcc is None and e.gpus and e.gpus[0].capability < FIRST_WITHOUT_FATBINS:
+        why = "the CUDA toolkit's compiler (nvcc), which packs the kernels for this GPU, is not found"
+        yield "nvcc", _no(why, install)
+
+
+def _gpu_obstacles(e: Environment) -> Iterator[tuple[str, Usable]]:
+    if not e.gpus and e.visible_devices is not None:
+        yield "GPU", _no(f"CUDA_VISIBLE_DEVICES={e.visible_devices!r} hides every GPU", "unset CUDA_VISIBLE_DEVICES")
+    elif not e.gpus:
+        mend = "`nvidia-smi` must list one; in a container, start that with `--gpus all`"
+        yield "GPU", _no("PyTorch sees no GPU", mend)
+    elif e.gpus[0].capability < LOWEST_CAPABILITY:
+        first = e.gpus[0]
+        newer = [str(i) for i, gpu in enumerate(e.gpus) if gpu.capability >= LOWEST_CAPABILITY]
+        why = f"{first.name} has compute capability {_dotted(first.capability)}, under {_dotted(LOWEST_CAPABILITY)}"
+        mend = (
+            f"export CUDA_VISIBLE_DEVICES={newer[0]}" if newer else "use a GPU of the Volta generation (2017) or newer"
+        )
+        yield "GPU", _no(why, mend)
 
 
 def toolkit_variables(environment: Environment) -> dict[str, str]:
@@ -478,6 +494,11 @@ try:
     found["weights_dir"] = str(default_weights_dir())
 except Exception:
     pass
+try:
+    from huggingface_hub import get_token
+    found["hub_token"] = get_token() is not None
+except Exception:
+    pass
 print(json.dumps(found))
 """
 
@@ -494,6 +515,7 @@ def _libraries() -> Libraries:
         tuple(sorted(delegates)) if delegates is not None else None,
         problem.splitlines()[0] if problem else None,
         found.get("weights_dir"),
+        found.get("hub_token"),
     )
 
 

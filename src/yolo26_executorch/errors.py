@@ -105,5 +105,9 @@ class InputError(Yolo26Error):
 def first_line(error: BaseException) -> str:
     """Return what an error says in one short, printable line; of an OSError, the system's words."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error).strip()
-    line = (text.splitlines() or [type(error).__name__])[0][:200]
-    return "".join(char if char.isprintable() else "?" for char in line)
+    return printable((text.splitlines() or [type(error).__name__])[0][:200])
+
+
+def printable(text: str) -> str:
+    """Return a foreign text (a file's, a folder's or a class' name, …) without what would steer a terminal."""
+    return "".join(char if char.isprintable() else "?" for char in text)

@@ -184,7 +184,8 @@ def _figures(test: dict[str, Any] | None) -> dict[str, Any]:
     """Return a record's figures of a test."""
     if test is None:
         return {}
-    return {"test": test, "latency_ms": test["latency_ms"]["p50"], "largest_error": test["largest"]}
+    latency = test.get("latency_ms") or {}  # a manifest of somebody else's may lack them
+    return {"test": test, "latency_ms": latency.get("p50"), "largest_error": test.get("largest")}
 
 
 def _sizes(manifest: Manifest) -> dict[str, int]:

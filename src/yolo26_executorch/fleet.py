@@ -80,7 +80,7 @@ def run(
         back_off_s: seconds before the first of them.
         devices: GPUs to spread the jobs over, as CUDA_VISIBLE_DEVICES names them; none leaves the choice to CUDA.
     """
-    waiting = [_Task(job) for job in (sorted(jobs, key=_largest_first) if parallel > 1 else jobs)]
+    waiting = [_Task(job) for job in (sorted(jobs, key=largest_first) if parallel > 1 else jobs)]
     running: dict[Worker, _Task] = {}
     environment = _share_of_cores(min(parallel, len(jobs)))
     records: dict[str, Record] = {}
@@ -109,7 +109,7 @@ def run(
         on_event(task.job.source.name, {"event": "retry", "message": message, "in_s": pause})
         waiting.insert(0, _Task(task.job, task.attempt + 1, time.monotonic() + pause))
 
-    with _signals_collected() as signals:
+    with signals_collected() as signals:
         try:
             while waiting or running:
                 ready = [task for task in waiting if time.monotonic() >= task.not_before]
@@ -141,7 +141,7 @@ def run(
     return [records[job.source.name] for job in jobs]
 
 
-def _largest_first(job: Job) -> int:
+def largest_first(job: Job) -> int:
     """Order jobs by what they take; a checkpoint of the user's own may be of any size."""
     variant = job.source.variant
     return -SIZES.index(variant.size) if variant else -len(SIZES)
@@ -171,7 +171,7 @@ def _of_attempt(environment: Mapping[str, str], task: _Task) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _signals_collected() -> Iterator[list[int]]:
+def signals_collected() -> Iterator[list[int]]:
     """Collect the signals that ask us to end instead of dying of them: the workers would go on without us."""
     caught: list[int] = []
     before = {}

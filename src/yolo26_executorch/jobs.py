@@ -108,7 +108,8 @@ class Record:
     """Whether what made it fail may pass by itself, so that another try makes sense."""
     attempts: int = 1
     device: str | None = None
-    """The GPU it was given, as CUDA_VISIBLE_DEVICES names it; None where the choice was left to CUDA."""
+    """The GPU it was given, as CUDA_VISIBLE_DEVICES names it, on a cluster HOST or HOST:GPU; None where the choice was
+    left to CUDA."""
     peak_memory_bytes: int | None = None
     """The most that its processes held together, seen once a second; None where it was never looked at."""
 

@@ -30,6 +30,13 @@ SCHEMA = 1
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 """Names that are safe as a file's or a folder's, on every system."""
 
+LARGEST_MANIFEST = 16_000_000
+"""Bytes; one of 20 000 classes has 1 MB."""
+_LARGEST_NUMBER = 10**15
+"""No size, count or time comes near; from 10**308 on, what formats or divides them fails."""
+_DEEPEST = 50
+"""Levels in a test's figures; an export writes fewer than ten."""
+
 _CAPABILITY = re.compile(r"(\d{1,3})\.(\d{1,3})(a?)")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TENSOR_DTYPES = ("float32", "uint8")
@@ -142,25 +149,25 @@ class Manifest:
                 f"schema: expected {SCHEMA}, given {reprlib.repr(data.get('schema'))}; read it with the version of "
                 "yolo26-executorch that wrote it"
             )
-        manifest = cast(Self, _typed(data, cls, ""))
+        manifest = cast(Self, typed(data, cls, ""))
         _check(manifest)
         return manifest
 
 
-def _typed(value: object, hint: Any, where: str) -> Any:
+def typed(value: object, hint: Any, where: str) -> Any:
     """Return JSON data as the type that an annotation names; raises ArtifactError where it is something else."""
     origin, inner = get_origin(hint), get_args(hint)
     if hint is Any:
-        return value
+        return _bounded(value, where, _DEEPEST)
     if origin is types.UnionType:
-        return None if value is None else _typed(value, inner[0], where)
+        return None if value is None else typed(value, inner[0], where)
     if is_dataclass(hint) and isinstance(value, dict):
         names = [field.name for field in fields(hint)]
         if wrong := [name for name in names if name not in value] + [key for key in value if key not in names]:
             state = "missing" if wrong[0] in names else "not a field of this version"
             raise ArtifactError(f"{_join(where, reprlib.repr(wrong[0])[1:-1])}: {state}")
         hints = get_type_hints(hint)
-        values = {name: _typed(value[name], hints[name], _join(where, name)) for name in names}
+        values = {name: typed(value[name], hints[name], _join(where, name)) for name in names}
         try:
             return cast(type, hint)(**values)
         except Yolo26Error as error:
@@ -168,22 +175,33 @@ def _typed(value: object, hint: Any, where: str) -> Any:
     if origin is tuple and isinstance(value, list):
         item_hints = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
         if len(item_hints) == len(value):
-            return tuple(_typed(v, h, f"{where}[{i}]") for i, (v, h) in enumerate(zip(value, item_hints, strict=True)))
+            return tuple(typed(v, h, f"{where}[{i}]") for i, (v, h) in enumerate(zip(value, item_hints, strict=True)))
     if origin is dict and isinstance(value, dict) and (inner[0] is str or all(map(_is_index, value))):
-        return {inner[0](key): _typed(v, inner[1], f"{where}[{reprlib.repr(key)}]") for key, v in value.items()}
-    if hint is float and type(value) in (int, float) and abs(cast(float, value)) < 1e15:
+        return {inner[0](key): typed(v, inner[1], f"{where}[{reprlib.repr(key)}]") for key, v in value.items()}
+    if hint is float and type(value) in (int, float) and abs(cast(float, value)) < _LARGEST_NUMBER:
         return float(cast(float, value))
     # `type`, not `isinstance`: True is no number.
-    if origin is None and type(value) is hint:
+    if origin is None and type(value) is hint and not (hint is int and abs(cast(int, value)) >= _LARGEST_NUMBER):
         return value
     name = hint.__name__ if isinstance(hint, type) and origin is None else str(hint)
     raise ArtifactError(f"{where or 'manifest'}: expected {name}, given {reprlib.repr(value)}")
 
 
+def _bounded(value: object, where: str, levels: int) -> object:
+    """Return data of any form, if nothing that formats it or walks through it can choke on it."""
+    if levels == 0:
+        raise ArtifactError(f"{where}: nested more than {_DEEPEST} levels deep")
+    if isinstance(value, int) and abs(value) >= _LARGEST_NUMBER:
+        raise ArtifactError(f"{where}: expected a number below {_LARGEST_NUMBER:g}, given {reprlib.repr(value)}")
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _bounded(inner, where, levels - 1)
+    return value
+
+
 def _check(manifest: Manifest) -> None:
     """Refuse values of the right type that make no sense; raises ArtifactError naming the field."""
-    checkpoint: _Checkpoint = _typed(manifest.checkpoint, _Checkpoint, "checkpoint")
-    delegate: _Delegate = _typed(manifest.delegate, _Delegate, "delegate")
+    checkpoint: _Checkpoint = typed(manifest.checkpoint, _Checkpoint, "checkpoint")
+    delegate: _Delegate = typed(manifest.delegate, _Delegate, "delegate")
     variant = VARIANTS.get(manifest.variant) if manifest.variant else None
     specs = (manifest.input, *manifest.outputs)
     platform = manifest.platform
@@ -198,6 +216,7 @@ def _check(manifest: Manifest) -> None:
         "options.backend": manifest.options.backend == manifest.backend,
         "options.imgsz": manifest.options.imgsz is not None,
         "checkpoint.origin": checkpoint.origin in ("published", "user", "random"),
+        "checkpoint.file": checkpoint.file is None or _is_file_name(checkpoint.file),
         "checkpoint.sha256": (
             checkpoint.sha256 is None if checkpoint.origin == "random" else _SHA256.fullmatch(checkpoint.sha256 or "")
         ),
@@ -223,6 +242,11 @@ def _check(manifest: Manifest) -> None:
 
 def _is_index(key: str) -> bool:
     return key.isascii() and key.isdigit() and len(key) < 10
+
+
+def _is_file_name(text: str) -> bool:
+    """Whether a text is a file's name, whatever letters its owner likes, and no path to elsewhere."""
+    return 0 < len(text.encode()) < 256 and not set(text) & set("/\0") and text not in (".", "..")
 
 
 def _is_time(text: str) -> bool:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import torch
 
 _MAGIC = b"ETCUDAFQN3"
+_READING_BYTES = 4_000_000_000
+"""Memory for looking into an artifact; the largest takes a few hundred MB."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,13 @@ class Weight:
     """Elements before the first."""
     sizes: tuple[int, ...]
     strides: tuple[int, ...]
+
+    def fits(self) -> bool:
+        """Whether all of it lies inside its block."""
+        if min((0, self.offset, *self.sizes, *self.strides)) < 0:
+            return False
+        last = sum((size - 1) * stride for size, stride in zip(self.sizes, self.strides, strict=True))
+        return 0 in self.sizes or (self.offset + last + 1) * self.dtype.itemsize <= len(self.data)
 
     def tensor(self, device: str) -> torch.Tensor:
         """Return it as a tensor on a device, with its own strides."""
@@ -84,11 +93,7 @@ def read_named_data(path: Path) -> dict[str, bytes]:
     with _damage(path):
         if path.suffix == ".pte":
             return _named_data(_read_program(path))
-        from executorch.exir._serialize._cord import Cord
-        from executorch.extension.flat_tensor.serialize.serialize import FlatTensorSerializer
-
-        payload = FlatTensorSerializer().deserialize(Cord(path.read_bytes()))
-        return {key: bytes(payload.buffers[entry.buffer_index]) for key, entry in payload.named_data.items()}
+        return _read_data_file(path.read_bytes())
 
 
 def read_cuda_payload(program: Path, data: Path) -> CudaPayload:
@@ -108,6 +113,84 @@ def read_cuda_payload(program: Path, data: Path) -> CudaPayload:
         payload = file.program.backend_delegate_data[plans[0].delegates[0].processed.index].data
         key, weights = _decode_payload(bytes(payload), stored)
         return CudaPayload(named[key], weights, _output_order(plans[0]))
+
+
+@contextlib.contextmanager
+def little_memory() -> Iterator[None]:
+    """Let this process take `_READING_BYTES` more and no further, where the system can do that.
+
+    Some kilobytes made on purpose can describe a program whose parts, each shared by many others, fill any memory.
+    """
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        yield
+        return
+    with quiet():
+        import executorch.exir._serialize  # noqa: F401 (libraries map gigabytes, and are no part of the file)
+    import psutil
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limit = psutil.Process().memory_info().vms + _READING_BYTES
+    if soft == resource.RLIM_INFINITY or limit < soft:
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def _read_data_file(data: bytes) -> dict[str, bytes]:
+    """Return the named data of a `.ptd`, by key.
+
+    ExecuTorch's own reader has `flatc` do it, which checks no offset, and prints what it dislikes. The layout is that
+    of `executorch/extension/flat_tensor/serialize/flat_tensor.fbs`.
+    """
+    from executorch.extension.flat_tensor.serialize.serialize import FlatTensorHeader
+    from flatbuffers import encode, packer
+    from flatbuffers.number_types import Uint32Flags, Uint64Flags
+    from flatbuffers.table import Table
+
+    header = FlatTensorHeader.from_bytes(data[8:64])
+    if data[4:8] != b"FT01" or not header.is_valid():
+        raise ValueError("it does not start as such a file does")
+    described = data[: header.flatbuffer_offset + header.flatbuffer_size]
+
+    def number(table: Any, field: int, flags: Any) -> int:
+        return int(table.GetSlot(_slot(field), 0, flags))
+
+    def tables(table: Any, field: int) -> Iterator[Any]:
+        at = table.Offset(_slot(field))
+        start, count = (table.Vector(at), table.VectorLen(at)) if at else (0, 0)
+        if count > len(described) // 4:
+            raise ValueError(f"it has a list of {count} entries, and room for fewer")
+        for place in range(start, start + 4 * count, 4):
+            yield Table(described, table.Indirect(place))
+
+    root = Table(described, encode.Get(packer.uoffset, described, 0))
+    if (version := number(root, 0, Uint32Flags)) > 0:
+        raise ValueError(f"its version is {version}; this reads 0")
+    blocks = []
+    for segment in tables(root, 1):
+        start = header.segment_base_offset + number(segment, 0, Uint64Flags)
+        size = number(segment, 1, Uint64Flags)
+        if start + size > len(data) or (size and start < len(described)):
+            raise ValueError(f"it has {len(data)} bytes, and a block of {size} at {start}")
+        blocks.append((start, size))
+    if sum(size for _, size in blocks) > len(data):
+        raise ValueError("its blocks overlap")
+    contents = [data[start : start + size] for start, size in blocks]
+    named = {}
+    for entry in tables(root, 2):
+        if not (at := entry.Offset(_slot(0))):
+            raise ValueError("it has a block without a name")
+        named[str(entry.String(entry.Pos + at), "utf-8")] = contents[number(entry, 1, Uint32Flags)]
+    return named
+
+
+def _slot(field: int) -> int:
+    """Return where a flatbuffer's table has the place of a field."""
+    return 4 + 2 * field
 
 
 def _named_data(file: Any) -> dict[str, bytes]:
@@ -154,7 +237,10 @@ def _decode_payload(payload: bytes, stored: dict[str, bytes]) -> tuple[str, tupl
         name, storage = text(), text()
         _, dtype, _, offset, rank = take("<QiiqI")
         sizes, strides = take(f"<{rank}q"), take(f"<{rank}q")
-        weights.append(Weight(name, stored[storage], dtypes[dtype], offset, sizes, strides))
+        weight = Weight(name, stored[storage], dtypes[dtype], offset, sizes, strides)
+        if not weight.fits():
+            raise ValueError(f"the weight {name!r} lies outside its block of {len(weight.data)} bytes")
+        weights.append(weight)
     return key, tuple(weights)
 
 

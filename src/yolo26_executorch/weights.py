@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import pictures
-from .errors import CheckpointError, DownloadError, UsageError
+from .errors import CheckpointError, DownloadError, UsageError, first_line, printable
 from .lowering.options import STRIDE
 from .tasks import CLASSIFY, DETECT, TASKS, Task, TensorSpec
 from .variants import VARIANTS, Variant, find_variants
@@ -115,9 +115,9 @@ def check_archive(path: Path) -> None:
             if not any(name.endswith("/data.pkl") for name in archive.namelist()):
                 problem = "it is a zip file without a PyTorch checkpoint inside"
             elif damaged := archive.testzip():
-                problem = f"its entry {damaged} fails its checksum"
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
-        problem = f"it is truncated, corrupt or no PyTorch checkpoint ({str(error)[:80].rstrip('.')})"
+                problem = f"its entry {printable(damaged)} fails its checksum"
+    except Exception as error:  # zipfile lets those of the decompressors and of broken Unicode through, too
+        problem = f"it is truncated, corrupt or no PyTorch checkpoint ({first_line(error)[:80].rstrip('.')})"
     if problem:
         raise CheckpointError(f"{path} cannot be read: {problem}; copy or download the file again")
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Any, NoReturn
 
 from .environment import probe, toolkit_variables
@@ -27,6 +29,7 @@ def main() -> int:
     os.environ["YOLO_AUTOINSTALL"] = "false"
     if job.options.backend == "cuda":
         os.environ.update(toolkit_variables(probe()))
+        _keep_kernels()
 
     def say(event: dict[str, Any]) -> None:
         events.write(json.dumps(event) + "\n")
@@ -34,6 +37,18 @@ def main() -> int:
     record = export_one(job, say)
     say({"event": "record", "record": record.to_json()})
     return 0
+
+
+def _keep_kernels() -> None:
+    """Have compiled kernels kept, for the next variants and runs, in a folder of the user's own.
+
+    PyTorch's default lies in the folder for temporary files, under a name that others can guess; it is left where the
+    user has no other place.
+    """
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "yolo26-executorch" / "inductor"
+    with contextlib.suppress(OSError):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
 
 
 def _end(*_: object) -> NoReturn:

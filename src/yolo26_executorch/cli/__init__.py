@@ -12,14 +12,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from ..environment import package_version
-from ..errors import UsageError, Yolo26Error
+from ..errors import UsageError, Yolo26Error, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 PROG = "yolo26-et"
 
-COMMANDS = ("export", "predict", "val", "verify", "list", "inspect", "check", "doctor")
+COMMANDS = (
+    "export", "predict", "val", "verify", "bench", "report", "card", "push", "list", "inspect", "check", "doctor",
+)  # fmt: skip
 """Modules of this package, in the order of the help; each has `add_parser(subparsers)`."""
 
 WIDTH = 140
@@ -78,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def warn(message: str) -> None:
     """Print a warning of one line on standard error."""
-    print(f"{PROG}: warning: {message}", file=sys.stderr, flush=True)
+    print(f"{PROG}: warning: {printable(message)}", file=sys.stderr, flush=True)
 
 
 def console() -> Console:
@@ -103,4 +105,4 @@ def _parser() -> Parser:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+    return printable(" ".join(str(error).split()))

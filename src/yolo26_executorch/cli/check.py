@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from ..artifact import Checked, check_tree
-from ..errors import ArtifactError
+from ..errors import ArtifactError, printable
 from ..report.card import size
 from . import Subparsers, console
 
@@ -68,11 +68,11 @@ def _print(found: list[Checked]) -> None:
             if manifest
             else ("?", "?", "?", "?")
         )
-        table.add_row(str(checked.folder), *known, "broken" if checked.problem else "whole")
+        table.add_row(printable(str(checked.folder)), *known, "broken" if checked.problem else "whole")
     out = console()
     out.print(table)
     for checked in found:
         if checked.problem:
-            out.print(f"{checked.folder}: {checked.problem}", soft_wrap=True)
+            out.print(printable(f"{checked.folder}: {checked.problem}"), soft_wrap=True)
     broken = sum(checked.problem is not None for checked in found)
     out.print(f"{len(found) - broken} whole, {broken} broken", soft_wrap=True)

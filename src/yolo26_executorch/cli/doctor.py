@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,11 +13,11 @@ from ..environment import (
     REQUIRES,
     Environment,
     Tool,
+    cuda_obstacles,
     executorch_runtime_fits,
     probe,
     requirement,
     supported,
-    usable_cuda,
 )
 from . import Subparsers, console
 
@@ -40,7 +41,7 @@ class Check:
     name: str
     finding: str
     remedy: str | None = None
-    """The command that mends it."""
+    """The command that mends it, or gets what an "ok" says is absent and not needed."""
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -73,19 +74,30 @@ def run(args: argparse.Namespace) -> int:
 
 def diagnose(e: Environment) -> Iterator[Check]:
     """Judge a machine's facts (probed thoroughly), line by line."""
+    facts = [
+        _machine(e),
+        _memory(e),
+        _disk(e),
+        *_libraries(e),
+        _runtime(e),
+        *_delegates(e),
+        *_cuda(e),
+        _weights(e),
+        _hub(e),
+    ]
+    yield from facts
+    yield _exports(e, [check.name for check in facts if check.level == PROBLEM])
+
+
+def _machine(e: Environment) -> Check:
+    return Check(OK, "machine", f"{e.os}, {e.machine}, {e.cpu or 'unknown CPU'}, {e.cores} cores, Python {e.python}")
+
+
+def _memory(e: Environment) -> Check:
     memory = f"{e.memory_bytes / _GB:.1f} GB" if e.memory_bytes else "unknown"
-    yield Check(OK, "machine", f"{e.os}, {e.machine}, {e.cpu or 'unknown CPU'}, {e.cores} cores, Python {e.python}")
     if e.memory_bytes and e.memory_bytes < _MEMORY:
-        yield Check(WARNING, "memory", f"{memory}; the sizes l and x may not fit", "yolo26-et export --jobs 1")
-    else:
-        yield Check(OK, "memory", memory)
-    yield _disk(e)
-    yield from _libraries(e)
-    yield _runtime(e)
-    yield _cuda(e)
-    yield Check(OK, "compilers", f"C++ {_words(e.cxx)}, nvcc {_words(e.nvcc)}, ptxas {_words(e.ptxas)}")
-    yield from _delegates(e)
-    yield _weights(e)
+        return Check(WARNING, "memory", f"{memory}; the sizes l and x may not fit", "yolo26-et export --jobs 1")
+    return Check(OK, "memory", memory)
 
 
 def _disk(e: Environment) -> Check:
@@ -129,18 +141,46 @@ def _runtime(e: Environment) -> Check:
     return Check(OK, "ExecuTorch runtime", f"fits torch {e.torch}")
 
 
-def _cuda(e: Environment) -> Check:
-    cuda = usable_cuda(e)
-    if not cuda:
-        return Check(WARNING, "CUDA", f"not usable, so exports go to XNNPACK: {cuda.cause}", cuda.remedy)
+def _cuda(e: Environment) -> Iterator[Check]:
+    """Judge each part that exports to CUDA need, whichever others are missing."""
+    obstacles = dict(cuda_obstacles(e))
+    if "system" in obstacles:
+        yield Check(WARNING, "CUDA", str(obstacles["system"].cause), obstacles["system"].remedy)
+        return
     gpus = ", ".join(
         f"{gpu.name} (compute capability {gpu.capability[0]}.{gpu.capability[1]}, {gpu.memory_bytes / _GB:.0f} GB)"
         for gpu in e.gpus
     )
-    driver = e.driver.version if e.driver and e.driver.version else "unknown"
-    return Check(
-        OK, "CUDA", f"{gpus}; driver {driver}, torch's CUDA {e.torch_cuda}, Triton {e.triton}, toolkit {e.cuda_home}"
+    served = (
+        f"{e.driver.version or 'version unknown'}, serves CUDA {'.'.join(map(str, e.driver.cuda))}" if e.driver else ""
     )
+    parts = {
+        "driver": ("NVIDIA driver", served),
+        "GPU": ("GPU", gpus or "none seen"),
+        "torch": ("torch's CUDA", e.torch_cuda or ""),
+        "Triton": ("Triton", e.triton or ""),
+        "toolkit": ("CUDA toolkit", e.cuda_home or ""),
+        "nvcc": ("nvcc", _words(e.nvcc, "GPUs of compute capability 9.0 and newer do without")),
+        "ptxas": ("ptxas", _words(e.ptxas, "Triton brings its own")),
+        "g++": ("g++", _words(e.cxx, "")),
+    }
+    for part, (name, finding) in parts.items():
+        if part in obstacles:
+            yield Check(WARNING, name, str(obstacles[part].cause), obstacles[part].remedy)
+        else:
+            yield Check(OK, name, finding)
+
+
+def _exports(e: Environment, problems: list[str]) -> Check:
+    """Return what all of the above comes to."""
+    if problems:
+        return Check(PROBLEM, "exports", f"none, until what is said of {', '.join(problems)} is mended")
+    missing = [part for part, _ in cuda_obstacles(e)]
+    if missing:
+        return Check(
+            OK, "exports", f"to XNNPACK, for the CPU; to CUDA once there is what is missing: {', '.join(missing)}"
+        )
+    return Check(OK, "exports", "to CUDA and to XNNPACK")
 
 
 def _delegates(e: Environment) -> Iterator[Check]:
@@ -164,8 +204,20 @@ def _weights(e: Environment) -> Check:
     if e.libraries is None or e.libraries.weights_dir is None:
         return Check(WARNING, "weights", "Ultralytics' weights folder is unknown", "yolo26-et export --weights-dir DIR")
     folder = Path(e.libraries.weights_dir)
-    return Check(OK, "weights", f"{len([*folder.glob('yolo26*.pt')])} YOLO26 checkpoints in {folder}")
+    found = f"{len([*folder.glob('yolo26*.pt')])} YOLO26 checkpoints in {folder}"
+    if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
+        finding = f"{found}, where none can be downloaded to: it cannot be written to"
+        return Check(WARNING, "weights", finding, "yolo26-et export --weights-dir DIR")
+    return Check(OK, "weights", found)
 
 
-def _words(tool: Tool | None) -> str:
-    return f"{tool.path} ({tool.version or 'version unknown'})" if tool else "not found"
+def _hub(e: Environment) -> Check:
+    found = e.libraries.hub_token if e.libraries else None
+    if found:
+        return Check(OK, "Hub token", "there, for `yolo26-et push`")
+    state = "not known" if found is None else "none"
+    return Check(OK, "Hub token", f"{state}; only `yolo26-et push` needs one", "hf auth login")
+
+
+def _words(tool: Tool | None, otherwise: str) -> str:
+    return f"{tool.path} ({tool.version or 'version unknown'})" if tool else f"not found; {otherwise}"

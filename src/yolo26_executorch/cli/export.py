@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shlex
 import time
@@ -14,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
 from .. import artifact, environment, fleet
-from ..errors import BackendError, OptionError, UsageError
+from ..errors import BackendError, OptionError, UsageError, printable
 from ..jobs import Job, Record
 from ..lowering.options import INPUT_FORMATS, IO_PLACES, PRECISIONS, ExportOptions, parse_imgsz
 from ..tasks import OUTPUT_FORMATS, TASKS
@@ -26,6 +27,8 @@ from .reports import REPORT, check_report, write_report
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
+
+    from ..cluster import Resources
 
 BASE_PATH = Path("yolo26_cuda_exports")
 REPORT_SCHEMA = 1
@@ -88,8 +91,9 @@ def add_parser(subparsers: Subparsers) -> None:
 
     how = parser.add_argument_group("how")
     how.add_argument(
-        "--base-path", type=Path, default=BASE_PATH, metavar="DIR",
-        help="where artifacts go, a folder each (default: ./%(default)s)",
+        "--base-path", type=_base_path, default=BASE_PATH, metavar="DIR",
+        help="where artifacts go, a folder each; with --ray also a URL that fsspec knows, such as s3://bucket/folder "
+        "(default: ./%(default)s)",
     )  # fmt: skip
     how.add_argument("--no-test", action="store_true", help="skip the inference test after each export")
     how.add_argument(
@@ -101,6 +105,15 @@ def add_parser(subparsers: Subparsers) -> None:
         help="exports at a time (default: 1 for XNNPACK, a quarter of the cores for CUDA)",
     )  # fmt: skip
     how.add_argument("--devices", metavar="0,1,…|all", help="GPUs to spread the exports over (default: the first)")
+    how.add_argument(
+        "--ray", metavar="ADDRESS|local",
+        help="export on a Ray cluster: the address of one (HOST:PORT, auto), or local to start one on this machine",
+    )  # fmt: skip
+    how.add_argument(
+        "--per-arch",
+        action="store_true",
+        help="with --ray: one export for each kind of GPU in the cluster, to DIR/KIND/NAME",
+    )
     how.add_argument(
         "--time-limit", type=float, default=60, metavar="MIN",
         help="minutes that one export may take; 0 is no limit (default: %(default)s)",
@@ -118,7 +131,10 @@ def add_parser(subparsers: Subparsers) -> None:
         help="fail where another process is exporting to the same folder, instead of waiting for it",
     )  # fmt: skip
     how.add_argument(
-        "--report", type=Path, metavar="FILE", help=f"the outcome as JSON (default: {REPORT} in the base path)"
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help=f"the outcome as JSON (default: {REPORT} in the base path, or here if that is a URL)",
     )
     how.add_argument("--debug", action="store_true", help="keep every export's log; show tracebacks")
     parser.set_defaults(run=run)
@@ -126,8 +142,17 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check everything that can be checked, then export; raises UsageError before any work is done."""
+    with contextlib.ExitStack() as until_done:
+        return _run(args, until_done)
+
+
+def _run(args: argparse.Namespace, until_done: contextlib.ExitStack) -> int:
     command = shlex.join([PROG, *args.argv])
-    base_path = args.base_path.expanduser()
+    url = args.base_path if isinstance(args.base_path, str) else None
+    from .. import cluster
+
+    _check_ray(args, url)
+    base_path = Path() if url else args.base_path.expanduser()
     report_path = args.report.expanduser() if args.report else base_path / REPORT
     weights_dir = _weights_dir(args.weights_dir)
     sources = _sources(args)
@@ -141,13 +166,20 @@ def run(args: argparse.Namespace) -> int:
             raise OptionError(f"{flag} {number:g}: expected a number from 0 up; try {flag} 1")
     limits = fleet.Limits(args.time_limit * 60 or None, round(args.memory_limit * 1e9) or None)
     machine = environment.probe(base_path)
-    options = _options(args, machine)
+    ray = until_done.enter_context(cluster.connect(args.ray)) if args.ray else None
+    options = _options(args, machine, ray)
     devices = _devices(args.devices, options, machine)
+    architectures = _architectures(args, options, ray)
     for source in sources:
         _check_size(source, options)
-    artifact.prepare_base_path(base_path, [source.name for source in sources])
+    names = [source.name for source in sources]
+    store = cluster.open_store(url or base_path) if ray else None
+    if store:
+        store.prepare([f"{kind}/{name}" for kind in architectures for name in names] or names)
+    else:
+        artifact.prepare_base_path(base_path, names)
+        artifact.remove_abandoned(base_path)
     check_report(report_path)
-    artifact.remove_abandoned(base_path)
 
     jobs = [
         Job(
@@ -163,17 +195,23 @@ def run(args: argparse.Namespace) -> int:
         )
         for source in sources
     ]
-    if options.backend == "cuda":
+    if options.backend == "cuda" and not ray:
         os.environ.update(environment.toolkit_variables(machine))  # the workers inherit them
-    parallel = args.jobs or max(len(devices), fleet.default_parallel(options.backend, len(jobs)))
+    parallel = args.jobs or (None if ray else max(len(devices), fleet.default_parallel(options.backend, len(jobs))))
     created = _now()
     out = console()
-    face: _Face = _Live(out, len(jobs)) if out.is_terminal else _Plain()
+    face: _Face = _Live(out, len(jobs) * max(1, len(architectures))) if out.is_terminal else _Plain()
     with face:
-        records = fleet.run(
-            jobs, parallel=parallel, on_event=face.show, keep_logs=args.debug,
-            limits=limits, retries=args.retries, devices=devices,
-        )  # fmt: skip
+        if store:
+            records = cluster.run(
+                jobs, store=store, architectures=architectures, parallel=parallel, on_event=face.show,
+                keep_logs=args.debug, limits=limits, retries=args.retries,
+            )  # fmt: skip
+        else:
+            records = fleet.run(
+                jobs, parallel=parallel or 1, on_event=face.show, keep_logs=args.debug,
+                limits=limits, retries=args.retries, devices=devices,
+            )  # fmt: skip
     status = _exit_status(records)
     report = {
         "schema": REPORT_SCHEMA,
@@ -182,7 +220,7 @@ def run(args: argparse.Namespace) -> int:
         "machine": machine.to_json(),
         "options": {
             **options.to_json(),
-            "models": [source.name for source in sources],
+            "models": names,
             "test": not args.no_test,
             "skip_existing": args.skip_existing,
             "jobs": parallel,
@@ -190,6 +228,7 @@ def run(args: argparse.Namespace) -> int:
             "time_limit_s": limits.seconds,
             "memory_limit_bytes": limits.memory_bytes,
             "retries": args.retries,
+            **({"ray": args.ray, "architectures": list(architectures)} if ray else {}),
         },
         "records": [record.to_json() for record in records],
         "exit_status": status,
@@ -216,8 +255,30 @@ def _sources(args: argparse.Namespace) -> list[Source]:
     return sources
 
 
-def _options(args: argparse.Namespace, machine: environment.Environment) -> ExportOptions:
-    backend, warning = environment.resolve_backend(args.backend, machine)
+def _base_path(words: str) -> Path | str:
+    """Return a folder, or a URL as it is."""
+    return words if "://" in words else Path(words)
+
+
+def _check_ray(args: argparse.Namespace, url: str | None) -> None:
+    if args.ray and args.devices:
+        raise UsageError(f"--devices {args.devices}: on a cluster Ray chooses the GPUs; leave it out")
+    if not args.ray and args.per_arch:
+        raise UsageError("--per-arch: expected with --ray, for the kinds of GPU of a cluster")
+    if not args.ray and url:
+        raise UsageError(f"--base-path {url}: a URL needs --ray (ADDRESS, or local for this machine); name a folder")
+
+
+def _architectures(args: argparse.Namespace, options: ExportOptions, ray: Resources | None) -> tuple[str, ...]:
+    if not args.per_arch or ray is None:
+        return ()
+    if options.backend != "cuda":
+        raise UsageError(f"--per-arch: an export for {options.backend} runs on every machine; leave it out")
+    return ray.architectures()
+
+
+def _options(args: argparse.Namespace, machine: environment.Environment, ray: Resources | None) -> ExportOptions:
+    backend, warning = ray.resolve_backend(args.backend) if ray else environment.resolve_backend(args.backend, machine)
     if warning:
         warn(warning)
     options = ExportOptions(
@@ -232,7 +293,8 @@ def _options(args: argparse.Namespace, machine: environment.Environment) -> Expo
         seed=args.seed,
     )
     # A CUDA artifact's test has PyTorch itself to fall back on; an XNNPACK artifact's has not.
-    if backend == "xnnpack" and not args.no_test and not (fits := environment.executorch_runtime_fits(machine)):
+    here = backend == "xnnpack" and not args.no_test and ray is None
+    if here and not (fits := environment.executorch_runtime_fits(machine)):
         raise BackendError(f"the test cannot run here: {fits}; or leave the test out with --no-test")
     return options
 
@@ -302,7 +364,7 @@ class _Plain:
     def show(self, name: str, event: fleet.Event) -> None:
         """Print the event."""
         for text in _texts(event):
-            print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {name}: {text}", flush=True)
+            print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {name}: {printable(text)}", flush=True)
 
 
 class _Live:
@@ -344,7 +406,7 @@ class _Live:
             if name in self._rows:
                 self._progress.remove_task(self._rows.pop(name))
         for text in _texts(event):
-            self._progress.console.print(f"{name}: {text}", soft_wrap=True)
+            self._progress.console.print(f"{name}: {printable(text)}", soft_wrap=True)
 
 
 def _texts(event: fleet.Event) -> list[str]:
@@ -404,7 +466,7 @@ def _print_summary(out: Console, records: Sequence[Record], options: ExportOptio
     out.print(table)
     for record in records:
         if record.outcome == "failed":
-            out.print(f"{record.name}: {_failure(record)}", soft_wrap=True)
+            out.print(printable(f"{record.name}: {_failure(record)}"), soft_wrap=True)
     counts = Counter(record.outcome for record in records)
     size = "×".join(map(str, options.imgsz)) if options.imgsz else "native size"
     weights = [f"random weights (seed {options.seed})"] if options.random_weights else []

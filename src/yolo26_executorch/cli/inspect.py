@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..artifact import Contents, contents, load_manifest
+from ..errors import printable
 from ..manifest import Manifest
 from ..report.card import columns, figures, size
 
@@ -122,9 +123,7 @@ def _print(console: Console, title: str, rows: Iterable[tuple[str, ...]]) -> Non
 
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for row in rows:
-        # A foreign file's words must not steer the terminal.
-        words = ("".join(char if char.isprintable() else "?" for char in word) for word in row)
-        table.add_row(*(Text(word, overflow="fold") for word in words))
+        table.add_row(*(Text(printable(word), overflow="fold") for word in row))
     console.print(Text(title, style="bold"))
     console.print(table)
     console.print()

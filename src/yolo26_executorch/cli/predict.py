@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..artifact import load_manifest
-from ..errors import OptionError, UsageError, first_line
+from ..errors import OptionError, UsageError, first_line, printable
 from ..manifest import Manifest
 from ..yolo import TRACKING_CONFIDENCE, YOLO26, check_tracking, class_indices
 from . import Subparsers, warn
@@ -187,7 +187,7 @@ def _write(args: argparse.Namespace, manifest: Manifest, source: Any, results: I
             separator = ",\n"
         else:
             place = f"{result.path} frame {frames[result.path]}" if moving else result.path
-            print(f"{place}: {result.verbose().rstrip(', ')}", flush=True)
+            print(printable(f"{place}: {result.verbose().rstrip(', ')}"), flush=True)
     if args.json:
         print(f'\n], "unreadable": {json.dumps(getattr(source, "unreadable", []))}}}')
 
@@ -207,5 +207,5 @@ def _shown(results: Iterator[Results], source: Any) -> Iterator[Results]:
         bar = progress.add_task("", total=getattr(source, "nf", None), count=0)
         for count, result in enumerate(results, start=1):
             done = getattr(source, "done", None)
-            progress.update(bar, description=Path(result.path).name, completed=done, count=count)
+            progress.update(bar, description=printable(Path(result.path).name), completed=done, count=count)
             yield result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
@@ -29,8 +30,12 @@ def write_report(path: Path, report: dict[str, Any]) -> None:
     """Write the report aside and rename it into place; raises Yolo26Error where that cannot be done."""
     part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        part.write_text(json.dumps(report, indent=2) + "\n")
+        # In a folder that others can write to, the name may have been taken for a link to elsewhere.
+        part.unlink(missing_ok=True)
+        with part.open("x", encoding="utf-8") as file:
+            file.write(json.dumps(report, indent=2) + "\n")
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
         raise Yolo26Error(f"--report {path}: the report could not be written ({error.strerror})") from error

@@ -8,7 +8,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from ..errors import OptionError, UsageError
+from ..errors import OptionError, UsageError, printable
 from ..validate import SPLITS, ValReport, validate
 from . import PROG, Subparsers, console, warn
 from .reports import check_report, write_report
@@ -148,7 +148,7 @@ def _print(report: ValReport) -> None:
     objects = "" if report.instances == report.pictures else f", {report.instances} objects"
     out = console()
     out.print(f"{model}, {artifact.runner} on {artifact.device}", soft_wrap=True)
-    out.print(f"{report.data}, {report.split}: {report.pictures} pictures{objects}", soft_wrap=True)
+    out.print(f"{printable(report.data)}, {report.split}: {report.pictures} pictures{objects}", soft_wrap=True)
     table = Table("metric", "unit", box=SIMPLE_HEAD)
     for heading in ["artifact", *(["PyTorch fp32", "difference"] if pytorch else [])]:
         table.add_column(heading, justify="right", no_wrap=True)

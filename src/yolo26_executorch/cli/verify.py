@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import printable
 from . import Subparsers, console
 from .reports import check_report, write_report
 
@@ -108,12 +109,12 @@ def _progress() -> Iterator[Progress]:
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
     with Progress(*columns, console=out, transient=True) as bars:
         bar = bars.add_task("loading", total=None)
-        yield lambda done, total, name: bars.update(bar, completed=done, total=total, description=name)
+        yield lambda done, total, name: bars.update(bar, completed=done, total=total, description=printable(name))
 
 
 def _line(done: int, total: int, name: str) -> None:
     if done == total or done * 10 // total > (done - 1) * 10 // total:
-        print(f"{done} of {total} pictures: {name}", file=sys.stderr, flush=True)
+        print(f"{done} of {total} pictures: {printable(name)}", file=sys.stderr, flush=True)
 
 
 # --- In words ---------------------------------------------------------------------------------------------------------
@@ -124,7 +125,7 @@ def _print(out: Console, report: VerifyReport) -> None:
     made_from = f"random weights, seed {checkpoint['seed']}" if checkpoint["sha256"] is None else checkpoint["file"]
     out.print(
         f"{report.name} · {report.task} · {report.backend}, {report.precision} · run by {report.runner} on "
-        f"{report.device} · compared with PyTorch, {made_from}",
+        f"{report.device} · compared with PyTorch, {printable(str(made_from))}",
         soft_wrap=True,
     )
     for against, figures in report.figures.items():
@@ -132,13 +133,13 @@ def _print(out: Console, report: VerifyReport) -> None:
     if report.pictures:
         out.print(_pictures(report))
     for one in report.unreadable:
-        out.print(_plain(f"skipped {one.name}: {one.reason}"), soft_wrap=True)
+        out.print(printable(f"skipped {one.name}: {one.reason}"), soft_wrap=True)
     for failure in report.failures[:_SHOWN]:
-        out.print(_plain(f"failed: {failure}"), soft_wrap=True)
+        out.print(printable(f"failed: {failure}"), soft_wrap=True)
     if (more := len(report.failures) - _SHOWN) > 0:
         out.print(f"and {_count(more, 'failure')} more; --json has them all")
     for against, figures in report.figures.items():
-        out.print(_plain(f"against {against}: {_confident(figures.confident, report.task)}"), soft_wrap=True)
+        out.print(printable(f"against {against}: {_confident(figures.confident, report.task)}"), soft_wrap=True)
 
 
 def _quantities(title: str, figures: Figures) -> Table:
@@ -155,7 +156,7 @@ def _quantities(title: str, figures: Figures) -> Table:
             *(f"{value:.2g}" for value in (quantity.max, quantity.mean, quantity.p99)),
             _tolerance(quantity),
             f"{quantity.ratio:.3g}",
-            _plain(_place(figures.worst.get(quantity.name))),
+            printable(_place(figures.worst.get(quantity.name))),
             style=None if quantity.passed else "red",
         )
     return table
@@ -183,7 +184,7 @@ def _pictures(report: VerifyReport) -> Table:
         against, one = max(picture.reports.items(), key=lambda item: item[1].largest.ratio if item[1].largest else 0)
         confident, agreement, worst = picture.confident[against], one.agreement, one.largest
         table.add_row(
-            _plain(picture.name),
+            printable(picture.name),
             "passed" if picture.passed else "failed",
             f"{confident.matched} of {confident.objects}",
             f"{agreement.matched} of {agreement.rows}" if agreement else "-",
@@ -261,11 +262,6 @@ def _iou(value: float | None) -> str:
 def _count(number: int, thing: str) -> str:
     plural = thing + ("es" if thing.endswith("x") else "s")
     return f"{number} {thing if number == 1 else plural}"
-
-
-def _plain(text: str) -> str:
-    """Keep a file's or a class' name from steering the terminal."""
-    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def _table(title: str) -> Table:

@@ -1,18 +1,46 @@
-"""The model card that goes into an artifact's folder as README.md."""
+"""The model card that goes into an artifact's folder as README.md, in the form that Hugging Face's Hub reads."""
 
 from __future__ import annotations
 
 import html
+import keyword
+import math
+import os
+import re
+import shutil
 from collections.abc import Iterator, Mapping
 from importlib import resources
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ..manifest import WEIGHTS, Manifest
+from ..artifact import Draft, load_manifest
+from ..errors import IntegrityError
+from ..locks import locked
+from ..manifest import CARD, WEIGHTS, Manifest, Platform
 from ..tasks import TASKS, TensorSpec
+from .accuracy import Accuracy
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCardData
+
+BASE_MODEL = "Ultralytics/YOLO26"
+"""Where Ultralytics' published weights are on the Hub."""
+
+_RUNNERS = {
+    "executorch": "in ExecuTorch's own Python runtime",
+    "aoti": "inside PyTorch, which ran the shared object that the program holds",
+}
+"""By `Runner.name`, where a model ran."""
 
 
-def render(manifest: Manifest) -> str:
-    """Return an artifact's card: Markdown with the YAML front matter that model hubs read."""
+def render(manifest: Manifest, accuracy: Accuracy | None = None) -> str:
+    """Return an artifact's card: Markdown with the YAML front matter that model hubs read.
+
+    Args:
+        manifest: the artifact's; `files` may hold the card's own record, which is left out.
+        accuracy: what `accuracy.read_accuracy` returned for this manifest.
+    """
+    from huggingface_hub import ModelCard
     from jinja2 import Environment, StrictUndefined, select_autoescape
 
     # Escaping for HTML would spoil Markdown: what comes from a checkpoint goes through `cell`, `line` or `tojson`.
@@ -24,14 +52,49 @@ def render(manifest: Manifest) -> str:
     )
     environment.filters.update(cell=_cell, size=size, line=_line, variable=_variable, columns=columns)
     template = environment.from_string(resources.files(__package__).joinpath("card.md.jinja").read_text("utf-8"))
-    return template.render(
+    test = manifest.test or {}
+    body = template.render(
         manifest=manifest,
         task=TASKS[manifest.task],
         cuda=manifest.backend == "cuda",
         random=manifest.checkpoint["origin"] == "random",
+        files={name: record for name, record in manifest.files.items() if name != CARD},
         weights_file=WEIGHTS,
-        figures=list(figures(manifest.test or {})),
+        host=manifest.options.io == "host",
+        capabilities=_capabilities(manifest.platform),
+        runner=str(test.get("runner")),
+        runners=_RUNNERS,
+        latency=_latency(test),
+        parity=list(_parity(test)),
+        answer=[str(line) for line in _list(test.get("answer"))],
+        figures=list(figures({key: value for key, value in test.items() if key != "answer"})),
+        accuracy=accuracy,
     )
+    # What is left out leaves empty lines.
+    body = re.sub(r"\n{3,}", "\n\n", body.strip())
+    return str(ModelCard(f"---\n{_front_matter(manifest, accuracy).to_yaml()}\n---\n\n{body}\n"))
+
+
+def write(folder: Path, accuracy: Accuracy | None = None) -> Path:
+    """Render an artifact's card anew and put it, with the manifest that records it, into its place in one step.
+
+    The other files are checked against the manifest and stay as they are; hidden files of the folder are lost.
+
+    Raises:
+        ArtifactError: the folder is no intact artifact, or cannot be written.
+        BusyError: an export to the same place is under way.
+        UsageError: the folder around it cannot be written to, or it holds other files.
+    """
+    folder = folder.resolve()
+    with locked(folder.parent, folder.name, waiting=None):
+        manifest = load_manifest(folder)
+        with Draft(folder.parent, folder.name) as draft:
+            kept = {name: record for name, record in manifest.files.items() if name != CARD}
+            for name in kept:
+                _link(folder / name, draft.folder / name)
+            if changed := sorted(name for name, record in draft.records().items() if record != kept[name]):
+                raise IntegrityError(f"{folder / changed[0]} is not what its manifest says; copy or export it again")
+            return draft.commit(manifest, render(manifest, accuracy))
 
 
 def figures(data: object, where: str = "") -> Iterator[tuple[str, str]]:
@@ -51,6 +114,94 @@ def figures(data: object, where: str = "") -> Iterator[tuple[str, str]]:
             yield from figures(item, f"{where} / {_name(item, index)}")
     elif data is not None:
         yield where, _figure(data)
+
+
+def size(count: int) -> str:
+    """Return a number of bytes in words: MB of a million bytes, as downloads are counted."""
+    if count < 1000:
+        return f"{count} B"
+    return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"
+
+
+def columns(spec: TensorSpec) -> str:
+    """Return what the entries of a tensor's last axis are, with their units."""
+    if not spec.columns:
+        return ", ".join(spec.units)
+    units = spec.units if len(spec.units) == len(spec.columns) else spec.units[:1] * len(spec.columns)
+    words = [f"{name} ({unit})" for name, unit in zip(spec.columns, units, strict=True)] if units else spec.columns
+    more = ", …" if len(spec.columns) < spec.shape[-1] else ""
+    return ", ".join(words) + more
+
+
+def _front_matter(manifest: Manifest, accuracy: Accuracy | None) -> ModelCardData:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    task = TASKS[manifest.task]
+    measured = None
+    if accuracy:
+        data = accuracy.data
+        measured = [
+            EvalResult(
+                task_type=task.pipeline_tag,
+                dataset_type=Path(data).stem,
+                dataset_name=data,
+                dataset_split=accuracy.split,
+                metric_type=name,
+                metric_value=round(value, 5),
+            )
+            for name, value in accuracy.metrics.items()
+            if math.isfinite(value)
+        ]
+    return ModelCardData(
+        license="agpl-3.0",
+        library_name="executorch",
+        pipeline_tag=task.pipeline_tag,
+        base_model=BASE_MODEL if manifest.checkpoint["origin"] == "published" else None,
+        tags=["executorch", "yolo26", "ultralytics", manifest.task, manifest.backend],
+        model_name=manifest.name,
+        eval_results=measured or None,
+    )
+
+
+def _capabilities(platform: Platform) -> list[str]:
+    """Return the compute capabilities that an artifact runs on, in words."""
+    exact = [name.removesuffix("a") for name in platform.gpu_binaries if name not in platform.gpu_ptx]
+    return [*exact, *(f"{name} and newer" for name in platform.gpu_ptx)]
+
+
+def _latency(test: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the figures of the timed calls; None where there are none."""
+    found = test.get("latency_ms")
+    keys = ("p50", "min", "max", "runs")
+    if not isinstance(found, Mapping) or not all(_is_number(found.get(key)) for key in keys):
+        return None
+    return {**{key: f"{found[key]:.3g}" for key in keys}, "device": str(test.get("device"))}
+
+
+def _parity(test: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Yield, over all inputs: compared with what, quantity, largest error, what is allowed, the worst share of it."""
+    worst: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for entry in _list(test.get("inputs")):
+        for found in _list(entry.get("quantities")) if isinstance(entry, Mapping) else []:
+            keys = ("max", "absolute", "relative", "ratio")
+            if isinstance(found, Mapping) and all(_is_number(found.get(key)) for key in keys):
+                row = (str(entry.get("against")).replace("eager", "PyTorch"), str(found.get("name")))
+                worst.setdefault((*row, str(found.get("unit"))), []).append(found)
+    for (against, name, unit), rows in worst.items():
+        limit, scaled = rows[0]["absolute"], rows[0]["relative"]
+        allowed = f"{limit:g} + {scaled:g} s" if scaled else f"{limit:g}"
+        largest, ratio = max(row["max"] for row in rows), max(row["ratio"] for row in rows)
+        yield against, name, f"{largest:.2g}", unit, allowed, f"{ratio:.0%}"
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a plain file a second name, where the file system can, or else copy it."""
+    if source.is_symlink() or not source.is_file():
+        raise IntegrityError(f"{source} is missing, or no plain file; copy or export the artifact again")
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _name(item: object, index: int) -> object:
@@ -77,21 +228,12 @@ def _comparison(data: Mapping[str, Any], where: str) -> Iterator[tuple[str, str]
             )
 
 
-def size(count: int) -> str:
-    """Return a number of bytes in words: MB of a million bytes, as downloads are counted."""
-    if count < 1000:
-        return f"{count} B"
-    return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
-def columns(spec: TensorSpec) -> str:
-    """Return what the entries of a tensor's last axis are, with their units."""
-    if not spec.columns:
-        return ", ".join(spec.units)
-    units = spec.units if len(spec.units) == len(spec.columns) else spec.units[:1] * len(spec.columns)
-    words = [f"{name} ({unit})" for name, unit in zip(spec.columns, units, strict=True)] if units else spec.columns
-    more = ", …" if len(spec.columns) < spec.shape[-1] else ""
-    return ", ".join(words) + more
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _figure(value: object) -> str:
@@ -118,4 +260,4 @@ def _cell(value: object) -> str:
 
 
 def _variable(name: str) -> str:
-    return name if name.isidentifier() else "output"
+    return name if name.isidentifier() and not keyword.iskeyword(name) else "output"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..artifact import check_platform, verify
-from ..errors import CompatibilityError
+from ..artifact import check_platform, intact
+from ..errors import CompatibilityError, IntegrityError
 from ..manifest import Manifest
 from .runner import Runner
 
@@ -28,11 +28,22 @@ def open_runner(folder: Path | str, *, runner: str = "auto") -> Runner:
 
     Raises:
         ArtifactError: the folder is no complete artifact.
-        IntegrityError: a file is not what the manifest says; nothing was loaded.
+        IntegrityError: a file is not what the manifest says (then nothing was loaded), or was exchanged meanwhile.
         CompatibilityError: it cannot run here; both sides are named.
     """
     folder = Path(folder)
-    manifest = verify(folder)
+    opened = None
+    try:
+        with intact(folder) as manifest:
+            opened = _open(folder, manifest, runner)
+    except IntegrityError:
+        if opened is not None:
+            opened.close()
+        raise
+    return opened
+
+
+def _open(folder: Path, manifest: Manifest, runner: str) -> Runner:
     from .executorch import ExecuTorchRunner, obstacle
 
     reason = obstacle(manifest)

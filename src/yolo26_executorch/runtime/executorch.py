@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..environment import executorch_runtime_fits
-from ..errors import ArtifactError
+from ..errors import ArtifactError, first_line
 from ..manifest import PROGRAM, WEIGHTS, Manifest
 from ..program_file import quiet
 from .runner import Closing, prepare
@@ -41,19 +41,37 @@ class ExecuTorchRunner(Closing):
         self.outputs = manifest.outputs
         self._on_host = manifest.options.io == "host"
         data = folder / WEIGHTS
+        self._folder = folder
+        with quiet():
+            from executorch.runtime import Verification
         try:
             self._program = _runtime().load_program(
-                str(folder / PROGRAM), data_path=str(data) if data.is_file() else None
+                str(folder / PROGRAM),
+                data_path=str(data) if data.is_file() else None,
+                # All tables of the program, which takes microseconds; not segments, nor what is a delegate's own.
+                verification=Verification.InternalConsistency,
             )
             self._method = self._program.load_method("forward")
-        except RuntimeError as error:
-            raise ArtifactError(f"ExecuTorch could not load {folder}: {str(error).splitlines()[0]}") from error
+        # RuntimeError mostly; of a damaged program also KeyError, MemoryError and UnicodeDecodeError.
+        except Exception as error:
+            raise ArtifactError(f"ExecuTorch could not load {folder}: {first_line(error)}") from error
 
     def __call__(self, images: Images) -> dict[str, torch.Tensor]:
         """Run one batch; see `Runner`."""
         batch = prepare(images, self.input)
-        # Host memory is read as such, wherever a tensor says that its memory is.
-        results = self._method.execute([batch.cpu() if self._on_host else batch])
+        if self._method is None:
+            raise RuntimeError("the runner was closed")
+        try:
+            # Host memory is read as such, wherever a tensor says that its memory is.
+            results = self._method.execute([batch.cpu() if self._on_host else batch])
+        except RuntimeError as error:
+            raise ArtifactError(f"ExecuTorch could not run {self._folder}: {first_line(error)}") from error
+        given = [tuple(getattr(result, "shape", ())) for result in results]
+        if given != (expected := [spec.shape for spec in self.outputs]):
+            raise ArtifactError(
+                f"{self._folder} is not what its manifest says: expected outputs of shapes {expected}, given {given}; "
+                "export it again"
+            )
         return {spec.name: result for spec, result in zip(self.outputs, results, strict=True)}
 
     def close(self) -> None:

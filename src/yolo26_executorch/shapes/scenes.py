@@ -2,12 +2,17 @@
 
 Every shape has a front, so that its rotation and its left and right are to be seen. In a shape's own frame its box is
 -1..1 both ways and its nose points to y = -1; it is scaled to half its width and height, turned and put somewhere.
+
+Run as `python -m yolo26_executorch.shapes.scenes FILE` it draws one.
 """
 
 from __future__ import annotations
 
+import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -332,3 +337,23 @@ def _photograph(rng: np.random.Generator, canvas: Floats) -> NDArray[np.uint8]:
 
 def _whole(point: NDArray[np.floating[Any]]) -> tuple[int, int]:
     return int(point[0]), int(point[1])
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Draw a scene into a file; returns the exit status."""
+    from PIL import Image
+
+    parser = argparse.ArgumentParser(prog="python -m yolo26_executorch.shapes.scenes", description="Draw a scene.")
+    parser.add_argument("file", type=Path, help="the picture to write, .png or .jpg")
+    parser.add_argument("--size", type=int, nargs=2, default=(480, 640), metavar=("H", "W"), help="pixels (480 640)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, another scene (0)")
+    args = parser.parse_args(argv)
+    drawn = draw(np.random.default_rng(args.seed), tuple(args.size), count=(12, 16))
+    args.file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(drawn.image).save(args.file)
+    print(args.file)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

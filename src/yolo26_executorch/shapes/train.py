@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import sys
 import time
 from dataclasses import dataclass
@@ -47,12 +46,15 @@ _PLAIN: tuple[tuple[str, Any], ...] = (
 _UPSIDE_DOWN = (*_PLAIN, ("flipud", 0.5))
 """Not for keypoints: Ultralytics swaps left and right where it mirrors a picture, but not where it turns one over."""
 
+_BACKBONE: tuple[tuple[str, Any], ...] = (("freeze", 10),)
+"""Layers that stay as they are: what the scenes show is the same for every task."""
+
 RECIPES = {
     "detect": Recipe(12, 256, 16, None, _UPSIDE_DOWN),
-    "segment": Recipe(4, 256, 16, "detect", _UPSIDE_DOWN),
-    "pose": Recipe(5, 256, 16, "detect", _PLAIN),
-    "obb": Recipe(5, 256, 16, "detect", _UPSIDE_DOWN),
-    "classify": Recipe(6, 224, 32, "detect", (*_PLAIN, ("auto_augment", None), ("erasing", 0.1))),
+    "segment": Recipe(3, 256, 16, "detect", (*_UPSIDE_DOWN, *_BACKBONE)),
+    "pose": Recipe(3, 256, 16, "detect", (*_PLAIN, *_BACKBONE)),
+    "obb": Recipe(3, 256, 16, "detect", (*_UPSIDE_DOWN, *_BACKBONE)),
+    "classify": Recipe(3, 224, 32, "detect", (*_PLAIN, ("auto_augment", None), ("erasing", 0.1))),
 }
 """By task, in the order in which they are trained."""
 
@@ -105,7 +107,7 @@ def train(task: Task, output: Path, work: Path, *, recipe: Recipe, device: str |
         model.train(**arguments)
     output.mkdir(parents=True, exist_ok=True)
     part = output / (checkpoint_name(task) + ".part")
-    shutil.copyfile(last, part)  # the last epoch's weights, averaged; Ultralytics has stripped them to fp16
+    _without_paths(last, part)  # the last epoch's weights, averaged; Ultralytics has stripped them to fp16
     part.replace(output / checkpoint_name(task))
     seconds = time.perf_counter() - began
     metrics = evaluate(task, output / checkpoint_name(task), source)
@@ -121,6 +123,20 @@ def train(task: Task, output: Path, work: Path, *, recipe: Recipe, device: str |
         "versions": versions(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
+
+
+def _without_paths(source: Path, target: Path) -> None:
+    """Copy a checkpoint, leaving out where on this machine its data and runs are."""
+    import torch
+
+    content = torch.load(source, map_location="cpu", weights_only=False)  # made here
+    network = content["model"]
+    arguments = getattr(network, "args", {})
+    for holder in (content["train_args"], arguments if isinstance(arguments, dict) else vars(arguments), vars(network)):
+        for key, value in holder.items():
+            if isinstance(value, str | Path) and Path(value).is_absolute():
+                holder[key] = Path(value).name
+    torch.save(content, target)
 
 
 def _data(task: Task, folder: Path) -> Path:

@@ -1,0 +1,117 @@
+"""What each model of a tree sees in a picture, drawn by Ultralytics."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import Yolo26Error, first_line
+from ..manifest import Manifest
+from ..tasks import TASKS
+from .tree import Tree
+
+if TYPE_CHECKING:
+    from ..pictures import Picture
+
+_LONGER_SIDE = 640
+"""Pixels of the sample picture."""
+_DRAWN = 20
+"""Objects drawn at most; untrained models see hundreds."""
+_JPEG_QUALITY = 80
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a model sees in a picture, drawn; or why that is not known."""
+
+    words: str
+    uri: str | None = None
+    """The picture as a data: address."""
+    width: int = 0
+    height: int = 0
+
+
+def draw(base: Path, tree: Tree, picture: Path, say: Callable[[str], None] = lambda _: None) -> dict[str, Sample]:
+    """Run every artifact that is intact on a picture; returns what they see, by `Entry.place`.
+
+    Args:
+        base: the tree's folder.
+        tree: what is in it.
+        picture: the picture's file.
+        say: told the name of each model before it is run.
+
+    Raises:
+        InputError: the picture cannot be read.
+    """
+    from .. import pictures
+
+    image = _shrunk(pictures.read(picture))
+    found = {}
+    for entry in tree.entries:
+        if entry.manifest and entry.outcome != "damaged":
+            say(entry.name)
+            folder = base / entry.place if (base / entry.place).is_dir() else base
+            found[entry.place] = _sample(folder, entry.manifest, image, picture.name)
+    return found
+
+
+def _sample(folder: Path, manifest: Manifest, image: Picture, name: str) -> Sample:
+    from ..yolo import YOLO26
+
+    try:
+        with YOLO26(folder) as model, _offline():
+            [result] = model.predict(image[..., ::-1].copy())
+            result, count = (result[:_DRAWN], len(result)) if TASKS[manifest.task].ranked else (result, 0)
+            drawn = result.plot(font=_font())[..., ::-1]
+            words = result.verbose().strip().rstrip(",")
+    except Yolo26Error as error:
+        return Sample(f"No sample picture: it cannot run here. {' '.join(str(error).split())}")
+    except Exception as error:  # whatever the libraries raise: one model must not cost the page
+        return Sample(f"No sample picture: running it failed here. {type(error).__name__}: {first_line(error)}")
+    more = f" (the {_DRAWN} most confident of {count})" if count > _DRAWN else ""
+    return Sample(f"{name}: {words}{more}", *_jpeg(drawn))
+
+
+def _shrunk(image: Picture) -> Picture:
+    """Scale a picture down so that what is drawn on it stays legible in a page."""
+    import numpy as np
+    from PIL import Image
+
+    shown = Image.fromarray(image)
+    shown.thumbnail((_LONGER_SIDE, _LONGER_SIDE))
+    return np.array(shown)
+
+
+def _jpeg(image: Picture) -> tuple[str, int, int]:
+    """Return a picture as a data: address, and its width and height in pixels."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=_JPEG_QUALITY)
+    height, width = image.shape[:2]
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}", width, height
+
+
+def _font() -> str:
+    """Return a font that is here, or Ultralytics would look for its own at an address."""
+    from matplotlib import font_manager
+
+    return str(font_manager.findfont("DejaVu Sans"))
+
+
+@contextlib.contextmanager
+def _offline() -> Iterator[None]:
+    """Let Ultralytics find no font at an address; for class names beyond ASCII it asks for one whatever is given."""
+    from ultralytics.utils import downloads
+
+    before = downloads.is_url
+    downloads.is_url = lambda *_, **__: False
+    try:
+        yield
+    finally:
+        downloads.is_url = before
