@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format clean
+.PHONY: help demo test check format docs clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -17,16 +17,21 @@ PYTHON := python3 python3.13 python3.12 python3.11
 WORKERS := auto --maxprocesses=8
 
 help:
-	@echo "make demo     set up, export yolo26n with random weights, and draw what it sees on a picture"
+	@echo "make demo     set up, export a small trained model, and find the shapes in a picture with it"
 	@echo "make test     set up and run the tests"
 	@echo "make check    set up and run the formatter, the linter and the type checker, changing nothing"
 	@echo "make format   format the code"
+	@echo "make docs     set up and build the documentation's pages into build/docs"
 	@echo "make clean    remove what the above made"
 
 demo: $(VENV)/package
-	@echo "== exporting yolo26n with random weights, with the best backend of this machine"
-	@$(PY) -m yolo26_executorch export --models yolo26n --random-weights --base-path demo
-	@$(PY) tools/draw.py demo/yolo26n demo/bus.jpg 2> demo/draw.log || { cat demo/draw.log >&2; exit 1; }
+	@echo "== exporting weights/yolo26n-shapes.pt, with the best backend of this machine"
+	@$(PY) -m yolo26_executorch export --models weights/yolo26n-shapes.pt --base-path demo
+	@echo "== finding the shapes in a picture drawn by code"
+	@$(PY) -m yolo26_executorch.shapes.scenes demo/drawn/scene.jpg
+	@$(PY) -m yolo26_executorch predict demo/yolo26n-shapes demo/drawn/scene.jpg --save --save-dir demo/found \
+		2> demo/predict.log || { cat demo/predict.log >&2; exit 1; }
+	@echo "picture: demo/found/scene.jpg"
 
 test: $(VENV)/development
 	@$(PY) -m pytest -n $(WORKERS) --dist loadgroup
@@ -39,6 +44,10 @@ check: $(VENV)/development
 format: $(VENV)/development
 	$(PY) -m ruff format
 	$(PY) -m ruff check --fix
+
+docs: $(VENV)/development
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+	@echo "site: build/docs/index.html"
 
 clean:
 	rm -rf $(VENV) demo build src/*.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,28 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         return Path(record["folder"])
 
     return get
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[str]:
+    """Start a Ray cluster of two machines, each of one CPU and a made-up GPU, and connect to it; return its address.
+
+    Tests that use it belong to the xdist group "ray", so that there is one in a run.
+    """
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+    import ray
+    from ray.cluster_utils import Cluster
+
+    common = {"num_cpus": 1, "num_gpus": 1, "object_store_memory": 80_000_000}
+    head = {**common, "resources": {"accelerator_type:A100": 1}, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        cluster.add_node(**common, resources={"accelerator_type:H100": 1})
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+        yield cluster.address
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
 
 
 def _export(task: str, base: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from yolo26_executorch.cli import doctor, main
 from yolo26_executorch.environment import Driver, Environment, Gpu, Libraries, Tool
 
 GB = 10**9
+P100, V100 = Gpu("Tesla P100", (6, 0), 16 * GB), Gpu("Tesla V100", (7, 0), 16 * GB)
 ALL_DELEGATES = ("CudaBackend", "XnnpackBackend")
 
 
@@ -35,8 +37,10 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> Environment:
         gpus=(Gpu("NVIDIA H100", (9, 0), 80 * GB),),
         cxx=Tool("/usr/bin/g++", "12.2.0"),
         nvcc=Tool("/usr/local/cuda/bin/nvcc", "13.0"),
+        ptxas=None,
+        visible_devices=None,
         cuda_home="/usr/local/cuda",
-        libraries=Libraries(ALL_DELEGATES, None, str(tmp_path_factory.mktemp("weights"))),
+        libraries=Libraries(ALL_DELEGATES, None, str(tmp_path_factory.mktemp("weights")), True),
     )
 
 
@@ -48,14 +52,33 @@ def test_a_healthy_machine_has_nothing_to_mend(healthy: Environment) -> None:
     checks = [*doctor.diagnose(healthy)]
     assert {check.level for check in checks} == {doctor.OK}
     assert all(check.remedy is None for check in checks)
-    (cuda,) = (check for check in checks if check.name == "CUDA")
-    assert "NVIDIA H100 (compute capability 9.0, 80 GB); driver 580.95" in cuda.finding
+    findings = {check.name: check.finding for check in checks}
+    assert findings["GPU"] == "NVIDIA H100 (compute capability 9.0, 80 GB)"
+    assert findings["NVIDIA driver"] == "580.95, serves CUDA 13.0"
+    assert findings["torch's CUDA"] == "13.0"
+    assert findings["Triton"] == "3.7.1"
+    assert findings["CUDA toolkit"] == "/usr/local/cuda"
+    assert findings["nvcc"] == "/usr/local/cuda/bin/nvcc (13.0)"
+    assert findings["ptxas"] == "not found; Triton brings its own"
+    assert findings["g++"] == "/usr/bin/g++ (12.2.0)"
+    assert findings["delegates"] == "CudaBackend, XnnpackBackend"
+    assert findings["exports"] == "to CUDA and to XNNPACK"
+    assert all(findings.values())
 
 
 @pytest.mark.parametrize(
     ("changes", "name", "level", "remedy"),
     [
-        ({"driver": None, "gpus": ()}, "CUDA", doctor.WARNING, "ubuntu-drivers"),
+        ({"system": "Darwin"}, "CUDA", doctor.WARNING, "Linux machine"),
+        ({"driver": None, "gpus": ()}, "NVIDIA driver", doctor.WARNING, "ubuntu-drivers"),
+        ({"driver": Driver(None, (12, 4)), "gpus": ()}, "NVIDIA driver", doctor.WARNING, "update it"),
+        ({"gpus": ()}, "GPU", doctor.WARNING, "nvidia-smi"),
+        ({"gpus": (P100,)}, "GPU", doctor.WARNING, "Volta"),
+        ({"torch_cuda": None}, "torch's CUDA", doctor.WARNING, "pip uninstall -y torch"),
+        ({"triton": None}, "Triton", doctor.WARNING, 'pip install "triton'),
+        ({"cuda_home": None}, "CUDA toolkit", doctor.WARNING, "apt-get install cuda-toolkit-13-0"),
+        ({"gpus": (V100,), "nvcc": None}, "nvcc", doctor.WARNING, "apt-get install cuda-toolkit-13-0"),
+        ({"cxx": None}, "g++", doctor.WARNING, "apt-get install g++"),
         ({"torch": None}, "torch", doctor.PROBLEM, 'pip install "torch>=2.11,<2.14"'),
         ({"torch_problem": "no libc10"}, "torch", doctor.PROBLEM, "--force-reinstall"),
         ({"torch": "2.15.0"}, "torch", doctor.PROBLEM, 'pip install "torch>=2.11,<2.14"'),
@@ -91,6 +114,43 @@ def test_a_cpu_machine_has_no_cuda_delegate_to_miss(healthy: Environment) -> Non
     assert "CUDA delegate" not in levels(facts)
 
 
+def test_everything_that_is_missing_for_cuda_is_named_at_once(healthy: Environment) -> None:
+    facts = dataclasses.replace(healthy, driver=None, gpus=(), torch_cuda=None, triton=None, cxx=None, cuda_home=None)
+    checks = {check.name: check for check in doctor.diagnose(facts)}
+    missing = ("NVIDIA driver", "torch's CUDA", "Triton", "CUDA toolkit", "g++")
+    assert all(checks[name].level == doctor.WARNING and checks[name].remedy for name in missing)
+    assert checks["GPU"].level == doctor.OK  # follows from the driver's absence
+    assert checks["exports"].finding.endswith("what is missing: driver, torch, Triton, g++, toolkit")
+    assert checks["exports"].level == doctor.OK
+
+
+def test_problems_are_summed_up(healthy: Environment) -> None:
+    facts = dataclasses.replace(healthy, executorch=None, disk_free_bytes=1000)
+    *_, last = doctor.diagnose(facts)
+    assert (last.name, last.level) == ("exports", doctor.PROBLEM)
+    assert "disk, executorch" in last.finding
+
+
+@pytest.mark.parametrize(("token", "finding"), [(True, "there"), (False, "none; only"), (None, "not known; only")])
+def test_the_hub_s_token_is_there_or_not_and_no_matter_for_exports(
+    healthy: Environment, token: bool | None, finding: str
+) -> None:
+    facts = dataclasses.replace(healthy, libraries=Libraries(ALL_DELEGATES, None, "w", token))
+    checks = {check.name: check for check in doctor.diagnose(facts)}
+    assert checks["Hub token"].finding.startswith(finding)
+    assert checks["Hub token"].level == doctor.OK
+    assert (checks["Hub token"].remedy == "hf auth login") == (not token)
+
+
+def test_a_weights_folder_that_cannot_be_written_to_is_noticed(
+    healthy: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    facts = dataclasses.replace(healthy, libraries=Libraries(ALL_DELEGATES, None, str(tmp_path)))
+    (weights,) = (check for check in doctor.diagnose(facts) if check.name == "weights")
+    assert (weights.level, weights.remedy) == (doctor.WARNING, "yolo26-et export --weights-dir DIR")
+
+
 def test_unknown_sizes_are_no_problem(healthy: Environment) -> None:
     facts = dataclasses.replace(healthy, disk_free_bytes=None, memory_bytes=None)
     assert set(levels(facts).values()) == {doctor.OK}
@@ -122,12 +182,19 @@ def test_only_a_problem_fails(
     assert {"level", "name", "finding", "remedy"} == set(data["checks"][0])
 
 
-def test_this_machine() -> None:
+def test_this_machine(tmp_path: Path) -> None:
     """The real thing once: it loads ExecuTorch and Ultralytics in a process of its own and still prints only lines."""
+    secret = "hf_nobody_may_read_this"  # noqa: S105
     done = subprocess.run(
-        [sys.executable, "-m", "yolo26_executorch", "doctor", "--json"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "yolo26_executorch", "doctor", "--json"],
+        env={**os.environ, "HF_TOKEN": secret, "HF_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.stderr == ""
     data = json.loads(done.stdout)
     assert data["environment"]["libraries"]["delegates"]
+    assert data["environment"]["libraries"]["hub_token"] is True
+    assert secret not in done.stdout
     assert done.returncode == any(check["level"] == doctor.PROBLEM for check in data["checks"])

@@ -1,0 +1,205 @@
+"""The pages of docs/: their commands are run or parsed, their messages and names looked up, the site built.
+
+Exports are parsed only: the fixture `exported` makes the artifact that the pages' first export would. What needs a
+network, a GPU, a camera, a cluster or minutes is parsed, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import yolo26_executorch
+from support import ROOT
+from test_readme import Step, parse, steps
+from yolo26_executorch import cli
+from yolo26_executorch.shapes import dataset
+
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+NEEDS = (None, "network", "gpu", "camera", "cluster", "time")
+DATASET = "python -m yolo26_executorch.shapes.dataset "
+STEPS = [(page.stem, step) for page in PAGES for step in steps(page.read_text(encoding="utf-8"))]
+# The order of the site's navigation is that of a reader.
+ORDER = re.findall(r": (\w+)\.md$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+RUN = sorted(
+    ((page, step) for page, step in STEPS if not step.needs and not step.code.startswith("yolo26-et export")),
+    key=lambda one: ORDER.index(one[0]),
+)
+
+needs_mkdocs = pytest.mark.skipif(
+    not all(importlib.util.find_spec(name) for name in ("mkdocs", "material", "mkdocstrings_handlers")),
+    reason="needs mkdocs-material and mkdocstrings: pip install '.[docs]'",
+)
+
+
+def label(one: tuple[str, Step]) -> str:
+    return f"{one[0]}, line {one[1].line}"
+
+
+# --- Commands ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_block_is_of_a_kind_that_is_looked_at() -> None:
+    assert {step.language for _, step in STEPS} == {"console"}
+    assert {step.needs for _, step in STEPS} <= {*NEEDS}
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert len(re.findall("^<!-- needs: ", text, re.MULTILINE)) == len(
+        re.findall(r"^<!-- needs: \w+ -->\n```", text, re.MULTILINE)
+    )
+
+
+@pytest.mark.parametrize("one", STEPS, ids=label)
+def test_every_command_is_one_that_exists(one: tuple[str, Step]) -> None:
+    assert parse(one[1].code) or one[1].code.startswith(DATASET)
+
+
+def test_every_command_of_the_program_is_shown() -> None:
+    shown = {shlex.split(step.code)[1] for _, step in STEPS if step.code.startswith("yolo26-et ")}
+    assert shown == {*cli.COMMANDS}
+
+
+@pytest.mark.xdist_group("docs")
+def test_they_work_in_the_order_of_reading(
+    exported: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(exported("detect"), tmp_path / "exports" / "yolo26n-shapes")
+    (tmp_path / "weights").symlink_to(ROOT / "weights")
+    monkeypatch.chdir(tmp_path)
+    assert RUN
+    for page, step in RUN:
+        words = shlex.split(step.code)
+        status = dataset.main(words[3:]) if step.code.startswith(DATASET) else cli.main(words[1:])
+        shown = capsys.readouterr()
+        assert status == 0, f"{page}, line {step.line}: {step.code}\n{shown.err}"
+        assert shown.out
+    assert len([*(tmp_path / "seen").iterdir()]) == 8
+    assert (tmp_path / "exports" / "report.html").exists()
+
+
+# --- Messages, names, what is not measured ----------------------------------------------------------------------------
+
+
+def messages() -> list[str]:
+    """Return the parts of the messages of this package that troubleshooting names, without the names and numbers."""
+    text = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
+    cells = re.findall(r"^\| (`.*?`[^|]*) \|", text, re.MULTILINE)
+    spans = [span for cell in cells for span in re.findall("`(.*?)`", cell)]
+    return [part.strip() for span in spans for part in span.split("…") if part.strip()]
+
+
+def test_the_messages_are_those_of_the_code() -> None:
+    files = [*(ROOT / "src").rglob("*.py"), ROOT / "examples" / "cpp" / "main.cpp"]
+    # String literals that follow each other are one.
+    sources = re.sub(r'"\s*\n\s*f?"', "", "\n".join(path.read_text(encoding="utf-8") for path in files))
+    assert len(messages()) > 15
+    assert [part for part in messages() if part not in sources] == []
+
+
+def test_the_page_on_python_has_every_public_name() -> None:
+    text = (DOCS / "api.md").read_text(encoding="utf-8")
+    told = re.findall(r"^::: yolo26_executorch\.(\w+)$", text, re.MULTILINE)
+    errors = {name for name in yolo26_executorch.__all__ if name.endswith("Error")}
+    assert len(told) == len({*told})
+    assert {*told} == {"errors", *yolo26_executorch.__all__} - errors
+
+
+def test_what_is_said_to_be_unmeasured_is() -> None:
+    files = [json.loads(path.read_text(encoding="utf-8")) for path in (ROOT / "results").glob("*.json")]
+    assert len({data["gpu"] for data in files}) == 1
+    options = [run["options"] for data in files for run in data["runs"]]
+    assert options
+    assert all(one["backend"] == "cuda" and one["random_weights"] for one in options)
+
+
+# --- Links and the site -----------------------------------------------------------------------------------------------
+
+
+def links() -> Iterator[tuple[Path, str, str]]:
+    for page in PAGES:
+        for target, anchor in re.findall(r"\]\(([^):#]*)(?:#([^)]*))?\)", page.read_text(encoding="utf-8")):
+            yield page, target, anchor
+
+
+def test_links_resolve() -> None:
+    """On a forge, where the pages are read as they are."""
+    found = [*links()]
+    assert found
+    for page, target, anchor in found:
+        file = (page.parent / target).resolve() if target else page
+        assert file.is_file(), f"{page.name}: {target}"
+        assert file.is_relative_to(ROOT)
+        if not anchor:
+            continue
+        headings = re.findall("^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+        slugs = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+        assert anchor in slugs, f"{page.name}: {target}#{anchor}"
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    assert sorted(ORDER) == [page.stem for page in PAGES]
+
+
+def build(folder: Path, site: Path) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-W", "ignore", "-m", "mkdocs", "build", "--strict", "--site-dir", str(site)]
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """Return a copy of what the site is made of, which a test may change."""
+    for name in ("mkdocs.yml", "README.md", "docs", "examples", "results", "src"):
+        source, target = ROOT / name, tmp_path / name
+        with contextlib.suppress(NotADirectoryError):
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+            continue
+        shutil.copy(source, target)
+    return tmp_path
+
+
+@needs_mkdocs
+def test_the_site_is_whole(tmp_path: Path) -> None:
+    done = build(ROOT, tmp_path)
+    assert done.returncode == 0, done.stderr
+    pages = {page.stem: page.read_text(encoding="utf-8") for page in tmp_path.glob("*.html")}
+    assert {*ORDER} <= {*pages}
+    assert "find_package" in pages["cpp"]
+    assert 'id="yolo26_executorch.YOLO26.predict"' in pages["api"]
+    assert "auto|cuda|xnnpack" in pages["workflow"]
+    for data in (ROOT / "results").glob("*.json"):
+        assert f'href="files/results/{data.name}"' in pages["performance"]
+        assert (tmp_path / "files" / "results" / data.name).read_bytes() == data.read_bytes()
+    # Nothing is fetched from elsewhere.
+    assert re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="https?:', "".join(pages.values())) == []
+
+
+@needs_mkdocs
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("docs/workflow.md", "performance.md#accuracy", "performance.md#precision"),
+        ("README.md", "## Export\n", "## Exporting\n"),
+        ("README.md", "(results/h100-80gb-fp16.json)", "(results/none.json)"),
+    ],
+)
+def test_a_broken_link_fails_the_build(file: str, old: str, new: str, copy: Path, tmp_path: Path) -> None:
+    path = copy / file
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    assert build(copy, tmp_path / "site").returncode == 1

@@ -1,0 +1,328 @@
+"""Random damage to all that is read of an artifact: it is refused in one clean line, or read; nothing crashes or hangs.
+
+Two regimes: damage that the manifest's hashes tell, which is refused before anything is opened, and damage that was
+sealed anew, as a defect of ours or an attacker would. A failure names the seed of its case.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import json
+import random
+import signal
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+import test_manifest
+from support import make_manifest, publish, xnnpack_program
+from test_program_file import MATRIX, Net, cuda_program, data_file, payload
+from test_security import run_python
+from yolo26_executorch import artifact, program_file
+from yolo26_executorch.artifact import contents, load_manifest, verify
+from yolo26_executorch.cli import inspect
+from yolo26_executorch.errors import ArtifactError, CheckpointError, IntegrityError, Yolo26Error
+from yolo26_executorch.manifest import MANIFEST, PROGRAM, WEIGHTS, Manifest
+from yolo26_executorch.report.card import render
+from yolo26_executorch.tasks import TensorSpec
+from yolo26_executorch.weights import check_archive
+
+LIMIT_S = 10
+"""For one case; most take a millisecond."""
+
+
+@pytest.fixture(scope="module")
+def program() -> bytes:
+    return xnnpack_program(Net(), torch.zeros(1, 3, 8, 8))
+
+
+@pytest.fixture(scope="module")
+def cuda(tmp_path_factory: pytest.TempPathFactory, program: bytes) -> Path:
+    """Return an artifact of the CUDA delegate with real files, though its shared object is none."""
+    base = tmp_path_factory.mktemp("cuda")
+    blocks = {f"cuda_fqn_weight:cuda:{name}": bytes([index]) * 160 for index, name in enumerate(("a", "b", "été"))}
+    stored = data_file(base / "data", {"cuda_fqn_weight:cuda:matrix": MATRIX.numpy().tobytes(), **blocks})
+    calling = cuda_program(base / "program", program, payload())
+    return publish(base / "exports", make_manifest(), calling.read_bytes(), stored.read_bytes())
+
+
+@contextlib.contextmanager
+def case(seed: int) -> Iterator[random.Random]:
+    """Give a case its randomness and its time, and name its seed where it fails."""
+
+    def late(*_: object) -> None:
+        raise AssertionError(f"it took longer than {LIMIT_S} s")
+
+    watched = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGALRM, late) if watched else None
+    try:
+        if watched:
+            signal.alarm(LIMIT_S)
+        yield random.Random(seed)  # noqa: S311
+    except BaseException as error:
+        error.add_note(f"seed {seed}")
+        raise
+    finally:
+        if watched:
+            signal.alarm(0)
+            signal.signal(signal.SIGALRM, before)
+
+
+def damage(data: bytes, chance: random.Random, first: int | None = None) -> bytes:
+    """Change some bytes, put a telling number somewhere, cut, drop, double, or swap parts; never returns the same.
+
+    `first` keeps to that many bytes at the front, where everything is described.
+    """
+    end = len(data) if first is None else first
+    changed = bytearray(data)
+    while changed == data:
+        at, other = chance.randrange(end), chance.randrange(end)
+        size = chance.choice((1, 4, 8, 32))
+        number = chance.choice((0, 1, 2**31 - 1, 2**32 - 1, 2**63 - 1, 2**64 - 1, len(data), chance.randrange(end)))
+        act = chance.randrange(8)
+        if act == 0:
+            del changed[chance.randrange(len(data)) :]
+        elif act == 1:
+            del changed[at : at + size]
+        elif act == 2:
+            changed[at:at] = changed[other : other + size]
+        elif act == 3:
+            changed[at : at + size] = changed[other : other + size]
+        elif act == 4:
+            changed[at - at % 4 : at - at % 4 + 8] = number.to_bytes(8, "little")
+        elif act == 5:
+            changed[at - at % 4 : at - at % 4 + 4] = (number % 2**32).to_bytes(4, "little")
+        else:
+            for _ in range(chance.randint(1, 4)):
+                changed[chance.randrange(end)] ^= 1 << chance.randrange(8)
+    return bytes(changed)
+
+
+def refusal(read: Callable[[], object], kind: type[Yolo26Error] = ArtifactError) -> str | None:
+    """Return what was said, where something was refused; any error but ours passes through."""
+    try:
+        read()
+    except kind as error:
+        assert str(error).isprintable()
+        return str(error)
+    return None
+
+
+def junk(chance: random.Random) -> Any:
+    """Return what nobody expects in a manifest."""
+    deep: Any = []
+    for _ in range(chance.choice((40, 60, 120))):
+        deep = [deep] if chance.random() < 0.5 else {"x": deep}
+    made: list[Any] = [
+        deep, 10**14, 10**15, -(10**400), 1e308, -0.0, "\0", "../" * 9 + "etc/passwd", "/dev/zero", "..", "a" * 5000,
+        "\u202e\x9b31m", {"quantities": [{"max": 10**500}]}, [{"input": {}, "against": []}], {"": {"": None}},
+    ]  # fmt: skip
+    return copy.deepcopy(chance.choice(made + test_manifest.JUNK))
+
+
+# ---- manifests -------------------------------------------------------------------------------------------------------
+
+
+def test_manifests_with_damaged_fields(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is accepted can be shown, put on a card and written again."""
+    monkeypatch.setattr(test_manifest, "JUNK", ["junk"])
+    console = Console(file=io.StringIO(), markup=False)
+    inside = artifact.Contents((), {}, {})
+    refused = 0
+    whole = test_manifest.valid()
+    for seed in range(2000):
+        with case(seed) as chance:
+            data = copy.deepcopy(whole)
+            for _ in range(chance.randint(1, 3)):
+                monkeypatch.setattr(test_manifest, "JUNK", [junk(chance)])
+                test_manifest.mutate(data, chance)
+            if refusal(lambda data=data: Manifest.from_json(data)):  # type: ignore[misc]
+                refused += 1
+                continue
+            manifest = Manifest.from_json(data)
+            if seed % 4:
+                continue
+            assert Manifest.from_json(manifest.to_json()) == manifest
+            if seed % 16 == 0:
+                render(manifest)
+            for title, rows in inspect._sections(manifest, inside).items():
+                inspect._print(console, title, rows)
+    assert 1000 < refused < 2000
+
+
+def test_manifests_with_damaged_bytes(cuda: Path, tmp_path: Path) -> None:
+    whole = (cuda / MANIFEST).read_bytes()
+    (tmp_path / "x").mkdir()
+    path = tmp_path / "x" / MANIFEST
+    refused = 0
+    for seed in range(2000):
+        with case(seed) as chance:
+            path.write_bytes(damage(whole, chance))
+            refused += refusal(lambda: load_manifest(path.parent)) is not None
+    assert 1000 < refused < 2000
+
+
+# ---- damage that hashes tell -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [PROGRAM, WEIGHTS])
+def test_every_damage_is_refused_before_anything_is_opened(
+    cuda: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(artifact, "program_file", None)
+    folder = publish(tmp_path, make_manifest(), (cuda / PROGRAM).read_bytes(), (cuda / WEIGHTS).read_bytes())
+    whole = (folder / name).read_bytes()
+    verify(folder)
+    for seed in range(1000):
+        with case(seed) as chance:
+            (folder / name).write_bytes(damage(whole, chance))
+            said = refusal(lambda: verify(folder), IntegrityError)
+            assert said is not None
+            assert name in said
+
+
+# ---- damage that was sealed ------------------------------------------------------------------------------------------
+
+
+def sealed(cuda: Path, base: Path, **files: bytes) -> Path:
+    """Publish the artifact with other files, whose hashes are right."""
+    given = {"program": (cuda / PROGRAM).read_bytes(), "weights": (cuda / WEIGHTS).read_bytes(), **files}
+    return publish(base, make_manifest(), **given)
+
+
+@pytest.mark.parametrize("part, count", [("program", 500), ("weights", 1000)])
+def test_looking_inside_never_crashes(
+    cuda: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, count: int
+) -> None:
+    monkeypatch.setattr(program_file, "_READING_BYTES", 500_000_000)
+    path = tmp_path / ("x.pte" if part == "program" else "x.ptd")
+    whole = (cuda / (PROGRAM if part == "program" else WEIGHTS)).read_bytes()
+    refused = 0
+
+    def look() -> None:
+        program_file.read_named_data(path)
+        if part == "program":
+            program_file.read_methods(path)
+
+    def decode() -> None:
+        files = (path, cuda / WEIGHTS) if part == "program" else (cuda / PROGRAM, path)
+        for weight in program_file.read_cuda_payload(*files).weights:
+            weight.tensor("cpu")
+
+    with program_file.little_memory():
+        for seed in range(count):
+            with case(seed) as chance:
+                path.write_bytes(damage(whole, chance, chance.choice((None, 100, 600))))
+                said = refusal(look)
+                refused += said is not None
+                assert "MemoryError" not in (said or refusal(decode) or "")
+    assert count / 4 < refused < count
+
+
+def test_inspecting_sealed_damage(cuda: Path, tmp_path: Path) -> None:
+    """From the hashes to what is shown."""
+    whole = {"program": (cuda / PROGRAM).read_bytes(), "weights": (cuda / WEIGHTS).read_bytes()}
+    refused = 0
+    for seed in range(60):
+        with case(seed) as chance:
+            part = chance.choice(list(whole))
+            folder = sealed(cuda, tmp_path / str(seed % 2), **{part: damage(whole[part], chance, 600)})
+            refused += refusal(lambda folder=folder: contents(folder)) is not None  # type: ignore[misc]
+    assert 10 < refused < 60
+
+
+RUN = """
+    import json, os, random, resource, signal, sys
+    from pathlib import Path
+    import torch
+    from test_fuzz import damage
+    from yolo26_executorch.artifact import load_manifest
+    from yolo26_executorch.errors import ArtifactError
+    from yolo26_executorch.runtime import executorch
+
+    folder, count, path = Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[1]) / "model.pte"
+    manifest, whole = load_manifest(folder), path.read_bytes()
+    runtime = executorch._runtime()
+
+    class Watched:  # says how far the native code has come
+        def load_program(self, *args, **named):
+            loaded = runtime.load_program(*args, **named)
+            os.write(said, b"verified ")
+            return loaded
+
+    executorch._runtime = Watched
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for seed in range(count):
+        chance = random.Random(seed)
+        path.write_bytes(whole[: chance.randrange(len(whole))] if seed % 4 == 0 else damage(whole, chance))
+        read, said = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.dup2(nowhere, 1), os.dup2(nowhere, 2)
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            signal.alarm(10)
+            try:
+                with executorch.ExecuTorchRunner(folder, manifest) as runner:
+                    runner(torch.zeros(1, 3, 8, 8))
+                os.write(said, b"ran")
+            except ArtifactError as error:
+                os.write(said, b"refused" if str(error).isprintable() else b"not printable")
+            except BaseException as error:
+                os.write(said, repr(error).encode())
+            os._exit(0)
+        os.close(said)
+        status = os.waitpid(child, 0)[1]
+        words = os.read(read, 1000).decode().split(" ", 1)
+        os.close(read)
+        died = signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else None
+        print(json.dumps({"seed": seed, "cut": seed % 4 == 0, "verified": words[0] == "verified",
+                          "end": died or words[-1]}))
+"""
+
+
+def test_the_official_runtime_on_sealed_damage(program: bytes, tmp_path: Path) -> None:
+    """Its check of the program's tables never crashes, and finds every cut.
+
+    What it lets pass (operators' names, constants, what a delegate makes of its own part) may still end the process,
+    as a few in a hundred do here: an artifact is code, and running one means trusting who made it.
+    """
+    specs = (TensorSpec("sums", (1, 4, 6, 6), "float32", ""), TensorSpec("features", (1, 4, 6, 6), "float32", ""))
+    given = TensorSpec("images", (1, 3, 8, 8), "float32", "")
+    folder = publish(tmp_path, make_manifest(backend="xnnpack", input=given, outputs=specs), program)
+    done = run_python(RUN, str(folder), "120")
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(found) == 120, done.stderr[-2000:]
+    crashes = {"SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL"}
+    for row in found:
+        assert row["end"] in {"ran", "refused"} | (crashes if row["verified"] else set()), row
+        assert not row["cut"] or row["end"] == "refused", row
+    ends = [row["end"] for row in found]
+    assert ends.count("refused") > 60
+    assert sum(end in crashes for end in ends) < 15
+
+
+# ---- checkpoints, as far as they are looked at without being unpickled -----------------------------------------------
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_checkpoints_that_are_damaged_archives(tmp_path: Path, method: int) -> None:
+    path = tmp_path / "best.pt"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name in ("best/data.pkl", "best/data/0", "best/été"):
+            archive.writestr(name, name.encode() * 20)
+    check_archive(path)
+    whole = path.read_bytes()
+    refused = 0
+    for seed in range(600):
+        with case(seed) as chance:
+            path.write_bytes(damage(whole, chance))
+            refused += refusal(lambda: check_archive(path), CheckpointError) is not None
+    assert refused > 300
