@@ -16,7 +16,7 @@ from pathlib import Path
 
 import filelock
 
-from .errors import BusyError, UsageError, first_line
+from .errors import BusyError, UsageError, first_line, printable
 
 
 @contextlib.contextmanager
@@ -74,4 +74,4 @@ def _holder(note: Path) -> str:
         words = f"process {int(said['process'])} on {said['host']!s:.80}, since {said['since']!s:.40}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"
-    return "".join(char if char.isprintable() else "?" for char in words)
+    return printable(words)

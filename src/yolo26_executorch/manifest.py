@@ -42,6 +42,11 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TENSOR_DTYPES = ("float32", "uint8")
 
 
+def computed_precision(backend: str, named: str) -> str:
+    """Return the precision that a model computes in: XNNPACK's is float32 whatever name it goes by."""
+    return named if backend == "cuda" else "fp32"
+
+
 @dataclass(frozen=True)
 class FileRecord:
     """One file of an artifact."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from . import parity, rounding
 from .comparison import ParityReport
-from .manifest import Manifest
+from .manifest import Manifest, computed_precision
 from .model import Dense, ExportModel
 from .runtime.eager import EagerRunner
 from .weights import Checkpoint
@@ -30,8 +30,8 @@ def device_of(manifest: Manifest) -> str:
 
 
 def precision_of(manifest: Manifest) -> str:
-    """Return the precision that an artifact computes in: XNNPACK's is float32 whatever name it goes by."""
-    return manifest.options.precision if manifest.backend == "cuda" else "fp32"
+    """Return the precision that an artifact computes in."""
+    return computed_precision(manifest.backend, manifest.options.precision)
 
 
 class Reference:

@@ -20,7 +20,7 @@ from typing import Any
 from ultralytics.utils import LOGGER, remove_colorstr
 
 from .bridge import RunnerBackend
-from .errors import UsageError
+from .errors import UsageError, printable
 from .manifest import Manifest
 from .tasks import TASKS, Task
 from .torchvision_import import import_torchvision
@@ -67,7 +67,7 @@ def _described(path: Path, split: str, manifest: Manifest) -> dict[str, Any]:
     if file.is_file() and file.suffix not in (".yaml", ".yml"):
         raise UsageError(f"{path} is no data set for {manifest.task}: expected a data.yaml or the folder it is in")
     try:
-        with _offline():
+        with offline():
             file = utils.find_dataset_yaml(file) if file.is_dir() else file
             found: dict[str, Any] = utils.check_det_dataset(str(file), autodownload=False, split=split)
     except Exception as error:  # PyYAML, Ultralytics and Python each have classes of their own for what a file can hold
@@ -120,7 +120,7 @@ def _in_folders(path: Path, split: str, manifest: Manifest) -> dict[str, Any]:
 
 def _names(names: Mapping[int, str]) -> str:
     """Return how many classes there are, and the first of them."""
-    few = _printable(", ".join([names[index] for index in sorted(names)][:5]))
+    few = printable(", ".join([names[index] for index in sorted(names)][:5]))
     return f"{len(names)} ({few}{', …' if len(names) > 5 else ''})" if names else "none"
 
 
@@ -129,12 +129,7 @@ def _words(text: str, file: Path | None = None) -> str:
     text = " ".join(text.partition("\nNote ")[0].split())
     for word in ("❌", *((f"Dataset '{file}'", f"{file} ") if file else ())):
         text = text.replace(word, "")
-    return _printable(text).replace(" .", ".").strip(". ")
-
-
-def _printable(text: str) -> str:
-    """Return words of a file's without what would steer a terminal."""
-    return "".join(char if char.isprintable() else "?" for char in text)
+    return printable(text).replace(" .", ".").strip(". ")
 
 
 # --- The run ----------------------------------------------------------------------------------------------------------
@@ -192,7 +187,7 @@ class Validation:
             if self._loader is None:
                 self._loader = self._load(validator, backend)
                 matches = [match for match in map(_CORRUPT.fullmatch, said) if match]
-                self.skipped = {_printable(match["path"]): _printable(match["why"]) for match in matches}
+                self.skipped = {printable(match["path"]): printable(match["why"]) for match in matches}
             validator.dataloader = self._loader
             try:
                 metrics = validator()
@@ -266,7 +261,7 @@ def _stand_ins(backend: RunnerBackend, data: dict[str, Any]) -> Iterator[None]:
         raise FileNotFoundError
 
     with (
-        _offline(),
+        offline(),
         _replaced(validator, AutoBackend=lambda *_, **__: backend),
         _replaced(validator, check_det_dataset=lambda *_, **__: data, check_cls_dataset=lambda *_, **__: data),
         _replaced(validator.callbacks, add_integration_callbacks=lambda *_: None),  # usage statistics
@@ -278,8 +273,8 @@ def _stand_ins(backend: RunnerBackend, data: dict[str, Any]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _offline() -> Iterator[None]:
-    """Let Ultralytics find no font at an address; the one thing that a data set's check downloads by itself."""
+def offline() -> Iterator[None]:
+    """Let Ultralytics find no font at an address; all it downloads by itself, for data sets and drawing."""
     from ultralytics.utils import downloads
 
     with _replaced(downloads, is_url=lambda *_, **__: False):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import UsageError
 from ..jobs import Record
-from ..manifest import Manifest
+from ..manifest import Manifest, computed_precision
 from .foreign import UNREADABLE, cause, mapping, number, time
 
 
@@ -66,6 +66,6 @@ def model_of(manifest: Manifest) -> tuple[object, ...]:
 
 
 def precision_of(known: Manifest | Record) -> str:
-    """Return the precision that a model computes in: XNNPACK's is float32 whatever name it goes by."""
+    """Return the precision that a model computes in."""
     named = known.options.precision if isinstance(known, Manifest) else known.precision
-    return named if known.backend == "cuda" else "fp32"
+    return computed_precision(known.backend, named)

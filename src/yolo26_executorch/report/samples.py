@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,10 +60,11 @@ def draw(base: Path, tree: Tree, picture: Path, say: Callable[[str], None] = lam
 
 
 def _sample(folder: Path, manifest: Manifest, image: Picture, name: str) -> Sample:
+    from ..validators import offline
     from ..yolo import YOLO26
 
     try:
-        with YOLO26(folder) as model, _offline():
+        with YOLO26(folder) as model, offline():
             [result] = model.predict(image[..., ::-1].copy())
             result, count = (result[:_DRAWN], len(result)) if TASKS[manifest.task].ranked else (result, 0)
             drawn = result.plot(font=_font())[..., ::-1]
@@ -102,16 +102,3 @@ def _font() -> str:
     from matplotlib import font_manager
 
     return str(font_manager.findfont("DejaVu Sans"))
-
-
-@contextlib.contextmanager
-def _offline() -> Iterator[None]:
-    """Let Ultralytics find no font at an address; for class names beyond ASCII it asks for one whatever is given."""
-    from ultralytics.utils import downloads
-
-    before = downloads.is_url
-    downloads.is_url = lambda *_, **__: False
-    try:
-        yield
-    finally:
-        downloads.is_url = before
