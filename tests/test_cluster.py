@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -285,6 +286,30 @@ class TestTwoMachines:
         (made,), _ = run(tmp_path / "out", stub("time.sleep(60)"))
         message = "no machine of the cluster is left that could do it (num_cpus 1, num_gpus 0)"
         assert (made.outcome, made.message) == ("failed", message)
+
+    def test_a_machine_that_saw_its_worker_killed_first_does_not_guess_why(
+        self, tmp_path: Path, stub: Stub, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        worker = stub("""
+            (here / "part").write_text(str(os.getpid()))
+            (here / "part").rename(here / "pid")
+            time.sleep(60)
+        """)
+        pid = tmp_path / "pid"
+
+        def kill_the_worker_alone(*_: object, **__: object) -> None:
+            if pid.exists():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid.read_text()), signal.SIGKILL)
+
+        monkeypatch.setattr(Resources, "can", lambda *_: not pid.exists())
+        monkeypatch.setattr(driver._Driver, "_cancel", kill_the_worker_alone)
+        monkeypatch.setattr(driver, "PATIENCE_S", 0.3)
+        monkeypatch.setattr(driver, "_LOOK_S", 0.1)
+        (made,), _ = run(tmp_path / "out", worker)
+        assert made.outcome == "failed"
+        assert made.message is not None
+        assert made.message.startswith("no machine of the cluster is left")
 
     def test_an_error_of_the_listener_leaves_nothing_behind(self, tmp_path: Path, stub: Stub) -> None:
         worker = stub("""

@@ -147,7 +147,7 @@ class _Driver:
                     self._show_events()
                     for ref in ended:
                         export = self._running.pop(ref)
-                        self._finish(export, self._result(ref, export, interrupted=bool(signals)))
+                        self._finish(export, self._result(ref, export, interrupted=bool(signals), killed=forced))
                     self._give_up_the_impossible()
             finally:
                 self._cancel(force=True)  # only after an error of ours or of on_event is there anything left
@@ -242,8 +242,15 @@ class _Driver:
             export.shown = True
             self._on_event(export.label, {"event": "start"})
 
-    def _result(self, ref: Any, export: _Export, *, interrupted: bool) -> Record:
-        """Fetch what an export has made, put it in its place, and return its record."""
+    def _result(self, ref: Any, export: _Export, *, interrupted: bool, killed: bool) -> Record:
+        """Fetch what an export has made, put it in its place, and return its record.
+
+        Args:
+            ref: Ray's reference to the delivery.
+            export: what was asked for.
+            interrupted: the user has interrupted the command.
+            killed: … and the machines were told to end at once.
+        """
         failure = "interrupted" if interrupted and export.verdict is None else "failed"
         try:
             delivery: node.Delivery = self._ray.get(ref)
@@ -255,6 +262,9 @@ class _Driver:
             lost = f"the cluster lost its worker: {first_line(error)}"
             return export.job.record(failure, message=export.verdict or lost)
         record = delivery.record
+        if not record.ok and (killed or export.verdict is not None):
+            # We ended it; its machine, which may see the worker die before it dies itself, can only guess why.
+            record = replace(record, outcome=failure, message=export.verdict)
         try:
             if delivery.log is not None:
                 self._store.write(log_of(export.label), delivery.log)
