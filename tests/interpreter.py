@@ -59,6 +59,76 @@ def depthwise(images: Any, weight: Any, bias: Any, channels_last: bool, *setting
     return module.depthwise_conv2d._init_fn(*arguments).numpy()  # type: ignore[attr-defined]
 
 
+def conv(inputs: Any, weight: Any, bias: Any, residual: Any, *settings: Any, splits: int | None = None) -> Any:
+    """The result of `conv2d`'s kernels; inputs and residual (N, H, W, C), result (N, C, H, W)."""
+    import dataclasses
+
+    import torch
+
+    from yolo26_executorch.lowering import tuning
+    from yolo26_executorch.lowering.kernels import conv as module
+
+    def choose(*arguments: Any, **more: Any) -> tuning.Tile:
+        tile = tuning.choose_conv_tile(*arguments, **more)
+        return tile if splits is None else dataclasses.replace(tile, splits=splits)
+
+    _call_directly(module)
+    module.choose_conv_tile = choose
+    images = [torch.from_numpy(value).permute(0, 3, 1, 2) for value in inputs]
+    other = None if residual is None else torch.from_numpy(residual).permute(0, 3, 1, 2)
+    tensors = torch.from_numpy(weight), torch.from_numpy(bias), other
+    return module.conv2d._init_fn(images, *tensors, *settings).numpy()  # type: ignore[attr-defined]
+
+
+def stem(images: Any, bytes_last: bool, weight: Any, bias: Any, *settings: Any) -> Any:
+    """The result of `stem`'s kernel; images (N, C, H, W), or (N, H, W, C) with `bytes_last`."""
+    import torch
+
+    from yolo26_executorch.lowering.kernels import conv as module
+
+    _call_directly(module)
+    batch = torch.from_numpy(images)
+    batch = batch.permute(0, 3, 1, 2) if bytes_last else batch
+    return module.stem._init_fn(batch, torch.from_numpy(weight), torch.from_numpy(bias), *settings).numpy()  # type: ignore[attr-defined]
+
+
+def attention(qkv: Any, taps: Any, bias: Any, *settings: Any) -> Any:
+    """The result of `attention`'s kernel; qkv (N, H, W, C), result (N, C, H, W)."""
+    import torch
+
+    from yolo26_executorch.lowering.kernels import attention as module
+
+    _call_directly(module)
+    arguments = (torch.from_numpy(qkv).permute(0, 3, 1, 2), torch.from_numpy(taps), torch.from_numpy(bias), *settings)
+    return module.attention._init_fn(*arguments).numpy()  # type: ignore[attr-defined]
+
+
+def max_pools(images: Any, radius: int, count: int) -> Any:
+    """The result of `max_pools`' kernel; images (N, H, W, C), result (N, C, H, W)."""
+    import torch
+
+    from yolo26_executorch.lowering.kernels import pool as module
+
+    _call_directly(module)
+    return module.max_pools._init_fn(torch.from_numpy(images).permute(0, 3, 1, 2), radius, count).numpy()  # type: ignore[attr-defined]
+
+
+def group(kind: str, images: Any, weights: Any, biases: Any, *settings: Any) -> Any:
+    """The results of `conv2d_group`'s or `depthwise_group`'s kernel; images (N, H, W, C), results (N, C, H, W)."""
+    import torch
+
+    from yolo26_executorch.lowering.kernels import conv, depthwise
+
+    module, operator = {
+        "conv": (conv, conv.conv2d_group),
+        "depthwise": (depthwise, depthwise.depthwise_group),
+    }[kind]
+    _call_directly(module)
+    batches = [torch.from_numpy(value).permute(0, 3, 1, 2) for value in images]
+    factors, sums = ([torch.from_numpy(value) for value in values] for values in (weights, biases))
+    return [out.numpy() for out in operator._init_fn(batches, factors, sums, *settings)]  # type: ignore[attr-defined]
+
+
 def _interpret() -> None:
     os.environ["TRITON_INTERPRET"] = "1"
     import torch

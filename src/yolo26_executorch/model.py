@@ -42,6 +42,18 @@ def readers_of_sums(model: nn.Module) -> list[tuple[nn.Module, str]]:
     return [(module, readers[type(module)]) for module in model.modules() if type(module) in readers]
 
 
+def attentions(model: nn.Module) -> list[tuple[nn.Module, str]]:
+    """Return the attention modules, as (parent, name)."""
+    from ultralytics.nn.modules.block import Attention
+
+    return [
+        (parent, name)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, Attention)
+    ]
+
+
 def _unchanged(values: Tensor) -> Tensor:
     return values
 

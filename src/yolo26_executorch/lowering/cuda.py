@@ -17,6 +17,7 @@ import torch
 
 from ..errors import ExportError, GpuMemoryError, LoweringError
 from ..model import ExportModel, float32_precision
+from .fusion import fuse
 from .options import ExportOptions
 from .program import Lowered, check_delegated
 from .rewrites import for_cuda
@@ -44,9 +45,12 @@ def lower(model: ExportModel, options: ExportOptions, stage: Callable[[str], Non
     from executorch.exir.backend.compile_spec_schema import CompileSpec
 
     stage("export")
-    model = for_cuda(model)
+    network: torch.nn.Module = for_cuda(model, own_kernels=own_kernels())
+    example = model.example_input
     with torch.no_grad(), warnings.catch_warnings(action="ignore"):
-        program = torch.export.export(model, (model.example_input,))
+        if own_kernels():
+            network = fuse(network, example, "ieee" if options.precision == "fp32" else "tf32")
+        program = torch.export.export(network, (example,))
         stage("lower")
         specs = [
             CudaBackend.generate_method_name_compile_spec("forward"),
@@ -67,6 +71,11 @@ def lower(model: ExportModel, options: ExportOptions, stage: Callable[[str], Non
         delegated = check_delegated(edge.exported_program())
         stage("write")
         return Lowered(edge.to_executorch(_backend_config(options)), DELEGATE, delegated)
+
+
+def own_kernels() -> bool:
+    """Whether convolutions are those of `lowering.kernels.conv` instead of Inductor's; not before they are measured."""
+    return os.environ.get("YOLO26_ET_KERNELS") == "own"
 
 
 def architectures(capability: tuple[int, int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -125,6 +134,7 @@ def _compiling(options: ExportOptions, stage: Callable[[str], None]) -> Iterator
         stack.enter_context(config.patch(settings))
         stack.enter_context(float32_precision("ieee" if options.precision == "fp32" else "tf32"))
         stack.enter_context(_fixed_tiles(ieee=options.precision == "fp32"))
+        stack.enter_context(_kernels_shared_by_sizes())
         stack.enter_context(_fatbins(torch.cuda.get_device_capability()))
         stack.enter_context(_embedded_quickly())
         stack.enter_context(_replaced(torch._inductor, "aot_compile", compile_in_stage))
@@ -149,6 +159,44 @@ def _fixed_tiles(ieee: bool) -> Iterator[None]:
         return self._finalize_mm_configs([kind(tile.m, tile.n, tile.k, tile.stages, tile.warps)])
 
     with _replaced(heuristics.CUDAConfigHeuristic, "preprocess_mm_configs", one_tile):
+        yield
+
+
+class _BySpecialisation(dict[Any, Any]):
+    """Inductor's table of the kernels that a graph brings along, for which launches that differ in sizes alone are one.
+
+    Inductor keys them by the values of their arguments where a launch says `num_warps`, and so compiles a kernel for
+    every layer. What the machine code depends on (types, alignment, constants, `num_warps` and `num_stages` among
+    them, since our kernels take these as constants, too) is in its own description of the kernel, which is in the key.
+    """
+
+    def __contains__(self, key: object) -> bool:
+        return super().__contains__(self._without_values(key))
+
+    def __getitem__(self, key: Any) -> Any:
+        return super().__getitem__(self._without_values(key))
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        super().__setitem__(self._without_values(key), value)
+
+    @staticmethod
+    def _without_values(key: Any) -> Any:
+        described = next(index for index, part in enumerate(key) if isinstance(part, str) and part.startswith("{"))
+        return (key[0], *key[described:])
+
+
+@contextlib.contextmanager
+def _kernels_shared_by_sizes() -> Iterator[None]:
+    from torch._inductor.codegen.wrapper import PythonWrapperCodegen
+
+    original = PythonWrapperCodegen.define_user_defined_triton_kernel
+
+    def define(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(self.user_defined_kernel_cache, _BySpecialisation):
+            self.user_defined_kernel_cache = _BySpecialisation(self.user_defined_kernel_cache)
+        return original(self, *args, **kwargs)
+
+    with _replaced(PythonWrapperCodegen, "define_user_defined_triton_kernel", define):
         yield
 
 

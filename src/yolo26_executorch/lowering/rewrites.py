@@ -11,17 +11,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..model import ExportModel, readers_of_sums, sums
+from ..model import ExportModel, attentions, readers_of_sums, sums
+from .kernels.attention import attention
 from .kernels.depthwise import depthwise_conv2d
 from .kernels.topk import topk
 
 
-def for_cuda(model: ExportModel) -> ExportModel:
-    """Apply every rewrite that the CUDA delegate needs, in place, and return the model."""
+def for_cuda(model: ExportModel, *, own_kernels: bool = False) -> ExportModel:
+    """Apply every rewrite that the CUDA delegate needs, in place, and return the model.
+
+    Args:
+        model: what to rewrite.
+        own_kernels: whether `fusion.fuse` comes next; attention is prepared for it then.
+    """
     tf32 = model.options.precision == "tf32"
     model.topk = topk
     if model.options.precision != "fp32":
         model.rounded = round_tf32
+    if own_kernels:
+        for parent, name in attentions(model):
+            if FusedAttention.takes(getattr(parent, name)):
+                setattr(parent, name, FusedAttention(getattr(parent, name), model.options.precision))
     for parent in list(model.modules()):
         if isinstance(conv := getattr(parent, "conv", None), nn.Conv2d) and is_depthwise(conv):
             _fuse_depthwise(parent, conv, tf32)
@@ -124,6 +134,40 @@ class DepthwiseConv(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Convolve (N, C, H, W)."""
         output: Tensor = depthwise_conv2d(images, self.taps, self.bias, self.stride, self.padding, self.silu, self.tf32)
+        return output
+
+
+class FusedAttention(nn.Module):
+    """Ultralytics' attention with scores, softmax and positional convolution as one kernel; equal within rounding."""
+
+    def __init__(self, original: Any, precision: str) -> None:
+        super().__init__()
+        self.qkv, self.proj = original.qkv, original.proj
+        conv = original.pe.conv
+        self.register_buffer("taps", conv.weight.detach().reshape(conv.out_channels, -1).t().contiguous())
+        self.register_buffer("bias", conv.bias.detach().clone())
+        self.heads, self.key, self.scale = original.num_heads, original.key_dim, original.scale
+        self.tf32 = precision == "tf32"
+        self.products = "ieee" if precision == "fp32" else "tf32"
+
+    @staticmethod
+    def takes(original: Any) -> bool:
+        """Whether the kernel can do what the module does."""
+        sizes = (original.key_dim, original.head_dim)
+        conv, act = original.pe.conv, original.pe.act
+        plain = is_depthwise(conv) and conv.stride == (1, 1) and conv.bias is not None and isinstance(act, nn.Identity)
+        return (
+            plain
+            and all(size >= 16 and size & (size - 1) == 0 for size in sizes)
+            and conv.padding[0] == conv.kernel_size[0] // 2
+            and conv.kernel_size[0] % 2 == 1
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Attend over the pixels of (N, C, H, W)."""
+        qkv = self.qkv(images)
+        mixed = attention(qkv, self.taps, self.bias, self.heads, self.key, self.scale, self.tf32, self.products)
+        output: Tensor = self.proj(mixed)
         return output
 
 

@@ -7,6 +7,7 @@ tile that the product fills and that still gives every multiprocessor a tile.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 MULTIPROCESSORS = 132
@@ -22,6 +23,8 @@ class Tile:
     k: int
     stages: int
     warps: int
+    splits: int = 1
+    """Programs that share the sum of one tile."""
 
 
 def choose_tile(
@@ -51,6 +54,43 @@ def choose_tile(
         block_m, block_n = (block_m // 2, block_n) if block_m >= block_n else (block_m, block_n // 2)
     warps = 8 if block_m * block_n > 128 * 64 else 4 if block_m * block_n > 32 * 32 else 2
     return Tile(block_m, block_n, block_k, 3, warps)
+
+
+def choose_conv_tile(
+    m: int,
+    n: int,
+    channels: Sequence[int],
+    *,
+    taps: int,
+    element_bytes: int,
+    ieee: bool,
+    multiprocessors: int = MULTIPROCESSORS,
+) -> Tile:
+    """Choose the tile of our own convolution kernel.
+
+    Args:
+        m: pixels written, of all pictures.
+        n: output channels.
+        channels: of each tensor that is read.
+        taps: of the kernel.
+        element_bytes: see `choose_tile`.
+        ieee: see `choose_tile`.
+        multiprocessors: of the GPU.
+    """
+    if ieee:
+        return Tile(_between(m, 16, 32), _between(n, 16, 32), 16, 2, 4)
+    sizes = [size for size in (16, 32, 64) if size * element_bytes <= 128]
+    # A step costs about as much as 32 channels whatever it multiplies.
+    block_k = min(sizes, key=lambda size: sum(-(-count // size) for count in channels) * (size + 32))
+    steps = taps * sum(-(-count // block_k) for count in channels)
+    block_n = _between(n, 16, 128)
+    block_m = _between(m, 16, 64 if block_n > 64 else 128)
+    while _tiles(m, n, block_m, block_n) < multiprocessors and block_m * block_n > 32 * 32 and block_m > 16:
+        block_m, block_n = (block_m // 2, block_n) if block_m >= block_n else (block_m, block_n // 2)
+    tiles = _tiles(m, n, block_m, block_n)
+    splits = min(4, multiprocessors // tiles, steps // 16) if taps > 1 else 1
+    warps = 8 if block_m * block_n > 128 * 64 else 4 if block_m * block_n > 32 * 32 else 2
+    return Tile(block_m, block_n, block_k, 4 if steps > 4 else 2, warps, max(1, splits))
 
 
 def _tiles(m: int, n: int, block_m: int, block_n: int) -> int:

@@ -46,15 +46,12 @@ _PLAIN: tuple[tuple[str, Any], ...] = (
 _UPSIDE_DOWN = (*_PLAIN, ("flipud", 0.5))
 """Not for keypoints: Ultralytics swaps left and right where it mirrors a picture, but not where it turns one over."""
 
-_BACKBONE: tuple[tuple[str, Any], ...] = (("freeze", 10),)
-"""Layers that stay as they are: what the scenes show is the same for every task."""
-
 RECIPES = {
     "detect": Recipe(12, 256, 16, None, _UPSIDE_DOWN),
-    "segment": Recipe(3, 256, 16, "detect", (*_UPSIDE_DOWN, *_BACKBONE)),
-    "pose": Recipe(3, 256, 16, "detect", (*_PLAIN, *_BACKBONE)),
-    "obb": Recipe(3, 256, 16, "detect", (*_UPSIDE_DOWN, *_BACKBONE)),
-    "classify": Recipe(3, 224, 32, "detect", (*_PLAIN, ("auto_augment", None), ("erasing", 0.1))),
+    "segment": Recipe(6, 256, 16, "detect", _UPSIDE_DOWN),
+    "pose": Recipe(12, 256, 16, "detect", _PLAIN),
+    "obb": Recipe(8, 256, 16, "detect", _UPSIDE_DOWN),
+    "classify": Recipe(12, 224, 32, "detect", (*_PLAIN, ("auto_augment", None), ("erasing", 0.1))),
 }
 """By task, in the order in which they are trained."""
 

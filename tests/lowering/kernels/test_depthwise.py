@@ -10,7 +10,7 @@ from torch.nn import functional
 
 import interpreter
 from interpreter import Interpreter
-from yolo26_executorch.lowering.kernels.depthwise import depthwise_conv2d
+from yolo26_executorch.lowering.kernels.depthwise import depthwise_conv2d, depthwise_group
 
 ROUNDING = 1e-5
 """Sums of up to 49 products of standard normal values, in another order."""
@@ -117,3 +117,21 @@ def test_it_is_exported_as_one_operator_with_its_shape() -> None:
     assert str(node.target) == "yolo26_et.depthwise_conv2d.default"
     assert node.meta["val"].shape == (2, 12, 5, 4)
     assert node.meta["val"].is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("levels", [[(32, 8, 8), (16, 4, 4), (70, 2, 3)], [(6, 5, 9), (130, 3, 3)]])
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("silu", [True, False])
+def test_a_group_is_its_convolutions(
+    interpret: Interpreter, levels: list[tuple[int, int, int]], kernel: int, silu: bool
+) -> None:
+    tensors = [operands(*level, kernel) for level in levels]
+    images, weights, biases = ([one[index] for one in tensors] for index in range(3))
+    last = [value.permute(0, 2, 3, 1).contiguous().numpy() for value in images]
+    factors, sums = ([value.numpy() for value in values] for values in (weights, biases))
+    given = interpret(interpreter.group, "depthwise", last, factors, sums, silu, False)
+    reference = depthwise_group(images, weights, biases, silu, False)
+    for one, out, other in zip(tensors, given, reference, strict=True):
+        expected = eager(*one, 1, kernel // 2, silu)
+        torch.testing.assert_close(torch.from_numpy(out), expected, atol=ROUNDING, rtol=0)
+        torch.testing.assert_close(other, expected, atol=ROUNDING, rtol=0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import triton
@@ -10,21 +12,17 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
+from .layout import GROUP, pixels_in_line
+
 
 @triton.jit
-def depthwise_kernel(  # type: ignore[no-untyped-def]
-    images, weight, bias, out,
-    channels, height, width, out_height, out_width, pixels,
-    stride_n, stride_h, stride_w, out_stride_p,
+def _tile(  # type: ignore[no-untyped-def]
+    images, weight, bias, out, pixel, channel,
+    channels, height, width, out_height, out_width, pixels, stride_n, stride_h, stride_w,
     KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr, SILU: tl.constexpr, TF32: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """Write BLOCK_P output pixels of BLOCK_C channels; channels are adjacent in memory everywhere.
-
-    images (N, H, W, C) with the strides given, weight (KERNEL * KERNEL, C), bias (C), out (N * OH * OW, C).
-    """
-    pixel = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
-    channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    """Write BLOCK_P output pixels of BLOCK_C channels; see `depthwise_kernel`."""
     x = pixel % out_width
     y = (pixel // out_width) % out_height
     image = (pixel // (out_width * out_height)).to(tl.int64)
@@ -44,8 +42,60 @@ def depthwise_kernel(  # type: ignore[no-untyped-def]
     if TF32:  # rounded to the nearest, as `lowering.rewrites.round_tf32` does
         multiple = total * 8192.0
         total = (total + multiple) - multiple
-    place = pixel.to(tl.int64)[:, None] * out_stride_p + channel[None, :]
+    place = pixel.to(tl.int64)[:, None] * channels + channel[None, :]
     tl.store(out + place, total.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def depthwise_kernel(  # type: ignore[no-untyped-def]
+    images, weight, bias, out,
+    channels, height, width, out_height, out_width, pixels, stride_n, stride_h, stride_w,
+    KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr, SILU: tl.constexpr, TF32: tl.constexpr,
+    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """Write BLOCK_P output pixels of BLOCK_C channels; channels are adjacent in memory everywhere.
+
+    images (N, H, W, C) with the strides given, weight (KERNEL * KERNEL, C), bias (C), out (N * OH * OW, C).
+    """
+    pixel = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
+    channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    _tile(
+        images, weight, bias, out, pixel, channel,
+        channels, height, width, out_height, out_width, pixels, stride_n, stride_h, stride_w,
+        KERNEL, STRIDE, PADDING, SILU, TF32, BLOCK_P, BLOCK_C,
+    )  # fmt: skip
+
+
+@triton.jit
+def depthwise_group_kernel(  # type: ignore[no-untyped-def]
+    x0, x1, x2, weight0, weight1, weight2, bias0, bias1, bias2, out0, out1, out2,
+    channels0, channels1, channels2, height0, height1, height2, width0, width1, width2,
+    pixels0, pixels1, pixels2, stride0, stride1, stride2, first1, first2,
+    KERNEL: tl.constexpr, SILU: tl.constexpr, TF32: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """Convolve up to three batches of pictures as `depthwise_kernel` would; sizes are kept, strides are of pixels.
+
+    The grid's first axis holds the tiles of all, those of the second from `first1` on, of the third from `first2` on.
+    """
+    images, weight, bias, out = x0, weight0, bias0, out0
+    channels, height, width, pixels, stride = channels0, height0, width0, pixels0, stride0
+    tile = tl.program_id(0)
+    if tile >= first2:
+        images, weight, bias, out = x2, weight2, bias2, out2
+        channels, height, width, pixels, stride = channels2, height2, width2, pixels2, stride2
+        tile -= first2
+    elif tile >= first1:
+        images, weight, bias, out = x1, weight1, bias1, out1
+        channels, height, width, pixels, stride = channels1, height1, width1, pixels1, stride1
+        tile -= first1
+    across = tl.cdiv(channels, BLOCK_C)
+    pixel = tile // across * BLOCK_P + tl.arange(0, BLOCK_P)
+    channel = tile % across * BLOCK_C + tl.arange(0, BLOCK_C)
+    _tile(
+        images, weight, bias, out, pixel, channel,
+        channels, height, width, height, width, pixels, height * width * stride, width * stride, stride,
+        KERNEL, 1, KERNEL // 2, SILU, TF32, BLOCK_P, BLOCK_C,
+    )  # fmt: skip
 
 
 @triton_op("yolo26_et::depthwise_conv2d", mutates_args={})
@@ -74,22 +124,18 @@ def depthwise_conv2d(
     out_width = (width + 2 * padding - kernel) // stride + 1
     if images.stride(1) != 1:
         images = images.contiguous(memory_format=torch.channels_last)
-    out = torch.empty(
-        (batch, channels, out_height, out_width),
-        dtype=images.dtype,
-        device=images.device,
-        memory_format=torch.channels_last,
-    )
+    # Not `torch.empty` with a memory format: Inductor fills such a tensor, by a launch of its own.
+    out = images.new_empty((batch, out_height, out_width, channels))
     pixels = batch * out_height * out_width
     block_c = min(64, triton.next_power_of_2(channels))
     block_p = 1024 // block_c
     wrap_triton(depthwise_kernel)[(-(-pixels // block_p), -(-channels // block_c))](
         images, weight, bias, out, channels, height, width, out_height, out_width, pixels,
-        images.stride(0), images.stride(2), images.stride(3), out.stride(3),
+        images.stride(0), images.stride(2), images.stride(3),
         KERNEL=kernel, STRIDE=stride, PADDING=padding, SILU=silu, TF32=tf32,
         BLOCK_P=block_p, BLOCK_C=block_c, num_warps=4,
     )  # fmt: skip
-    return out
+    return out.permute(0, 3, 1, 2)
 
 
 @depthwise_conv2d.register_kernel("cpu")
@@ -108,6 +154,56 @@ def depthwise_reference(
         multiple = out * 8192.0
         out = (out + multiple) - multiple
     return out.to(images.dtype).contiguous(memory_format=torch.channels_last)
+
+
+@triton_op("yolo26_et::depthwise_group", mutates_args={})
+def depthwise_group(
+    images: Sequence[Tensor], weights: Sequence[Tensor], biases: Sequence[Tensor], silu: bool, tf32: bool
+) -> list[Tensor]:
+    """Convolve each channel of several batches with its own square kernel, in one launch; sizes are kept.
+
+    Args:
+        images: up to three (N, Cᵢ, Hᵢ, Wᵢ), channels last (copied if they are not).
+        weights: (K * K, Cᵢ) each, K odd and the same for all.
+        biases: (Cᵢ,) each.
+        silu: see `depthwise_conv2d`.
+        tf32: see `depthwise_conv2d`.
+
+    Returns:
+        (N, Cᵢ, Hᵢ, Wᵢ) each, channels last.
+    """
+    images = [pixels_in_line(value) for value in images]
+    outs = [value.new_empty((value.shape[0], *value.shape[2:], value.shape[1])) for value in images]
+    pixels = [value.shape[0] * value.shape[2] * value.shape[3] for value in images]
+    block_c = min(64, max(triton.next_power_of_2(value.shape[1]) for value in images))
+    block_p = 1024 // block_c
+    tiles = [
+        -(-count // block_p) * -(-value.shape[1] // block_c) for value, count in zip(images, pixels, strict=True)
+    ]
+    spare = GROUP - len(images)
+
+    def three(values: Sequence[Any], instead: Any) -> list[Any]:
+        return [*values, *[instead] * spare]
+
+    wrap_triton(depthwise_group_kernel)[(sum(tiles),)](
+        *three(images, images[0]), *three(weights, weights[0]), *three(biases, biases[0]), *three(outs, biases[0]),
+        *[size for axis in (1, 2, 3) for size in three([value.shape[axis] for value in images], images[0].shape[axis])],
+        *three(pixels, pixels[0]), *three([value.stride(3) for value in images], images[0].stride(3)),
+        tiles[0], sum(tiles[:2]) if len(images) > 2 else sum(tiles),
+        KERNEL=_side(weights[0]), SILU=silu, TF32=tf32, BLOCK_P=block_p, BLOCK_C=block_c, num_warps=4,
+    )  # fmt: skip
+    return [out.permute(0, 3, 1, 2) for out in outs]
+
+
+@depthwise_group.register_kernel("cpu")
+def depthwise_group_reference(
+    images: Sequence[Tensor], weights: Sequence[Tensor], biases: Sequence[Tensor], silu: bool, tf32: bool
+) -> list[Tensor]:
+    """Eager form of `depthwise_group`, and what it computes on the CPU."""
+    return [
+        depthwise_reference(value, weight, bias, 1, _side(weight) // 2, silu, tf32)
+        for value, weight, bias in zip(images, weights, biases, strict=True)
+    ]
 
 
 def _side(weight: Tensor) -> int:

@@ -1,0 +1,129 @@
+"""YOLO26's attention over the pixels of one picture, with its positional convolution, in one launch.
+
+Scores and softmax stay in registers (after Dao et al., FlashAttention, arXiv:2205.14135): a tile of queries walks over
+the keys, and what it has summed is rescaled whenever a greater score turns up.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.library import triton_op, wrap_triton
+
+from .depthwise import depthwise_reference
+from .layout import pixels_in_line
+
+
+@triton.jit
+def attention_kernel(  # type: ignore[no-untyped-def]
+    qkv, taps, bias, out,
+    pixels, height, width, qkv_stride, out_stride, heads,
+    SCALE: tl.constexpr, KEY: tl.constexpr, HEAD: tl.constexpr, KERNEL: tl.constexpr, TF32: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, WARPS: tl.constexpr,
+):  # fmt: skip
+    """Write BLOCK_M pixels of one head. Grid: (blocks of pixels, heads, pictures).
+
+    qkv (N * H * W, heads * (2 * KEY + HEAD)): each head's query, key and value; taps (KERNEL * KERNEL, heads * HEAD),
+    bias (heads * HEAD); out (N * H * W, heads * HEAD). SCALE is to the base 2.
+    """
+    row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    head = tl.program_id(1)
+    picture = tl.program_id(2).to(tl.int64) * pixels
+    base = qkv + picture * qkv_stride + head * (2 * KEY + HEAD)
+    values = base + 2 * KEY
+    key = tl.arange(0, KEY)
+    channel = tl.arange(0, HEAD)
+    inside_row = row < pixels
+    q = tl.load(base + row[:, None] * qkv_stride + key[None, :], mask=inside_row[:, None], other=0.0)
+    greatest = tl.full((BLOCK_M,), float("-inf"), dtype=tl.float32)
+    weights = tl.zeros((BLOCK_M,), dtype=tl.float32)
+    total = tl.zeros((BLOCK_M, HEAD), dtype=tl.float32)
+    for start in range(0, pixels, BLOCK_N):
+        column = start + tl.arange(0, BLOCK_N)
+        inside = column < pixels
+        k = tl.load(base + KEY + column[None, :] * qkv_stride + key[:, None], mask=inside[None, :], other=0.0)
+        scores = tl.dot(q, k, input_precision=PRECISION) * SCALE
+        scores = tl.where(inside[None, :], scores, float("-inf"))
+        now = tl.maximum(greatest, tl.max(scores, 1))
+        share = tl.exp2(scores - now[:, None])
+        faded = tl.exp2(greatest - now)
+        weights = weights * faded + tl.sum(share, 1)
+        if TF32:  # `tl.dot` cuts off what tf32 does not hold; see `lowering.rewrites.round_tf32`
+            multiple = share * 8192.0
+            share = (share + multiple) - multiple
+        v = tl.load(values + column[:, None] * qkv_stride + channel[None, :], mask=inside[:, None], other=0.0)
+        total = tl.dot(share.to(v.dtype), v, total * faded[:, None], input_precision=PRECISION)
+        greatest = now
+    total = total / weights[:, None]
+    x = row % width
+    y = row // width
+    for tap in tl.static_range(KERNEL * KERNEL):
+        line = y + (tap // KERNEL - KERNEL // 2)
+        place = x + (tap % KERNEL - KERNEL // 2)
+        seen = inside_row & (line >= 0) & (line < height) & (place >= 0) & (place < width)
+        at = (line * width + place) * qkv_stride
+        near = tl.load(values + at[:, None] + channel[None, :], mask=seen[:, None], other=0.0).to(tl.float32)
+        total += near * tl.load(taps + (tap * heads + head) * HEAD + channel).to(tl.float32)[None, :]
+    total += tl.load(bias + head * HEAD + channel).to(tl.float32)[None, :]
+    if TF32:
+        multiple = total * 8192.0
+        total = (total + multiple) - multiple
+    at = (picture + row)[:, None] * out_stride + (head * HEAD + channel)[None, :]
+    tl.store(out + at, total.to(out.dtype.element_ty), mask=inside_row[:, None])
+
+
+@triton_op("yolo26_et::attention", mutates_args={})
+def attention(
+    qkv: Tensor, taps: Tensor, bias: Tensor, heads: int, key: int, scale: float, tf32: bool, precision: str
+) -> Tensor:
+    """Let every pixel attend to all pixels of its picture, and add a depthwise convolution of the values.
+
+    Args:
+        qkv: (N, heads * (2 * key + D), H, W), channels last: each head's query, key and value, one behind the other;
+            key and D powers of two, at least 16.
+        taps: (K * K, heads * D): weight of the depthwise convolution, K odd.
+        bias: (heads * D,).
+        heads: of the attention.
+        key: channels of a head's query and key.
+        scale: of the scores before the softmax.
+        tf32: whether to round the softmax and the result to tf32's 10 bits.
+        precision: how float32 operands are multiplied: "tf32" or "ieee".
+
+    Returns:
+        (N, heads * D, H, W), channels last, of the dtype of `qkv`.
+    """
+    batch, width_of_all, height, width = qkv.shape
+    qkv = pixels_in_line(qkv)
+    step = qkv.stride(3)
+    head = width_of_all // heads - 2 * key
+    pixels = height * width
+    out = qkv.new_empty((batch, height, width, heads * head))
+    block_m = 16 if -(-pixels // 32) * heads * batch < 132 else 64
+    wrap_triton(attention_kernel)[(-(-pixels // block_m), heads, batch)](
+        qkv, taps, bias, out, pixels, height, width, step, heads * head, heads,
+        SCALE=scale / math.log(2), KEY=key, HEAD=head, KERNEL=math.isqrt(taps.shape[0]), TF32=tf32, PRECISION=precision,
+        BLOCK_M=block_m, BLOCK_N=32 if precision == "ieee" else 64, WARPS=4, num_warps=4,
+    )  # fmt: skip
+    return out.permute(0, 3, 1, 2)
+
+
+@attention.register_kernel("cpu")
+def attention_reference(
+    qkv: Tensor, taps: Tensor, bias: Tensor, heads: int, key: int, scale: float, tf32: bool, precision: str
+) -> Tensor:
+    """Eager form of `attention`, and what it computes on the CPU."""
+    batch, _, height, width = qkv.shape
+    parts = qkv.float().reshape(batch, heads, -1, height * width)
+    q, k, v = parts.split([key, key, parts.shape[2] - 2 * key], dim=2)
+    share = (q.transpose(-2, -1) @ k * scale).softmax(-1)
+    values = v.reshape(batch, -1, height, width)
+    out = (v @ share.transpose(-2, -1)).reshape(values.shape)
+    out = out + depthwise_reference(values, taps.float(), bias.float(), 1, math.isqrt(taps.shape[0]) // 2, False, False)
+    if tf32:
+        multiple = out * 8192.0
+        out = (out + multiple) - multiple
+    return out.to(qkv.dtype).contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,493 @@
+"""Convolution with everything that surrounds it in YOLO26 in one launch: inputs laid side by side, bias, SiLU, a sum.
+
+Channels are innermost in every tensor. A product of (pixels, taps · channels) and (taps · channels, output channels) is
+summed in float32 by the matrix units; what would be laid side by side along the channels beforehand (`torch.cat`, also of
+pictures enlarged to the double) is read from where it lies, tensor by tensor.
+
+Sizes are arguments of the kernel and not part of its code, so that one compiled kernel serves every layer with the same
+tile, and every variant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.library import triton_op, wrap_triton
+
+from ..tuning import Tile, choose_conv_tile
+from .layout import GROUP, pixels_in_line
+
+INPUTS = 4
+"""Most tensors that one launch reads as if they lay side by side."""
+
+
+@triton.jit
+def _finish(  # type: ignore[no-untyped-def]
+    total, bias, residual, residual_stride, out, out_stride, row, inside_row, column, columns,
+    SILU: tl.constexpr, RESIDUAL: tl.constexpr, TF32: tl.constexpr,
+):  # fmt: skip
+    """Add the bias, apply SiLU, add the residual, round and write a tile."""
+    inside_column = column < columns
+    inside = inside_row[:, None] & inside_column[None, :]
+    total += tl.load(bias + column, mask=inside_column, other=0.0).to(tl.float32)[None, :]
+    if SILU:
+        total = total * tl.sigmoid(total)
+    if RESIDUAL:
+        place = row.to(tl.int64)[:, None] * residual_stride + column[None, :]
+        total += tl.load(residual + place, mask=inside, other=0.0).to(tl.float32)
+    if TF32:  # rounded to the nearest, as `lowering.rewrites.round_tf32` does
+        multiple = total * 8192.0
+        total = (total + multiple) - multiple
+    place = row.to(tl.int64)[:, None] * out_stride + column[None, :]
+    tl.store(out + place, total.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _product(  # type: ignore[no-untyped-def]
+    total, images, stride, channels, place, inside_row, weight, length, first, column, columns,
+    PRECISION: tl.constexpr, BLOCK_K: tl.constexpr, WHOLE: tl.constexpr,
+):  # fmt: skip
+    """Add the product of some pixels' channels with the weight's columns from `first` on; place: (BLOCK_M,) pixels."""
+    channel = tl.arange(0, BLOCK_K)
+    left = images + place.to(tl.int64)[:, None] * stride + channel[None, :]
+    right = weight + column.to(tl.int64)[None, :] * length + first + channel[:, None]
+    inside_column = column < columns
+    for start in range(0, channels, BLOCK_K):
+        if WHOLE:
+            a = tl.load(left, mask=inside_row[:, None], other=0.0)
+            b = tl.load(right, mask=inside_column[None, :], other=0.0)
+        else:
+            there = channel < channels - start
+            a = tl.load(left, mask=inside_row[:, None] & there[None, :], other=0.0)
+            b = tl.load(right, mask=there[:, None] & inside_column[None, :], other=0.0)
+        total = tl.dot(a, b, total, input_precision=PRECISION)
+        left += BLOCK_K
+        right += BLOCK_K
+    return total
+
+
+@triton.jit
+def pointwise_kernel(  # type: ignore[no-untyped-def]
+    x0, x1, x2, x3, weight, bias, residual, out,
+    channels0, channels1, channels2, channels3, stride0, stride1, stride2, stride3,
+    height, width, pixels, columns, length, residual_stride, out_stride,
+    INPUTS: tl.constexpr, DOUBLED: tl.constexpr, SILU: tl.constexpr, RESIDUAL: tl.constexpr, TF32: tl.constexpr,
+    PRECISION: tl.constexpr, WHOLE: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, WARPS: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    """Convolve 1×1 over the channels of up to four tensors laid side by side.
+
+    xI (N * H * W, channelsI) with `strideI` elements from pixel to pixel, or (N * H/2 * W/2, …) where bit I of DOUBLED
+    is set; weight (columns, length) with length the sum of all channels; out (N * H * W, columns).
+    """
+    row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    column = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    inside_row = row < pixels
+    half = row
+    if DOUBLED:
+        y = row // width
+        half = (y // height * (height // 2) + y % height // 2) * (width // 2) + row % width // 2
+    total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+    total = _product(
+        total, x0, stride0, channels0, half if DOUBLED & 1 else row, inside_row,
+        weight, length, 0, column, columns, PRECISION, BLOCK_K, WHOLE,
+    )  # fmt: skip
+    if INPUTS > 1:
+        total = _product(
+            total, x1, stride1, channels1, half if DOUBLED & 2 else row, inside_row,
+            weight, length, channels0, column, columns, PRECISION, BLOCK_K, WHOLE,
+        )  # fmt: skip
+    if INPUTS > 2:
+        total = _product(
+            total, x2, stride2, channels2, half if DOUBLED & 4 else row, inside_row,
+            weight, length, channels0 + channels1, column, columns, PRECISION, BLOCK_K, WHOLE,
+        )  # fmt: skip
+    if INPUTS > 3:
+        total = _product(
+            total, x3, stride3, channels3, half if DOUBLED & 8 else row, inside_row,
+            weight, length, channels0 + channels1 + channels2, column, columns, PRECISION, BLOCK_K, WHOLE,
+        )  # fmt: skip
+    _finish(
+        total, bias, residual, residual_stride, out, out_stride, row, inside_row, column, columns, SILU, RESIDUAL, TF32
+    )
+
+
+@triton.jit
+def _convolved(  # type: ignore[no-untyped-def]
+    images, weight, channels, height, width, out_height, out_width, pixel_stride, row, inside_row, column, columns,
+    first, last,
+    KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr, PRECISION: tl.constexpr, WHOLE: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """Return the sum over the blocks of channels `first` to `last` of all taps; see `conv_kernel`."""
+    inside_column = column < columns
+    x = row % out_width * STRIDE - PADDING
+    y = row // out_width
+    image = images + (y // out_height).to(tl.int64)[:, None] * (height * width * pixel_stride)
+    y = y % out_height * STRIDE - PADDING
+    channel = tl.arange(0, BLOCK_K)
+    filters = weight + column.to(tl.int64)[None, :] * (KERNEL * KERNEL * channels)
+    blocks = tl.cdiv(channels, BLOCK_K)
+    total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+    for step in range(first, last):
+        tap = step // blocks
+        start = (step - tap * blocks) * BLOCK_K
+        line = y + tap // KERNEL
+        place = x + tap % KERNEL
+        seen = inside_row & (line >= 0) & (line < height) & (place >= 0) & (place < width)
+        left = image + ((line * width + place) * pixel_stride)[:, None] + (start + channel)[None, :]
+        right = filters + (tap * channels + start + channel)[:, None]
+        if WHOLE:
+            a = tl.load(left, mask=seen[:, None], other=0.0)
+            b = tl.load(right, mask=inside_column[None, :], other=0.0)
+        else:
+            there = start + channel < channels
+            a = tl.load(left, mask=seen[:, None] & there[None, :], other=0.0)
+            b = tl.load(right, mask=there[:, None] & inside_column[None, :], other=0.0)
+        total = tl.dot(a, b, total, input_precision=PRECISION)
+    return total
+
+
+@triton.jit
+def conv_kernel(  # type: ignore[no-untyped-def]
+    images, weight, bias, residual, out, partial,
+    channels, height, width, out_height, out_width, pixels, columns, pixel_stride, residual_stride, out_stride,
+    KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr,
+    SILU: tl.constexpr, RESIDUAL: tl.constexpr, TF32: tl.constexpr, PRECISION: tl.constexpr, WHOLE: tl.constexpr,
+    SPLITS: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, WARPS: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    """Convolve with a square kernel: the taps one after the other, each a product over the channels.
+
+    images (N, H, W, channels) with `pixel_stride` elements from pixel to pixel; weight (columns, KERNEL * KERNEL *
+    channels), taps before channels; out (N * OH * OW, columns). With SPLITS > 1 the sum is shared out over the grid's
+    third axis, and the parts go to partial (SPLITS, N * OH * OW, columns), float32, for `sum_kernel`.
+    """
+    row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    column = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    inside_row = row < pixels
+    first, last = 0, KERNEL * KERNEL * tl.cdiv(channels, BLOCK_K)
+    if SPLITS > 1:
+        share = tl.cdiv(last, SPLITS)
+        first = tl.program_id(2) * share
+        last = tl.minimum(first + share, last)
+    total = _convolved(
+        images, weight, channels, height, width, out_height, out_width, pixel_stride, row, inside_row, column, columns,
+        first, last, KERNEL, STRIDE, PADDING, PRECISION, WHOLE, BLOCK_M, BLOCK_N, BLOCK_K,
+    )  # fmt: skip
+    if SPLITS > 1:
+        place = (tl.program_id(2) * pixels + row).to(tl.int64)[:, None] * columns + column[None, :]
+        tl.store(partial + place, total, mask=inside_row[:, None] & (column < columns)[None, :])
+    else:
+        _finish(
+            total, bias, residual, residual_stride, out, out_stride, row, inside_row, column, columns,
+            SILU, RESIDUAL, TF32,
+        )  # fmt: skip
+
+
+@triton.jit
+def group_kernel(  # type: ignore[no-untyped-def]
+    x0, x1, x2, weight0, weight1, weight2, bias0, bias1, bias2, out0, out1, out2,
+    channels0, channels1, channels2, height0, height1, height2, width0, width1, width2,
+    pixels0, pixels1, pixels2, stride0, stride1, stride2, first1, first2, columns,
+    KERNEL: tl.constexpr, SILU: tl.constexpr, TF32: tl.constexpr, PRECISION: tl.constexpr, WHOLE: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, WARPS: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    """Convolve up to three batches of pictures, each with its own weight, as `conv_kernel` would; sizes are kept.
+
+    The grid's first axis holds the tiles of all, those of the second from `first1` on, of the third from `first2` on.
+    """
+    images, weight, bias, out = x0, weight0, bias0, out0
+    channels, height, width, pixels, stride = channels0, height0, width0, pixels0, stride0
+    tile = tl.program_id(0)
+    if tile >= first2:
+        images, weight, bias, out = x2, weight2, bias2, out2
+        channels, height, width, pixels, stride = channels2, height2, width2, pixels2, stride2
+        tile -= first2
+    elif tile >= first1:
+        images, weight, bias, out = x1, weight1, bias1, out1
+        channels, height, width, pixels, stride = channels1, height1, width1, pixels1, stride1
+        tile -= first1
+    row = tile * BLOCK_M + tl.arange(0, BLOCK_M)
+    column = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    inside_row = row < pixels
+    total = _convolved(
+        images, weight, channels, height, width, height, width, stride, row, inside_row, column, columns,
+        0, KERNEL * KERNEL * tl.cdiv(channels, BLOCK_K), KERNEL, 1, KERNEL // 2, PRECISION, WHOLE,
+        BLOCK_M, BLOCK_N, BLOCK_K,
+    )  # fmt: skip
+    _finish(total, bias, bias, 0, out, columns, row, inside_row, column, columns, SILU, False, TF32)
+
+
+@triton.jit
+def sum_kernel(  # type: ignore[no-untyped-def]
+    partial, bias, residual, out, pixels, columns, residual_stride, out_stride,
+    SILU: tl.constexpr, RESIDUAL: tl.constexpr, TF32: tl.constexpr, SPLITS: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    """Finish what `conv_kernel` has split: partial (SPLITS, pixels, columns) float32, out (pixels, columns)."""
+    row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    column = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    inside_row = row < pixels
+    inside = inside_row[:, None] & (column < columns)[None, :]
+    total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+    for split in tl.static_range(SPLITS):
+        place = (split * pixels + row).to(tl.int64)[:, None] * columns + column[None, :]
+        total += tl.load(partial + place, mask=inside, other=0.0)
+    _finish(
+        total, bias, residual, residual_stride, out, out_stride, row, inside_row, column, columns, SILU, RESIDUAL, TF32
+    )
+
+
+@triton.jit
+def stem_kernel(  # type: ignore[no-untyped-def]
+    images, weight, bias, out,
+    height, width, out_height, out_width, pixels, columns, stride_n, stride_c, stride_h, stride_w, out_stride,
+    CHANNELS: tl.constexpr, KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr,
+    SILU: tl.constexpr, TF32: tl.constexpr, PRECISION: tl.constexpr, BYTES: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, WARPS: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    """Convolve pictures of so few channels that all taps fit one product, from whatever layout and dtype they have.
+
+    images (N, CHANNELS, H, W) by strides, float32 0..1, or uint8 0..255 with BYTES; weight (columns, BLOCK_K), taps
+    before channels, zeros behind them; out (N * OH * OW, columns).
+    """
+    row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    column = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    inside_row = row < pixels
+    x = row % out_width * STRIDE - PADDING
+    y = row // out_width
+    image = (y // out_height).to(tl.int64) * stride_n
+    y = y % out_height * STRIDE - PADDING
+    k = tl.arange(0, BLOCK_K)
+    tap = k // CHANNELS
+    line = y[:, None] + (tap // KERNEL)[None, :]
+    place = x[:, None] + (tap % KERNEL)[None, :]
+    seen = (line >= 0) & (line < height) & (place >= 0) & (place < width) & (tap < KERNEL * KERNEL)[None, :]
+    at = image[:, None] + line * stride_h + place * stride_w + (k % CHANNELS * stride_c)[None, :]
+    values = tl.load(images + at, mask=seen & inside_row[:, None], other=0).to(tl.float32)
+    if BYTES:
+        values = values / 255.0
+    if TF32:
+        multiple = values * 8192.0
+        values = (values + multiple) - multiple
+    factors = tl.load(weight + column[None, :] * BLOCK_K + k[:, None], mask=(column < columns)[None, :], other=0.0)
+    total = tl.dot(values.to(weight.dtype.element_ty), factors, input_precision=PRECISION).to(tl.float32)
+    _finish(total, bias, bias, 0, out, out_stride, row, inside_row, column, columns, SILU, False, TF32)
+
+
+@triton_op("yolo26_et::conv2d", mutates_args={})
+def conv2d(
+    inputs: Sequence[Tensor], weight: Tensor, bias: Tensor, residual: Tensor | None,
+    kernel: int, stride: int, padding: int, silu: bool, tf32: bool, precision: str,
+) -> Tensor:  # fmt: skip
+    """Convolve tensors laid side by side along their channels, add the bias, apply SiLU, add another tensor.
+
+    Sums in float32 whatever the tensors' dtype, so it differs from cuDNN by rounding alone.
+
+    Args:
+        inputs: (N, Cᵢ, H, W) each, channels last, slices of wider tensors among them (copied if they are not); with a
+            1×1 kernel up to four, those of half the height and width read as if enlarged to the double (nearest).
+        weight: (O, K * K * ΣC): taps before channels.
+        bias: (O,), or longer: what is behind is not read.
+        residual: (N, O, H', W'), channels last, added after SiLU; or None.
+        kernel: K, pixels.
+        stride: step in both directions, pixels.
+        padding: zeros around the picture, pixels.
+        silu: whether to apply `y * sigmoid(y)`.
+        tf32: whether to round the result to tf32's 10 bits, for the matrix product that reads it.
+        precision: how float32 operands are multiplied: "tf32" or "ieee".
+
+    Returns:
+        (N, O, H', W'), channels last, of the inputs' dtype.
+    """
+    inputs = [pixels_in_line(value) for value in inputs]
+    batch, _, height, width = inputs[0].shape
+    height, width = max(value.shape[2] for value in inputs), max(value.shape[3] for value in inputs)
+    columns = weight.shape[0]
+    size = [(side + 2 * padding - kernel) // stride + 1 for side in (height, width)]
+    out = inputs[0].new_empty((batch, *size, columns))
+    pixels = batch * size[0] * size[1]
+    # What a kernel never reads is given the bias: a tensor given twice, and written, would be copied first.
+    other = bias if residual is None else pixels_in_line(residual)
+    step = 0 if residual is None else other.stride(3)
+    tile = choose_conv_tile(
+        pixels, columns, [value.shape[1] for value in inputs], taps=kernel * kernel,
+        element_bytes=out.element_size(), ieee=precision == "ieee",
+    )  # fmt: skip
+    grid = (-(-pixels // tile.m), -(-columns // tile.n))
+    finish: dict[str, Any] = {"SILU": silu, "RESIDUAL": residual is not None, "TF32": tf32}
+    settings = _settings(tile, precision, all(value.shape[1] % tile.k == 0 for value in inputs))
+    if kernel == 1 and stride == 1 and padding == 0:
+        places = [*inputs, *[inputs[0]] * (INPUTS - len(inputs))]
+        doubled = sum((value.shape[2] != height) << index for index, value in enumerate(inputs))
+        wrap_triton(pointwise_kernel)[grid](
+            *places, weight, bias, other, out,
+            *[value.shape[1] for value in places], *[value.stride(3) for value in places],
+            height, width, pixels, columns, weight.shape[1], step, columns,
+            INPUTS=len(inputs), DOUBLED=doubled, **finish, **settings, num_warps=tile.warps, num_stages=tile.stages,
+        )  # fmt: skip
+        return out.permute(0, 3, 1, 2)
+    (images,) = inputs
+    partial = bias
+    if tile.splits > 1:
+        partial = out.new_empty((tile.splits, pixels, columns), dtype=torch.float32)
+    wrap_triton(conv_kernel)[(*grid, tile.splits)](
+        images, weight, bias, other, out, partial,
+        images.shape[1], height, width, *size, pixels, columns, images.stride(3), step, columns,
+        KERNEL=kernel, STRIDE=stride, PADDING=padding, **finish, **settings, SPLITS=tile.splits,
+        num_warps=tile.warps, num_stages=tile.stages,
+    )  # fmt: skip
+    if tile.splits > 1:
+        block_n = min(64, triton.next_power_of_2(columns))
+        block_m = 1024 // block_n
+        wrap_triton(sum_kernel)[(-(-pixels // block_m), -(-columns // block_n))](
+            partial, bias, other, out, pixels, columns, step, columns,
+            **finish, SPLITS=tile.splits, BLOCK_M=block_m, BLOCK_N=block_n, num_warps=4,
+        )  # fmt: skip
+    return out.permute(0, 3, 1, 2)
+
+
+@conv2d.register_kernel("cpu")
+def conv2d_reference(
+    inputs: Sequence[Tensor], weight: Tensor, bias: Tensor, residual: Tensor | None,
+    kernel: int, stride: int, padding: int, silu: bool, tf32: bool, precision: str,
+) -> Tensor:  # fmt: skip
+    """Eager form of `conv2d`, and what it computes on the CPU."""
+    largest = max(value.shape[2] for value in inputs)
+    whole = [
+        value if value.shape[2] == largest else torch.nn.functional.interpolate(value, scale_factor=2.0)
+        for value in inputs
+    ]
+    images = torch.cat(whole, 1)
+    square = weight.view(-1, kernel, kernel, images.shape[1]).permute(0, 3, 1, 2)
+    out = torch.nn.functional.conv2d(images.float(), square.float(), bias[: len(weight)].float(), stride=stride, padding=padding)
+    out = torch.nn.functional.silu(out) if silu else out
+    out = out if residual is None else out + residual.float()
+    return _rounded(out, tf32).to(images.dtype).contiguous(memory_format=torch.channels_last)
+
+
+@triton_op("yolo26_et::conv2d_group", mutates_args={})
+def conv2d_group(
+    images: Sequence[Tensor], weights: Sequence[Tensor], biases: Sequence[Tensor],
+    kernel: int, silu: bool, tf32: bool, precision: str,
+) -> list[Tensor]:  # fmt: skip
+    """Convolve several batches, each with its own weight, in one launch; sizes are kept.
+
+    Args:
+        images: up to three (N, Cᵢ, Hᵢ, Wᵢ), channels last.
+        weights: (O, K * K * Cᵢ) each; see `conv2d`.
+        biases: (O,) each, or longer.
+        kernel: K, odd.
+        silu: see `conv2d`.
+        tf32: see `conv2d`.
+        precision: see `conv2d`.
+
+    Returns:
+        (N, O, Hᵢ, Wᵢ) each, channels last.
+    """
+    images = [pixels_in_line(value) for value in images]
+    columns = weights[0].shape[0]
+    outs = [value.new_empty((value.shape[0], *value.shape[2:], columns)) for value in images]
+    pixels = [value.shape[0] * value.shape[2] * value.shape[3] for value in images]
+    tile = choose_conv_tile(
+        sum(pixels), columns, [max(value.shape[1] for value in images)], taps=kernel * kernel,
+        element_bytes=images[0].element_size(), ieee=precision == "ieee",
+    )  # fmt: skip
+    tiles = [-(-count // tile.m) for count in pixels]
+    spare = GROUP - len(images)
+
+    def three(values: Sequence[Any], instead: Any) -> list[Any]:
+        return [*values, *[instead] * spare]
+
+    settings = _settings(tile, precision, all(value.shape[1] % tile.k == 0 for value in images))
+    wrap_triton(group_kernel)[(sum(tiles), -(-columns // tile.n))](
+        *three(images, images[0]), *three(weights, weights[0]), *three(biases, biases[0]),
+        # A tensor that is written may not be given twice; what is written to in place of a missing one, is not.
+        *three(outs, biases[0]),
+        *[size for axis in (1, 2, 3) for size in three([value.shape[axis] for value in images], images[0].shape[axis])],
+        *three(pixels, pixels[0]), *three([value.stride(3) for value in images], images[0].stride(3)),
+        tiles[0], sum(tiles[:2]) if len(images) > 2 else sum(tiles), columns,
+        KERNEL=kernel, SILU=silu, TF32=tf32, **settings, num_warps=tile.warps, num_stages=tile.stages,
+    )  # fmt: skip
+    return [out.permute(0, 3, 1, 2) for out in outs]
+
+
+@conv2d_group.register_kernel("cpu")
+def conv2d_group_reference(
+    images: Sequence[Tensor], weights: Sequence[Tensor], biases: Sequence[Tensor],
+    kernel: int, silu: bool, tf32: bool, precision: str,
+) -> list[Tensor]:  # fmt: skip
+    """Eager form of `conv2d_group`, and what it computes on the CPU."""
+    return [
+        conv2d_reference([value], weight, bias, None, kernel, 1, kernel // 2, silu, tf32, precision)
+        for value, weight, bias in zip(images, weights, biases, strict=True)
+    ]
+
+
+@triton_op("yolo26_et::stem", mutates_args={})
+def stem(
+    images: Tensor, weight: Tensor, bias: Tensor,
+    kernel: int, stride: int, padding: int, silu: bool, tf32: bool, precision: str,
+) -> Tensor:  # fmt: skip
+    """Convolve pictures as they come in: any strides, float32 0..1 or uint8 0..255 (divided by 255 as they are read).
+
+    Args:
+        images: (N, C, H, W); C * kernel² at most 128.
+        weight: (O, P), taps before channels and then zeros; P the power of two, at least 16, that holds them.
+        bias: (O,), or longer: what is behind is not read.
+        kernel: side of the kernel, pixels.
+        stride: step in both directions, pixels.
+        padding: zeros around the picture, pixels.
+        silu: whether to apply `y * sigmoid(y)`.
+        tf32: whether to round the pictures and the result to tf32's 10 bits.
+        precision: how float32 operands are multiplied: "tf32" or "ieee".
+
+    Returns:
+        (N, O, H', W'), channels last, of the weight's dtype.
+    """
+    batch, channels, height, width = images.shape
+    columns, length = weight.shape
+    size = [(side + 2 * padding - kernel) // stride + 1 for side in (height, width)]
+    out = weight.new_empty((batch, *size, columns))
+    pixels = batch * size[0] * size[1]
+    block_n = max(16, min(128, triton.next_power_of_2(columns)))
+    tile = Tile(64 if block_n > 32 else 128, block_n, length, 1, 4)
+    settings = _settings(tile, precision, whole=True)
+    del settings["WHOLE"]
+    wrap_triton(stem_kernel)[(-(-pixels // tile.m), -(-columns // tile.n))](
+        images, weight, bias, out, height, width, *size, pixels, columns, *images.stride(), columns,
+        CHANNELS=channels, KERNEL=kernel, STRIDE=stride, PADDING=padding, SILU=silu, TF32=tf32,
+        BYTES=images.dtype == torch.uint8, **settings, num_warps=tile.warps, num_stages=tile.stages,
+    )  # fmt: skip
+    return out.permute(0, 3, 1, 2)
+
+
+@stem.register_kernel("cpu")
+def stem_reference(
+    images: Tensor, weight: Tensor, bias: Tensor,
+    kernel: int, stride: int, padding: int, silu: bool, tf32: bool, precision: str,
+) -> Tensor:  # fmt: skip
+    """Eager form of `stem`, and what it computes on the CPU."""
+    channels = images.shape[1]
+    values = _rounded(images / 255 if images.dtype == torch.uint8 else images.float(), tf32).to(weight.dtype)
+    taps = weight[:, : kernel * kernel * channels].contiguous()
+    return conv2d_reference([values], taps, bias, None, kernel, stride, padding, silu, tf32, precision)
+
+
+def _rounded(values: Tensor, tf32: bool) -> Tensor:
+    multiple = values * 8192.0
+    return (values + multiple) - multiple if tf32 else values
+
+
+def _settings(tile: Tile, precision: str, whole: bool) -> dict[str, Any]:
+    """Return what every kernel here is compiled for; the last two so that launches which differ there differ here."""
+    return {
+        "PRECISION": precision, "WHOLE": whole,
+        "BLOCK_M": tile.m, "BLOCK_N": tile.n, "BLOCK_K": tile.k, "WARPS": tile.warps, "STAGES": tile.stages,
+    }  # fmt: skip
