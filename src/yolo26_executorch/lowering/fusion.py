@@ -1,8 +1,8 @@
-"""Fusion of the exported graph into our own kernels: what a convolution reads and what follows it in one operator.
+"""Fusion of the exported graph into our own kernels: what a convolution reads and what follows it, in one operator.
 
 The graph that comes out computes what went in, within rounding, and can be run anywhere; `lowering.kernels` says what
-its operators do. Nothing here knows a layer of Ultralytics': only convolutions, SiLU, sums, concatenations, enlargements
-and roundings, as they follow one another.
+its operators do. Nothing here knows a layer of Ultralytics': only convolutions, SiLU, sums, concatenations,
+enlargements and roundings, as they follow one another.
 """
 
 from __future__ import annotations
@@ -16,13 +16,20 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from .kernels import attention, conv, depthwise, pool
+from .kernels import attention as _attention
+from .kernels import depthwise as _depthwise
+from .kernels import pool as _pool
 from .kernels.conv import INPUTS
 from .kernels.layout import GROUP
 
+Node = Any
+"""fx.Node; what its arguments are would have to be said again at every use."""
+
 _ATEN = torch.ops.aten
 _OURS = torch.ops.yolo26_et
+_REGISTERED_BY = (_attention, _depthwise, _pool)
 _SPLITS = (_ATEN.chunk.default, _ATEN.split.Tensor, _ATEN.split_with_sizes.default)
+_PICTURE_CHANNELS = 4
 _STEM_TAPS = 128
 """Most taps times channels that `stem` multiplies at once."""
 
@@ -31,8 +38,8 @@ _STEM_TAPS = 128
 class _Conv:
     """A convolution of the graph, and what is done with its result."""
 
-    node: fx.Node
-    last: fx.Node
+    node: Node
+    last: Node
     """The node whose value the fused operator gives."""
     weight: Tensor
     bias: Tensor
@@ -41,7 +48,7 @@ class _Conv:
     padding: int
     silu: bool = False
     tf32: bool = False
-    residual: fx.Node | None = None
+    residual: Node | None = None
 
     @property
     def pointwise(self) -> bool:
@@ -68,9 +75,7 @@ def fuse(module: nn.Module, example: Tensor, precision: str) -> fx.GraphModule:
     _put_pools(graph_module)
     _merge_siblings(graph_module)
     for index, conv in enumerate(list(_convolutions(graph_module))):
-        if conv.node.args[0].meta["val"].shape[1] * conv.kernel**2 <= _STEM_TAPS and (
-            picture := _picture(conv.node.args[0])
-        ):
+        if picture := _picture(conv):
             _put_stem(graph_module, conv, picture, precision, index)
         else:
             _extend(conv)
@@ -79,7 +84,8 @@ def fuse(module: nn.Module, example: Tensor, precision: str) -> fx.GraphModule:
     graph_module.graph.eliminate_dead_code()
     graph_module.delete_all_unused_submodules()
     graph_module.recompile()
-    return graph_module
+    fused: fx.GraphModule = graph_module
+    return fused
 
 
 def _drop_assertions(module: fx.GraphModule) -> None:
@@ -112,19 +118,21 @@ def _convolutions(module: fx.GraphModule) -> Iterator[_Conv]:
     for node in module.graph.nodes:
         if node.target is not _ATEN.conv2d.default:
             continue
-        arguments = dict(zip(("x", "weight", "bias", "stride", "padding", "dilation", "groups"), node.args, strict=False))
+        arguments = dict(
+            zip(("x", "weight", "bias", "stride", "padding", "dilation", "groups"), node.args, strict=False)
+        )
         weight = _constant(module, arguments["weight"])
         stride, padding, dilation = (
             _square(arguments.get(name, default)) for name, default in (("stride", 1), ("padding", 0), ("dilation", 1))
         )
-        if weight is None or dilation != 1 or None in (stride, padding) or arguments.get("groups", 1) != 1:
+        if weight is None or dilation != 1 or stride is None or padding is None or arguments.get("groups", 1) != 1:
             continue
         if weight.shape[2] != weight.shape[3]:
             continue
         bias = _constant(module, arguments.get("bias"))
         bias = torch.zeros(weight.shape[0], dtype=weight.dtype) if bias is None else bias
         taps = weight.permute(0, 2, 3, 1).reshape(weight.shape[0], -1).contiguous()
-        conv = _Conv(node, node, taps, bias, weight.shape[2], stride, padding)  # type: ignore[arg-type]
+        conv = _Conv(node, node, taps, bias, weight.shape[2], stride, padding)
         if (user := _only_user(node)) is not None and user.target is _ATEN.silu.default:
             conv.silu, conv.last = True, user
         if (rounded := _rounding(conv.last)) is not None:
@@ -193,8 +201,10 @@ def _pool_radius(node: Any) -> int | None:
     """Return the radius of a max-pooling that keeps the size of its input."""
     if not isinstance(node, fx.Node) or node.target is not _ATEN.max_pool2d.default:
         return None
-    window, stride, padding = (_square(value) for value in (*node.args[1:], 1, 0)[:3])
-    if stride != 1 or window is None or padding != window // 2 or window % 2 == 0 or len(node.args) > 4:
+    window = _square(node.args[1])
+    stride = _square(node.args[2] or node.args[1]) if len(node.args) > 2 else window
+    padding = _square(node.args[3]) if len(node.args) > 3 else 0
+    if len(node.args) > 4 or window is None or stride != 1 or padding is None or window != 2 * padding + 1:
         return None
     return padding
 
@@ -207,7 +217,10 @@ def _extend(conv: _Conv) -> None:
     others = [value for value in add.args if value is not conv.last]
     if len(others) != 1 or not isinstance(others[0], fx.Node) or _is_constant(others[0]):
         return
-    if others[0].meta["val"].shape != conv.last.meta["val"].shape or others[0].meta["val"].dtype != conv.last.meta["val"].dtype:
+    if (
+        others[0].meta["val"].shape != conv.last.meta["val"].shape
+        or others[0].meta["val"].dtype != conv.last.meta["val"].dtype
+    ):
         return
     rounded = _rounding(add)
     if conv.tf32 and rounded is None:
@@ -227,14 +240,12 @@ def _put(module: fx.GraphModule, conv: _Conv, precision: str, index: int) -> Non
         weight = _buffer(module, f"_conv_{index}_weight", conv.weight)
         bias = _buffer(module, f"_conv_{index}_bias", _padded(conv.bias))
         sizes = (conv.kernel, conv.stride, conv.padding, conv.silu, conv.tf32, precision)
-        fused = graph.call_function(
-            _OURS.conv2d.default, (inputs, weight, bias, conv.residual, *sizes)
-        )
+        fused = graph.call_function(_OURS.conv2d.default, (inputs, weight, bias, conv.residual, *sizes))
     fused.meta["val"] = conv.last.meta["val"]
     conv.last.replace_all_uses_with(fused)
 
 
-def _put_stem(module: fx.GraphModule, conv: _Conv, picture: fx.Node, precision: str, index: int) -> None:
+def _put_stem(module: fx.GraphModule, conv: _Conv, picture: Node, precision: str, index: int) -> None:
     graph = module.graph
     length = max(16, 1 << (conv.weight.shape[1] - 1).bit_length())
     taps = nn.functional.pad(conv.weight, (0, length - conv.weight.shape[1]))
@@ -248,14 +259,15 @@ def _put_stem(module: fx.GraphModule, conv: _Conv, picture: fx.Node, precision: 
 
 
 def _put_groups(module: fx.GraphModule) -> None:
-    """Compute convolutions of different sizes that do not wait for one another, as those of a head's levels, at once."""
+    """Compute convolutions of different sizes, none of which waits for another, at once: those of a head's levels."""
     while (group := _next_group(module.graph)) is not None:
         graph, first = module.graph, group[0]
-        images = [node.args[0] if _is_depthwise(node) else node.args[0][0] for node in group]  # type: ignore[index]
+        images = [node.args[0] if _is_depthwise(node) else node.args[0][0] for node in group]
         weights, biases = [node.args[1] for node in group], [node.args[2] for node in group]
+        _, settings = _common(first) or (None, ())
         with graph.inserting_after(group[-1]):
             target = _OURS.depthwise_group if _is_depthwise(first) else _OURS.conv2d_group
-            whole = graph.call_function(target.default, (images, weights, biases, *_common(first)[1]))
+            whole = graph.call_function(target.default, (images, weights, biases, *settings))
         after = whole
         for index, node in enumerate(group):
             with graph.inserting_after(after):
@@ -266,10 +278,10 @@ def _put_groups(module: fx.GraphModule) -> None:
         _sort(module)
 
 
-def _next_group(graph: fx.Graph) -> list[fx.Node] | None:
+def _next_group(graph: fx.Graph) -> list[Node] | None:
     """Return convolutions, alike but for their input and its size, of which none needs another's result."""
-    before: dict[fx.Node, set[fx.Node]] = {}
-    groups: dict[Any, list[list[fx.Node]]] = {}
+    before: dict[Node, set[Node]] = {}
+    groups: dict[Any, list[list[Node]]] = {}
     for node in graph.nodes:
         before[node] = set(node.all_input_nodes).union(*(before[value] for value in node.all_input_nodes))
         key = _common(node)
@@ -285,31 +297,31 @@ def _next_group(graph: fx.Graph) -> list[fx.Node] | None:
     return next((group for alike in groups.values() for group in alike if len(group) > 1), None)
 
 
-def _common(node: fx.Node) -> tuple[Any, ...] | None:
+def _common(node: Node) -> tuple[Any, ...] | None:
     """Return what a convolution shares with those it can be grouped with, last the arguments of the group."""
     if node.target is _OURS.depthwise_conv2d.default:
         _, taps, _, stride, padding, *settings = node.args
-        side = math.isqrt(taps.meta["val"].shape[0])  # type: ignore[union-attr]
+        side = math.isqrt(taps.meta["val"].shape[0])
         return (side, tuple(settings)) if stride == 1 and 2 * padding + 1 == side else None
     if node.target is _OURS.conv2d.default:
         inputs, weight, _, residual, kernel, stride, padding, *settings = node.args
-        if residual is not None or len(inputs) != 1 or stride != 1 or 2 * padding + 1 != kernel:  # type: ignore[arg-type, operator]
+        if residual is not None or len(inputs) != 1 or stride != 1 or 2 * padding + 1 != kernel:
             return None
-        return (weight.meta["val"].shape[0], (kernel, *settings))  # type: ignore[union-attr]
+        return (weight.meta["val"].shape[0], (kernel, *settings))
     return None
 
 
-def _is_depthwise(node: fx.Node) -> bool:
+def _is_depthwise(node: Node) -> bool:
     return node.target is _OURS.depthwise_conv2d.default
 
 
 def _sort(module: fx.GraphModule) -> None:
     """Put every node behind what it needs, otherwise in the order they are in."""
     graph = module.graph
-    placed: set[fx.Node] = set()
-    ordered: list[fx.Node] = []
+    placed: set[Node] = set()
+    ordered: list[Node] = []
 
-    def place(node: fx.Node) -> None:
+    def place(node: Node) -> None:
         if node not in placed:
             placed.add(node)
             for value in node.all_input_nodes:
@@ -322,8 +334,11 @@ def _sort(module: fx.GraphModule) -> None:
         graph._root.prepend(node)  # to the end
 
 
-def _picture(node: fx.Node) -> fx.Node | None:
-    """Return the picture (N, C, H, W) that a node is made of by nothing but what `stem` does as it reads."""
+def _picture(conv: _Conv) -> Node | None:
+    """Return the picture (N, C, H, W), which a convolution reads after nothing but what `stem` does as it reads."""
+    node = conv.node.args[0]
+    if node.meta["val"].shape[1] > _PICTURE_CHANNELS or conv.weight.shape[1] > _STEM_TAPS:
+        return None
     scaled = False
     while node.op == "call_function":
         if node.target is _ATEN.div.Tensor and node.args[1] == 255:
@@ -337,15 +352,15 @@ def _picture(node: fx.Node) -> fx.Node | None:
             return node if fits and scaled == (node.meta["val"].dtype == torch.uint8) else None
         elif node.target is not _ATEN.to.dtype:
             return None
-        node = node.args[0]  # type: ignore[assignment]
+        node = node.args[0]
     return node if node.op == "placeholder" and node.meta["val"].dtype == torch.float32 and not scaled else None
 
 
-def _laid_side_by_side(node: fx.Node) -> list[Any]:
+def _laid_side_by_side(node: Node) -> list[Any]:
     """Return the tensors that a node is the concatenation of, enlarged ones before their enlargement."""
     if node.target is not _ATEN.cat.default or node.args[1] != 1:
         return [_before_doubling(node)] if node is not _before_doubling(node) else [node]
-    parts: list[Any] = list(node.args[0])  # type: ignore[arg-type]
+    parts: list[Any] = list(node.args[0])
     joined: list[Any] = []
     position = 0
     while position < len(parts):
@@ -355,7 +370,7 @@ def _laid_side_by_side(node: fx.Node) -> list[Any]:
     return joined
 
 
-def _whole_of(parts: list[fx.Node]) -> tuple[fx.Node, int]:
+def _whole_of(parts: list[Node]) -> tuple[Node, int]:
     """Return a tensor that the first parts are all consecutive slices of, and how many; else the first part itself."""
     source = _sliced(parts[0])
     if source is None:
@@ -373,15 +388,15 @@ def _whole_of(parts: list[fx.Node]) -> tuple[fx.Node, int]:
     return parts[0], 1
 
 
-def _sliced(node: fx.Node) -> tuple[fx.Node, int, int] | None:
+def _sliced(node: Node) -> tuple[Node, int, int] | None:
     """Return what a node is a slice of along the channels, with its first channel and the one behind its last."""
     if node.target is not _ATEN.slice.Tensor or len(node.args) != 4 or node.args[1] != 1:
         return None
     tensor, _, start, end = node.args
-    return tensor, start, end  # type: ignore[return-value]
+    return tensor, start, end
 
 
-def _before_doubling(node: fx.Node) -> fx.Node:
+def _before_doubling(node: Node) -> Node:
     """Return the smaller tensor, where a node is one enlarged to the double."""
     if node.target is not _ATEN.upsample_nearest2d.vec:
         return node
@@ -390,7 +405,7 @@ def _before_doubling(node: fx.Node) -> fx.Node:
     return small if [2 * side for side in before] == list(after) else node
 
 
-def _rounding(node: fx.Node) -> fx.Node | None:
+def _rounding(node: Node) -> Node | None:
     """Return the node that is `node` rounded to tf32, where nothing else reads `node`."""
     adds = [user for user in node.users if user.target is _ATEN.add.Tensor]
     if len(node.users) != 2 or len(adds) != 1:
@@ -399,7 +414,7 @@ def _rounding(node: fx.Node) -> fx.Node | None:
     return rounded if rounded is not None and _rounded_value(rounded) is node else None
 
 
-def _rounded_value(node: fx.Node) -> fx.Node | None:
+def _rounded_value(node: Node) -> Node | None:
     """Return what a node is the rounding of, by `rewrites.round_tf32`."""
     if node.target is not _ATEN.sub.Tensor:
         return None
@@ -411,7 +426,7 @@ def _rounded_value(node: fx.Node) -> fx.Node | None:
     return value if same and isinstance(value, fx.Node) else None
 
 
-def _only_user(node: fx.Node) -> fx.Node | None:
+def _only_user(node: Node) -> Node | None:
     return next(iter(node.users)) if len(node.users) == 1 else None
 
 
@@ -423,8 +438,8 @@ def _square(value: Any) -> int | None:
     return sides.pop() if len(sides) == 1 else None
 
 
-def _is_constant(node: fx.Node) -> bool:
-    return node.op == "get_attr"
+def _is_constant(node: Node) -> bool:
+    return bool(node.op == "get_attr")
 
 
 def _constant(module: fx.GraphModule, node: Any) -> Tensor | None:
@@ -442,11 +457,8 @@ def _padded(bias: Tensor) -> Tensor:
     return nn.functional.pad(bias, (0, max(0, 16 - len(bias))))
 
 
-def _buffer(module: fx.GraphModule, name: str, value: Tensor) -> fx.Node:
+def _buffer(module: fx.GraphModule, name: str, value: Tensor) -> Node:
     module.register_buffer(name, value)
     node = module.graph.get_attr(name)
     node.meta["val"] = value
     return node
-
-
-__all__ = ["attention", "conv", "depthwise", "fuse", "pool"]

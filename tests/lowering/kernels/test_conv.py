@@ -136,9 +136,7 @@ def test_slices_are_read_where_they_lie() -> None:
 def test_on_the_cpu_it_is_its_reference(case: Case, dtype: torch.dtype) -> None:
     inputs = [value.permute(0, 3, 1, 2).to(dtype) for value in case.inputs]
     residual = case.residual.permute(0, 3, 1, 2).to(dtype)
-    given = conv2d(
-        inputs, case.weight.to(dtype), case.bias.to(dtype), residual, *case.settings, True, False, "ieee"
-    )
+    given = conv2d(inputs, case.weight.to(dtype), case.bias.to(dtype), residual, *case.settings, True, False, "ieee")
     assert given.dtype == dtype
     assert given.is_contiguous(memory_format=torch.channels_last)
     rough = 0.02 if dtype == torch.float16 else ROUNDING

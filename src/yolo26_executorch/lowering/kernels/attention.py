@@ -15,21 +15,24 @@ from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
 from .depthwise import depthwise_reference
-from .layout import pixels_in_line
+from .layout import channels_last, hidden, pixels_in_line, size_of
 
 
 @triton.jit
 def attention_kernel(  # type: ignore[no-untyped-def]
     qkv, taps, bias, out,
     pixels, height, width, qkv_stride, out_stride, heads,
-    SCALE: tl.constexpr, KEY: tl.constexpr, HEAD: tl.constexpr, KERNEL: tl.constexpr, TF32: tl.constexpr, PRECISION: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, WARPS: tl.constexpr,
+    SCALE: tl.constexpr, KEY: tl.constexpr, HEAD: tl.constexpr, KERNEL: tl.constexpr, TF32: tl.constexpr,
+    PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, WARPS: tl.constexpr,
 ):  # fmt: skip
     """Write BLOCK_M pixels of one head. Grid: (blocks of pixels, heads, pictures).
 
     qkv (N * H * W, heads * (2 * KEY + HEAD)): each head's query, key and value; taps (KERNEL * KERNEL, heads * HEAD),
-    bias (heads * HEAD); out (N * H * W, heads * HEAD). SCALE is to the base 2.
+    bias (heads * HEAD); out (N * H * W, heads * HEAD). SCALE is to the base 2,
+    sizes are given as `layout.hidden`, strides in units of 16.
     """
+    pixels, height, width, heads = size_of(pixels), size_of(height), size_of(width), size_of(heads)
+    qkv_stride, out_stride = size_of(qkv_stride) * 16, size_of(out_stride) * 16
     row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     head = tl.program_id(1)
     picture = tl.program_id(2).to(tl.int64) * pixels
@@ -97,18 +100,17 @@ def attention(
         (N, heads * D, H, W), channels last, of the dtype of `qkv`.
     """
     batch, width_of_all, height, width = qkv.shape
-    qkv = pixels_in_line(qkv)
-    step = qkv.stride(3)
+    qkv, step = pixels_in_line(qkv)
     head = width_of_all // heads - 2 * key
     pixels = height * width
     out = qkv.new_empty((batch, height, width, heads * head))
     block_m = 16 if -(-pixels // 32) * heads * batch < 132 else 64
     wrap_triton(attention_kernel)[(-(-pixels // block_m), heads, batch)](
-        qkv, taps, bias, out, pixels, height, width, step, heads * head, heads,
+        qkv, taps, bias, out, *hidden(pixels, height, width, step // 16, heads * head // 16, heads),
         SCALE=scale / math.log(2), KEY=key, HEAD=head, KERNEL=math.isqrt(taps.shape[0]), TF32=tf32, PRECISION=precision,
         BLOCK_M=block_m, BLOCK_N=32 if precision == "ieee" else 64, WARPS=4, num_warps=4,
     )  # fmt: skip
-    return out.permute(0, 3, 1, 2)
+    return channels_last(out)
 
 
 @attention.register_kernel("cpu")
@@ -118,10 +120,10 @@ def attention_reference(
     """Eager form of `attention`, and what it computes on the CPU."""
     batch, _, height, width = qkv.shape
     parts = qkv.float().reshape(batch, heads, -1, height * width)
-    q, k, v = parts.split([key, key, parts.shape[2] - 2 * key], dim=2)
+    q, k, v = torch.split(parts, [key, key, parts.shape[2] - 2 * key], dim=2)
     share = (q.transpose(-2, -1) @ k * scale).softmax(-1)
     values = v.reshape(batch, -1, height, width)
-    out = (v @ share.transpose(-2, -1)).reshape(values.shape)
+    out: Tensor = (v @ share.transpose(-2, -1)).reshape(values.shape)
     out = out + depthwise_reference(values, taps.float(), bias.float(), 1, math.isqrt(taps.shape[0]) // 2, False, False)
     if tf32:
         multiple = out * 8192.0

@@ -1,8 +1,8 @@
 """Convolution with everything that surrounds it in YOLO26 in one launch: inputs laid side by side, bias, SiLU, a sum.
 
 Channels are innermost in every tensor. A product of (pixels, taps · channels) and (taps · channels, output channels) is
-summed in float32 by the matrix units; what would be laid side by side along the channels beforehand (`torch.cat`, also of
-pictures enlarged to the double) is read from where it lies, tensor by tensor.
+summed in float32 by the matrix units; what would be laid side by side along the channels beforehand (`torch.cat`, also
+of pictures enlarged to the double) is read from where it lies, tensor by tensor.
 
 Sizes are arguments of the kernel and not part of its code, so that one compiled kernel serves every layer with the same
 tile, and every variant.
@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
 from ..tuning import Tile, choose_conv_tile
-from .layout import GROUP, pixels_in_line
+from .layout import GROUP, channels_last, hidden, pixels_in_line, size_of, unit_of
 
 INPUTS = 4
 """Most tensors that one launch reads as if they lay side by side."""
@@ -28,7 +28,7 @@ INPUTS = 4
 
 @triton.jit
 def _finish(  # type: ignore[no-untyped-def]
-    total, bias, residual, residual_stride, out, out_stride, row, inside_row, column, columns,
+    total, bias, residual, residual_stride, out, row, inside_row, column, columns,
     SILU: tl.constexpr, RESIDUAL: tl.constexpr, TF32: tl.constexpr,
 ):  # fmt: skip
     """Add the bias, apply SiLU, add the residual, round and write a tile."""
@@ -43,7 +43,7 @@ def _finish(  # type: ignore[no-untyped-def]
     if TF32:  # rounded to the nearest, as `lowering.rewrites.round_tf32` does
         multiple = total * 8192.0
         total = (total + multiple) - multiple
-    place = row.to(tl.int64)[:, None] * out_stride + column[None, :]
+    place = row.to(tl.int64)[:, None] * columns + column[None, :]
     tl.store(out + place, total.to(out.dtype.element_ty), mask=inside)
 
 
@@ -75,16 +75,30 @@ def _product(  # type: ignore[no-untyped-def]
 def pointwise_kernel(  # type: ignore[no-untyped-def]
     x0, x1, x2, x3, weight, bias, residual, out,
     channels0, channels1, channels2, channels3, stride0, stride1, stride2, stride3,
-    height, width, pixels, columns, length, residual_stride, out_stride,
-    INPUTS: tl.constexpr, DOUBLED: tl.constexpr, SILU: tl.constexpr, RESIDUAL: tl.constexpr, TF32: tl.constexpr,
-    PRECISION: tl.constexpr, WHOLE: tl.constexpr,
+    height, width, pixels, columns, residual_stride,
+    INPUTS: tl.constexpr, UNIT: tl.constexpr, OUT_UNIT: tl.constexpr, DOUBLED: tl.constexpr,
+    SILU: tl.constexpr, RESIDUAL: tl.constexpr, TF32: tl.constexpr, PRECISION: tl.constexpr, WHOLE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, WARPS: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Convolve 1×1 over the channels of up to four tensors laid side by side.
 
     xI (N * H * W, channelsI) with `strideI` elements from pixel to pixel, or (N * H/2 * W/2, …) where bit I of DOUBLED
-    is set; weight (columns, length) with length the sum of all channels; out (N * H * W, columns).
+    is set; weight (columns, ΣchannelsI); out (N * H * W, columns). Sizes are given as `layout.hidden`, those
+    of channels in units: of any multiple of 8 the compiler then knows that 16 bytes can be read at once.
     """
+    channels0, stride0 = size_of(channels0) * UNIT, size_of(stride0) * UNIT
+    channels1, stride1 = size_of(channels1) * UNIT, size_of(stride1) * UNIT
+    channels2, stride2 = size_of(channels2) * UNIT, size_of(stride2) * UNIT
+    channels3, stride3 = size_of(channels3) * UNIT, size_of(stride3) * UNIT
+    residual_stride, columns = size_of(residual_stride) * OUT_UNIT, size_of(columns) * OUT_UNIT
+    height, width, pixels = size_of(height), size_of(width), size_of(pixels)
+    length = channels0
+    if INPUTS > 1:
+        length += channels1
+    if INPUTS > 2:
+        length += channels2
+    if INPUTS > 3:
+        length += channels3
     row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     column = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     inside_row = row < pixels
@@ -112,9 +126,7 @@ def pointwise_kernel(  # type: ignore[no-untyped-def]
             total, x3, stride3, channels3, half if DOUBLED & 8 else row, inside_row,
             weight, length, channels0 + channels1 + channels2, column, columns, PRECISION, BLOCK_K, WHOLE,
         )  # fmt: skip
-    _finish(
-        total, bias, residual, residual_stride, out, out_stride, row, inside_row, column, columns, SILU, RESIDUAL, TF32
-    )
+    _finish(total, bias, residual, residual_stride, out, row, inside_row, column, columns, SILU, RESIDUAL, TF32)
 
 
 @triton.jit
@@ -156,18 +168,23 @@ def _convolved(  # type: ignore[no-untyped-def]
 @triton.jit
 def conv_kernel(  # type: ignore[no-untyped-def]
     images, weight, bias, residual, out, partial,
-    channels, height, width, out_height, out_width, pixels, columns, pixel_stride, residual_stride, out_stride,
-    KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr,
+    channels, height, width, out_height, out_width, pixels, columns, pixel_stride, residual_stride,
+    UNIT: tl.constexpr, OUT_UNIT: tl.constexpr, KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr,
     SILU: tl.constexpr, RESIDUAL: tl.constexpr, TF32: tl.constexpr, PRECISION: tl.constexpr, WHOLE: tl.constexpr,
     SPLITS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, WARPS: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Convolve with a square kernel: the taps one after the other, each a product over the channels.
 
-    images (N, H, W, channels) with `pixel_stride` elements from pixel to pixel; weight (columns, KERNEL * KERNEL *
-    channels), taps before channels; out (N * OH * OW, columns). With SPLITS > 1 the sum is shared out over the grid's
-    third axis, and the parts go to partial (SPLITS, N * OH * OW, columns), float32, for `sum_kernel`.
+    images (N, H, W, channels) with `pixel_stride` elements from pixel to pixel, sizes as in `pointwise_kernel`; weight
+    (columns, KERNEL * KERNEL * channels), taps before channels; out (N * OH * OW, columns). With SPLITS > 1 the sum is
+    shared out over the grid's third axis, and the parts go to partial (SPLITS, N * OH * OW, columns), float32, for
+    `sum_kernel`.
     """
+    channels, pixel_stride = size_of(channels) * UNIT, size_of(pixel_stride) * UNIT
+    residual_stride, columns = size_of(residual_stride) * OUT_UNIT, size_of(columns) * OUT_UNIT
+    height, width, out_height, out_width = size_of(height), size_of(width), size_of(out_height), size_of(out_width)
+    pixels = size_of(pixels)
     row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     column = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     inside_row = row < pixels
@@ -185,7 +202,7 @@ def conv_kernel(  # type: ignore[no-untyped-def]
         tl.store(partial + place, total, mask=inside_row[:, None] & (column < columns)[None, :])
     else:
         _finish(
-            total, bias, residual, residual_stride, out, out_stride, row, inside_row, column, columns,
+            total, bias, residual, residual_stride, out, row, inside_row, column, columns,
             SILU, RESIDUAL, TF32,
         )  # fmt: skip
 
@@ -195,13 +212,15 @@ def group_kernel(  # type: ignore[no-untyped-def]
     x0, x1, x2, weight0, weight1, weight2, bias0, bias1, bias2, out0, out1, out2,
     channels0, channels1, channels2, height0, height1, height2, width0, width1, width2,
     pixels0, pixels1, pixels2, stride0, stride1, stride2, first1, first2, columns,
-    KERNEL: tl.constexpr, SILU: tl.constexpr, TF32: tl.constexpr, PRECISION: tl.constexpr, WHOLE: tl.constexpr,
+    UNIT: tl.constexpr, OUT_UNIT: tl.constexpr, KERNEL: tl.constexpr, SILU: tl.constexpr, TF32: tl.constexpr,
+    PRECISION: tl.constexpr, WHOLE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, WARPS: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Convolve up to three batches of pictures, each with its own weight, as `conv_kernel` would; sizes are kept.
 
     The grid's first axis holds the tiles of all, those of the second from `first1` on, of the third from `first2` on.
     """
+    first1, first2 = size_of(first1), size_of(first2)
     images, weight, bias, out = x0, weight0, bias0, out0
     channels, height, width, pixels, stride = channels0, height0, width0, pixels0, stride0
     tile = tl.program_id(0)
@@ -213,6 +232,8 @@ def group_kernel(  # type: ignore[no-untyped-def]
         images, weight, bias, out = x1, weight1, bias1, out1
         channels, height, width, pixels, stride = channels1, height1, width1, pixels1, stride1
         tile -= first1
+    channels, stride = size_of(channels) * UNIT, size_of(stride) * UNIT
+    height, width, pixels, columns = size_of(height), size_of(width), size_of(pixels), size_of(columns) * OUT_UNIT
     row = tile * BLOCK_M + tl.arange(0, BLOCK_M)
     column = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     inside_row = row < pixels
@@ -221,16 +242,17 @@ def group_kernel(  # type: ignore[no-untyped-def]
         0, KERNEL * KERNEL * tl.cdiv(channels, BLOCK_K), KERNEL, 1, KERNEL // 2, PRECISION, WHOLE,
         BLOCK_M, BLOCK_N, BLOCK_K,
     )  # fmt: skip
-    _finish(total, bias, bias, 0, out, columns, row, inside_row, column, columns, SILU, False, TF32)
+    _finish(total, bias, bias, 0, out, row, inside_row, column, columns, SILU, False, TF32)
 
 
 @triton.jit
 def sum_kernel(  # type: ignore[no-untyped-def]
-    partial, bias, residual, out, pixels, columns, residual_stride, out_stride,
-    SILU: tl.constexpr, RESIDUAL: tl.constexpr, TF32: tl.constexpr, SPLITS: tl.constexpr,
+    partial, bias, residual, out, pixels, columns, residual_stride,
+    OUT_UNIT: tl.constexpr, SILU: tl.constexpr, RESIDUAL: tl.constexpr, TF32: tl.constexpr, SPLITS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """Finish what `conv_kernel` has split: partial (SPLITS, pixels, columns) float32, out (pixels, columns)."""
+    pixels, columns, residual_stride = size_of(pixels), size_of(columns) * OUT_UNIT, size_of(residual_stride) * OUT_UNIT
     row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     column = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     inside_row = row < pixels
@@ -239,16 +261,14 @@ def sum_kernel(  # type: ignore[no-untyped-def]
     for split in tl.static_range(SPLITS):
         place = (split * pixels + row).to(tl.int64)[:, None] * columns + column[None, :]
         total += tl.load(partial + place, mask=inside, other=0.0)
-    _finish(
-        total, bias, residual, residual_stride, out, out_stride, row, inside_row, column, columns, SILU, RESIDUAL, TF32
-    )
+    _finish(total, bias, residual, residual_stride, out, row, inside_row, column, columns, SILU, RESIDUAL, TF32)
 
 
 @triton.jit
 def stem_kernel(  # type: ignore[no-untyped-def]
     images, weight, bias, out,
-    height, width, out_height, out_width, pixels, columns, stride_n, stride_c, stride_h, stride_w, out_stride,
-    CHANNELS: tl.constexpr, KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr,
+    height, width, out_height, out_width, pixels, columns, stride_n, stride_c, stride_h, stride_w,
+    OUT_UNIT: tl.constexpr, CHANNELS: tl.constexpr, KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr,
     SILU: tl.constexpr, TF32: tl.constexpr, PRECISION: tl.constexpr, BYTES: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, WARPS: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
@@ -257,6 +277,8 @@ def stem_kernel(  # type: ignore[no-untyped-def]
     images (N, CHANNELS, H, W) by strides, float32 0..1, or uint8 0..255 with BYTES; weight (columns, BLOCK_K), taps
     before channels, zeros behind them; out (N * OH * OW, columns).
     """
+    height, width, out_height, out_width = size_of(height), size_of(width), size_of(out_height), size_of(out_width)
+    pixels, columns = size_of(pixels), size_of(columns) * OUT_UNIT
     row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     column = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     inside_row = row < pixels
@@ -278,7 +300,7 @@ def stem_kernel(  # type: ignore[no-untyped-def]
         values = (values + multiple) - multiple
     factors = tl.load(weight + column[None, :] * BLOCK_K + k[:, None], mask=(column < columns)[None, :], other=0.0)
     total = tl.dot(values.to(weight.dtype.element_ty), factors, input_precision=PRECISION).to(tl.float32)
-    _finish(total, bias, bias, 0, out, out_stride, row, inside_row, column, columns, SILU, False, TF32)
+    _finish(total, bias, bias, 0, out, row, inside_row, column, columns, SILU, False, TF32)
 
 
 @triton_op("yolo26_et::conv2d", mutates_args={})
@@ -306,7 +328,7 @@ def conv2d(
     Returns:
         (N, O, H', W'), channels last, of the inputs' dtype.
     """
-    inputs = [pixels_in_line(value) for value in inputs]
+    inputs, steps = zip(*[pixels_in_line(value) for value in inputs], strict=True)
     batch, _, height, width = inputs[0].shape
     height, width = max(value.shape[2] for value in inputs), max(value.shape[3] for value in inputs)
     columns = weight.shape[0]
@@ -314,43 +336,50 @@ def conv2d(
     out = inputs[0].new_empty((batch, *size, columns))
     pixels = batch * size[0] * size[1]
     # What a kernel never reads is given the bias: a tensor given twice, and written, would be copied first.
-    other = bias if residual is None else pixels_in_line(residual)
-    step = 0 if residual is None else other.stride(3)
+    other, step = (bias, 0) if residual is None else pixels_in_line(residual)
     tile = choose_conv_tile(
         pixels, columns, [value.shape[1] for value in inputs], taps=kernel * kernel,
         element_bytes=out.element_size(), ieee=precision == "ieee",
     )  # fmt: skip
     grid = (-(-pixels // tile.m), -(-columns // tile.n))
     finish: dict[str, Any] = {"SILU": silu, "RESIDUAL": residual is not None, "TF32": tf32}
+    unit = unit_of(*[value.shape[1] for value in inputs], *steps)
+    out_unit = unit_of(columns, step)
+    units: dict[str, Any] = {"UNIT": unit, "OUT_UNIT": out_unit}
     settings = _settings(tile, precision, all(value.shape[1] % tile.k == 0 for value in inputs))
     if kernel == 1 and stride == 1 and padding == 0:
-        places = [*inputs, *[inputs[0]] * (INPUTS - len(inputs))]
+
+        def four(values: Sequence[Any]) -> list[Any]:
+            return [*values, *[values[0]] * (INPUTS - len(values))]
+
+        places = four(inputs)
         doubled = sum((value.shape[2] != height) << index for index, value in enumerate(inputs))
         wrap_triton(pointwise_kernel)[grid](
             *places, weight, bias, other, out,
-            *[value.shape[1] for value in places], *[value.stride(3) for value in places],
-            height, width, pixels, columns, weight.shape[1], step, columns,
-            INPUTS=len(inputs), DOUBLED=doubled, **finish, **settings, num_warps=tile.warps, num_stages=tile.stages,
+            *hidden(*[value.shape[1] // unit for value in places], *[each // unit for each in four(steps)]),
+            *hidden(height, width, pixels, columns // out_unit, step // out_unit),
+            INPUTS=len(inputs), DOUBLED=doubled, **units, **finish, **settings, **_launch(tile),
         )  # fmt: skip
-        return out.permute(0, 3, 1, 2)
+        return channels_last(out)
     (images,) = inputs
     partial = bias
     if tile.splits > 1:
         partial = out.new_empty((tile.splits, pixels, columns), dtype=torch.float32)
     wrap_triton(conv_kernel)[(*grid, tile.splits)](
         images, weight, bias, other, out, partial,
-        images.shape[1], height, width, *size, pixels, columns, images.stride(3), step, columns,
+        *hidden(images.shape[1] // unit, height, width, *size, pixels),
+        *hidden(columns // out_unit, steps[0] // unit, step // out_unit), **units,
         KERNEL=kernel, STRIDE=stride, PADDING=padding, **finish, **settings, SPLITS=tile.splits,
-        num_warps=tile.warps, num_stages=tile.stages,
+        **_launch(tile),
     )  # fmt: skip
     if tile.splits > 1:
         block_n = min(64, triton.next_power_of_2(columns))
         block_m = 1024 // block_n
         wrap_triton(sum_kernel)[(-(-pixels // block_m), -(-columns // block_n))](
-            partial, bias, other, out, pixels, columns, step, columns,
-            **finish, SPLITS=tile.splits, BLOCK_M=block_m, BLOCK_N=block_n, num_warps=4,
+            partial, bias, other, out, *hidden(pixels, columns // out_unit, step // out_unit),
+            OUT_UNIT=out_unit, **finish, SPLITS=tile.splits, BLOCK_M=block_m, BLOCK_N=block_n, num_warps=4,
         )  # fmt: skip
-    return out.permute(0, 3, 1, 2)
+    return channels_last(out)
 
 
 @conv2d.register_kernel("cpu")
@@ -366,7 +395,9 @@ def conv2d_reference(
     ]
     images = torch.cat(whole, 1)
     square = weight.view(-1, kernel, kernel, images.shape[1]).permute(0, 3, 1, 2)
-    out = torch.nn.functional.conv2d(images.float(), square.float(), bias[: len(weight)].float(), stride=stride, padding=padding)
+    out = torch.nn.functional.conv2d(
+        images.float(), square.float(), bias[: len(weight)].float(), stride=stride, padding=padding
+    )
     out = torch.nn.functional.silu(out) if silu else out
     out = out if residual is None else out + residual.float()
     return _rounded(out, tf32).to(images.dtype).contiguous(memory_format=torch.channels_last)
@@ -391,7 +422,7 @@ def conv2d_group(
     Returns:
         (N, O, Hᵢ, Wᵢ) each, channels last.
     """
-    images = [pixels_in_line(value) for value in images]
+    images, steps = zip(*[pixels_in_line(value) for value in images], strict=True)
     columns = weights[0].shape[0]
     outs = [value.new_empty((value.shape[0], *value.shape[2:], columns)) for value in images]
     pixels = [value.shape[0] * value.shape[2] * value.shape[3] for value in images]
@@ -400,22 +431,25 @@ def conv2d_group(
         element_bytes=images[0].element_size(), ieee=precision == "ieee",
     )  # fmt: skip
     tiles = [-(-count // tile.m) for count in pixels]
-    spare = GROUP - len(images)
 
-    def three(values: Sequence[Any], instead: Any) -> list[Any]:
-        return [*values, *[instead] * spare]
+    def three(values: Sequence[Any]) -> list[Any]:
+        return [*values, *[values[0]] * (GROUP - len(images))]
 
     settings = _settings(tile, precision, all(value.shape[1] % tile.k == 0 for value in images))
+    unit, out_unit = unit_of(*[value.shape[1] for value in images], *steps), unit_of(columns)
     wrap_triton(group_kernel)[(sum(tiles), -(-columns // tile.n))](
-        *three(images, images[0]), *three(weights, weights[0]), *three(biases, biases[0]),
-        # A tensor that is written may not be given twice; what is written to in place of a missing one, is not.
-        *three(outs, biases[0]),
-        *[size for axis in (1, 2, 3) for size in three([value.shape[axis] for value in images], images[0].shape[axis])],
-        *three(pixels, pixels[0]), *three([value.stride(3) for value in images], images[0].stride(3)),
-        tiles[0], sum(tiles[:2]) if len(images) > 2 else sum(tiles), columns,
-        KERNEL=kernel, SILU=silu, TF32=tf32, **settings, num_warps=tile.warps, num_stages=tile.stages,
+        *three(images), *three(weights), *three(biases),
+        # A tensor that is written may not be given twice; what would be written in place of a missing one, is not.
+        *outs, *[biases[0]] * (GROUP - len(outs)),
+        *hidden(
+            *three([value.shape[1] // unit for value in images]),
+            *three([value.shape[2] for value in images]), *three([value.shape[3] for value in images]),
+            *three(pixels), *three([step // unit for step in steps]),
+            tiles[0], sum(tiles[:2]) if len(images) > 2 else sum(tiles), columns // out_unit,
+        ),
+        UNIT=unit, OUT_UNIT=out_unit, KERNEL=kernel, SILU=silu, TF32=tf32, **settings, **_launch(tile),
     )  # fmt: skip
-    return [out.permute(0, 3, 1, 2) for out in outs]
+    return [channels_last(out) for out in outs]
 
 
 @conv2d_group.register_kernel("cpu")
@@ -460,12 +494,13 @@ def stem(
     tile = Tile(64 if block_n > 32 else 128, block_n, length, 1, 4)
     settings = _settings(tile, precision, whole=True)
     del settings["WHOLE"]
+    out_unit = unit_of(columns)
     wrap_triton(stem_kernel)[(-(-pixels // tile.m), -(-columns // tile.n))](
-        images, weight, bias, out, height, width, *size, pixels, columns, *images.stride(), columns,
-        CHANNELS=channels, KERNEL=kernel, STRIDE=stride, PADDING=padding, SILU=silu, TF32=tf32,
-        BYTES=images.dtype == torch.uint8, **settings, num_warps=tile.warps, num_stages=tile.stages,
+        images, weight, bias, out, *hidden(height, width, *size, pixels, columns // out_unit), *images.stride(),
+        OUT_UNIT=out_unit, CHANNELS=channels, KERNEL=kernel, STRIDE=stride, PADDING=padding, SILU=silu, TF32=tf32,
+        BYTES=images.dtype == torch.uint8, **settings, **_launch(tile),
     )  # fmt: skip
-    return out.permute(0, 3, 1, 2)
+    return channels_last(out)
 
 
 @stem.register_kernel("cpu")
@@ -477,12 +512,17 @@ def stem_reference(
     channels = images.shape[1]
     values = _rounded(images / 255 if images.dtype == torch.uint8 else images.float(), tf32).to(weight.dtype)
     taps = weight[:, : kernel * kernel * channels].contiguous()
-    return conv2d_reference([values], taps, bias, None, kernel, stride, padding, silu, tf32, precision)
+    out: Tensor = conv2d_reference([values], taps, bias, None, kernel, stride, padding, silu, tf32, precision)
+    return out
 
 
 def _rounded(values: Tensor, tf32: bool) -> Tensor:
     multiple = values * 8192.0
     return (values + multiple) - multiple if tf32 else values
+
+
+def _launch(tile: Tile) -> dict[str, int]:
+    return {"num_warps": tile.warps, "num_stages": tile.stages}
 
 
 def _settings(tile: Tile, precision: str, whole: bool) -> dict[str, Any]:

@@ -12,27 +12,27 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
-from .layout import GROUP, pixels_in_line
+from .layout import GROUP, channels_last, hidden, pixels_in_line, size_of, unit_of
 
 
 @triton.jit
 def _tile(  # type: ignore[no-untyped-def]
     images, weight, bias, out, pixel, channel,
-    channels, height, width, out_height, out_width, pixels, stride_n, stride_h, stride_w,
+    channels, height, width, out_height, out_width, pixels, stride,
     KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr, SILU: tl.constexpr, TF32: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """Write BLOCK_P output pixels of BLOCK_C channels; see `depthwise_kernel`."""
     x = pixel % out_width
     y = (pixel // out_width) % out_height
-    image = (pixel // (out_width * out_height)).to(tl.int64)
+    image = (pixel // (out_width * out_height)).to(tl.int64) * (height * width)
     inside = (pixel < pixels)[:, None] & (channel < channels)[None, :]
     total = tl.zeros((BLOCK_P, BLOCK_C), dtype=tl.float32)
     for tap in tl.static_range(KERNEL * KERNEL):
         row = y * STRIDE - PADDING + tap // KERNEL
         column = x * STRIDE - PADDING + tap % KERNEL
         seen = inside & ((row >= 0) & (row < height) & (column >= 0) & (column < width))[:, None]
-        place = image * stride_n + row * stride_h + column * stride_w
+        place = (image + row * width + column) * stride
         value = tl.load(images + place[:, None] + channel[None, :], mask=seen, other=0.0).to(tl.float32)
         factor = tl.load(weight + tap * channels + channel, mask=channel < channels, other=0.0).to(tl.float32)
         total += value * factor[None, :]
@@ -49,19 +49,22 @@ def _tile(  # type: ignore[no-untyped-def]
 @triton.jit
 def depthwise_kernel(  # type: ignore[no-untyped-def]
     images, weight, bias, out,
-    channels, height, width, out_height, out_width, pixels, stride_n, stride_h, stride_w,
-    KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr, SILU: tl.constexpr, TF32: tl.constexpr,
-    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+    channels, height, width, out_height, out_width, pixels, stride,
+    UNIT: tl.constexpr, KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr, SILU: tl.constexpr,
+    TF32: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """Write BLOCK_P output pixels of BLOCK_C channels; channels are adjacent in memory everywhere.
 
-    images (N, H, W, C) with the strides given, weight (KERNEL * KERNEL, C), bias (C), out (N * OH * OW, C).
+    images (N, H, W, C) with `stride` elements from pixel to pixel, sizes as in `conv.pointwise_kernel`; weight
+    (KERNEL * KERNEL, C), bias (C), out (N * OH * OW, C).
     """
+    channels, stride = size_of(channels) * UNIT, size_of(stride) * UNIT
+    height, width, out_height, out_width = size_of(height), size_of(width), size_of(out_height), size_of(out_width)
     pixel = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     _tile(
         images, weight, bias, out, pixel, channel,
-        channels, height, width, out_height, out_width, pixels, stride_n, stride_h, stride_w,
+        channels, height, width, out_height, out_width, size_of(pixels), stride,
         KERNEL, STRIDE, PADDING, SILU, TF32, BLOCK_P, BLOCK_C,
     )  # fmt: skip
 
@@ -71,12 +74,14 @@ def depthwise_group_kernel(  # type: ignore[no-untyped-def]
     x0, x1, x2, weight0, weight1, weight2, bias0, bias1, bias2, out0, out1, out2,
     channels0, channels1, channels2, height0, height1, height2, width0, width1, width2,
     pixels0, pixels1, pixels2, stride0, stride1, stride2, first1, first2,
-    KERNEL: tl.constexpr, SILU: tl.constexpr, TF32: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+    UNIT: tl.constexpr, KERNEL: tl.constexpr, SILU: tl.constexpr, TF32: tl.constexpr,
+    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """Convolve up to three batches of pictures as `depthwise_kernel` would; sizes are kept, strides are of pixels.
 
     The grid's first axis holds the tiles of all, those of the second from `first1` on, of the third from `first2` on.
     """
+    first1, first2 = size_of(first1), size_of(first2)
     images, weight, bias, out = x0, weight0, bias0, out0
     channels, height, width, pixels, stride = channels0, height0, width0, pixels0, stride0
     tile = tl.program_id(0)
@@ -88,12 +93,14 @@ def depthwise_group_kernel(  # type: ignore[no-untyped-def]
         images, weight, bias, out = x1, weight1, bias1, out1
         channels, height, width, pixels, stride = channels1, height1, width1, pixels1, stride1
         tile -= first1
+    channels, stride = size_of(channels) * UNIT, size_of(stride) * UNIT
+    height, width, pixels = size_of(height), size_of(width), size_of(pixels)
     across = tl.cdiv(channels, BLOCK_C)
     pixel = tile // across * BLOCK_P + tl.arange(0, BLOCK_P)
     channel = tile % across * BLOCK_C + tl.arange(0, BLOCK_C)
     _tile(
         images, weight, bias, out, pixel, channel,
-        channels, height, width, height, width, pixels, height * width * stride, width * stride, stride,
+        channels, height, width, height, width, pixels, stride,
         KERNEL, 1, KERNEL // 2, SILU, TF32, BLOCK_P, BLOCK_C,
     )  # fmt: skip
 
@@ -122,20 +129,19 @@ def depthwise_conv2d(
     kernel = _side(weight)
     out_height = (height + 2 * padding - kernel) // stride + 1
     out_width = (width + 2 * padding - kernel) // stride + 1
-    if images.stride(1) != 1:
-        images = images.contiguous(memory_format=torch.channels_last)
-    # Not `torch.empty` with a memory format: Inductor fills such a tensor, by a launch of its own.
+    images, step = pixels_in_line(images)
+    unit = unit_of(channels, step)
     out = images.new_empty((batch, out_height, out_width, channels))
     pixels = batch * out_height * out_width
     block_c = min(64, triton.next_power_of_2(channels))
     block_p = 1024 // block_c
     wrap_triton(depthwise_kernel)[(-(-pixels // block_p), -(-channels // block_c))](
-        images, weight, bias, out, channels, height, width, out_height, out_width, pixels,
-        images.stride(0), images.stride(2), images.stride(3),
-        KERNEL=kernel, STRIDE=stride, PADDING=padding, SILU=silu, TF32=tf32,
+        images, weight, bias, out,
+        *hidden(channels // unit, height, width, out_height, out_width, pixels, step // unit),
+        UNIT=unit, KERNEL=kernel, STRIDE=stride, PADDING=padding, SILU=silu, TF32=tf32,
         BLOCK_P=block_p, BLOCK_C=block_c, num_warps=4,
     )  # fmt: skip
-    return out.permute(0, 3, 1, 2)
+    return channels_last(out)
 
 
 @depthwise_conv2d.register_kernel("cpu")
@@ -172,27 +178,29 @@ def depthwise_group(
     Returns:
         (N, Cᵢ, Hᵢ, Wᵢ) each, channels last.
     """
-    images = [pixels_in_line(value) for value in images]
+    images, steps = zip(*[pixels_in_line(value) for value in images], strict=True)
     outs = [value.new_empty((value.shape[0], *value.shape[2:], value.shape[1])) for value in images]
     pixels = [value.shape[0] * value.shape[2] * value.shape[3] for value in images]
     block_c = min(64, max(triton.next_power_of_2(value.shape[1]) for value in images))
     block_p = 1024 // block_c
-    tiles = [
-        -(-count // block_p) * -(-value.shape[1] // block_c) for value, count in zip(images, pixels, strict=True)
-    ]
-    spare = GROUP - len(images)
+    tiles = [-(-count // block_p) * -(-value.shape[1] // block_c) for value, count in zip(images, pixels, strict=True)]
+    unit = unit_of(*[value.shape[1] for value in images], *steps)
 
-    def three(values: Sequence[Any], instead: Any) -> list[Any]:
-        return [*values, *[instead] * spare]
+    def three(values: Sequence[Any]) -> list[Any]:
+        return [*values, *[values[0]] * (GROUP - len(images))]
 
     wrap_triton(depthwise_group_kernel)[(sum(tiles),)](
-        *three(images, images[0]), *three(weights, weights[0]), *three(biases, biases[0]), *three(outs, biases[0]),
-        *[size for axis in (1, 2, 3) for size in three([value.shape[axis] for value in images], images[0].shape[axis])],
-        *three(pixels, pixels[0]), *three([value.stride(3) for value in images], images[0].stride(3)),
-        tiles[0], sum(tiles[:2]) if len(images) > 2 else sum(tiles),
+        *three(images), *three(weights), *three(biases), *outs, *[biases[0]] * (GROUP - len(outs)),
+        *hidden(
+            *three([value.shape[1] // unit for value in images]),
+            *three([value.shape[2] for value in images]), *three([value.shape[3] for value in images]),
+            *three(pixels), *three([step // unit for step in steps]),
+            tiles[0], sum(tiles[:2]) if len(images) > 2 else sum(tiles),
+        ),
+        UNIT=unit,
         KERNEL=_side(weights[0]), SILU=silu, TF32=tf32, BLOCK_P=block_p, BLOCK_C=block_c, num_warps=4,
     )  # fmt: skip
-    return [out.permute(0, 3, 1, 2) for out in outs]
+    return [channels_last(out) for out in outs]
 
 
 @depthwise_group.register_kernel("cpu")

@@ -8,19 +8,21 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
-from .layout import pixels_in_line
+from .layout import channels_last, hidden, pixels_in_line, size_of, unit_of
 
 
 @triton.jit
 def pools_kernel(  # type: ignore[no-untyped-def]
     images, out, channels, height, width, pixels, stride,
-    RADIUS: tl.constexpr, COUNT: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+    UNIT: tl.constexpr, RADIUS: tl.constexpr, COUNT: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """Write the maxima of windows of RADIUS, 2 RADIUS … around BLOCK_P pixels of BLOCK_C channels.
 
     images (N * H * W, channels) with `stride` elements from pixel to pixel, out (N * H * W, COUNT * channels), COUNT at
     most 3.
     """
+    channels, stride = size_of(channels) * UNIT, size_of(stride) * UNIT
+    height, width, pixels = size_of(height), size_of(width), size_of(pixels)
     pixel = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     inside = pixel < pixels
@@ -64,17 +66,17 @@ def max_pools(images: Tensor, radius: int, count: int) -> Tensor:
         (N, count * C, H, W), channels last: pooled once, twice …
     """
     batch, channels, height, width = images.shape
-    images = pixels_in_line(images)
-    step = images.stride(3)
+    images, step = pixels_in_line(images)
+    unit = unit_of(channels, step)
     out = images.new_empty((batch, height, width, count * channels))
     pixels = batch * height * width
     block_c = min(32, triton.next_power_of_2(channels))
     block_p = 512 // block_c
     wrap_triton(pools_kernel)[(-(-pixels // block_p), -(-channels // block_c))](
-        images, out, channels, height, width, pixels, step,
-        RADIUS=radius, COUNT=count, BLOCK_P=block_p, BLOCK_C=block_c, num_warps=4,
+        images, out, *hidden(channels // unit, height, width, pixels, step // unit),
+        UNIT=unit, RADIUS=radius, COUNT=count, BLOCK_P=block_p, BLOCK_C=block_c, num_warps=4,
     )  # fmt: skip
-    return out.permute(0, 3, 1, 2)
+    return channels_last(out)
 
 
 @max_pools.register_kernel("cpu")
