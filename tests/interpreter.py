@@ -68,12 +68,12 @@ def conv(inputs: Any, weight: Any, bias: Any, residual: Any, *settings: Any, spl
     from yolo26_executorch.lowering import tuning
     from yolo26_executorch.lowering.kernels import conv as module
 
-    def choose(*arguments: Any, **more: Any) -> tuning.Tile:
-        tile = tuning.choose_conv_tile(*arguments, **more)
+    def choose(problem: tuning.Problem, *_: Any) -> tuning.Tile:
+        tile = tuning.rule(problem)
         return tile if splits is None else dataclasses.replace(tile, splits=splits)
 
     _call_directly(module)
-    module.choose_conv_tile = choose
+    module.choose = choose
     images = [torch.from_numpy(value).permute(0, 3, 1, 2) for value in inputs]
     other = None if residual is None else torch.from_numpy(residual).permute(0, 3, 1, 2)
     tensors = torch.from_numpy(weight), torch.from_numpy(bias), other

@@ -7,8 +7,12 @@ tile that the product fills and that still gives every multiprocessor a tile.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import functools
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 MULTIPROCESSORS = 132
 """Of an H100; the rule asks the GPU at hand and uses this where it cannot."""
@@ -56,41 +60,91 @@ def choose_tile(
     return Tile(block_m, block_n, block_k, 3, warps)
 
 
-def choose_conv_tile(
-    m: int,
-    n: int,
-    channels: Sequence[int],
-    *,
-    taps: int,
-    element_bytes: int,
-    ieee: bool,
-    multiprocessors: int = MULTIPROCESSORS,
-) -> Tile:
-    """Choose the tile of our own convolution kernel.
+@dataclass(frozen=True)
+class Problem:
+    """What the best tile of one of our convolutions depends on."""
+
+    pixels: tuple[int, ...]
+    """Written, of each batch that one launch convolves."""
+    columns: int
+    """Output channels."""
+    channels: tuple[int, ...]
+    """Of each batch; or of each tensor laid side by side, where the batch is one."""
+    kernel: int
+    stride: int
+    element_bytes: int
+    """4, or 2 for half precisions."""
+    ieee: bool
+    """Whether float32 products are exact instead of tf32."""
+    doubled: int = 0
+    """Bit i: tensor i is read enlarged to the double."""
+
+    @property
+    def key(self) -> str:
+        """The problem in a line, as tables of tiles name it."""
+        kind = "fp32" if self.ieee else {2: "half", 4: "tf32"}[self.element_bytes]
+        shape = f"{self.kernel}x{self.kernel}/{self.stride}"
+        sizes = ["+".join(map(str, part)) for part in (self.pixels, (self.columns,), self.channels)]
+        return " ".join([kind, shape, *sizes, *([f"doubled{self.doubled}"] if self.doubled else [])])
+
+
+def choose(problem: Problem, capability: tuple[int, int] | None, multiprocessors: int = MULTIPROCESSORS) -> Tile:
+    """Return the tile of a convolution: the measured one where a table of the GPU's architecture has it, else a rule's.
 
     Args:
-        m: pixels written, of all pictures.
-        n: output channels.
-        channels: of each tensor that is read.
-        taps: of the kernel.
-        element_bytes: see `choose_tile`.
-        ieee: see `choose_tile`.
+        problem: what is convolved.
+        capability: the GPU's compute capability; None asks the rule alone.
         multiprocessors: of the GPU.
     """
-    if ieee:
+    if _forced is not None:
+        return _forced
+    measured = None if capability is None else table(capability).get(problem.key)
+    return measured or rule(problem, multiprocessors)
+
+
+def rule(problem: Problem, multiprocessors: int = MULTIPROCESSORS) -> Tile:
+    """Return the tile that no measurement is needed for: the largest that keeps every multiprocessor busy."""
+    m, n = sum(problem.pixels), problem.columns
+    if problem.ieee:
         return Tile(_between(m, 16, 32), _between(n, 16, 32), 16, 2, 4)
-    sizes = [size for size in (16, 32, 64) if size * element_bytes <= 128]
+    taps = problem.kernel**2
+    grouped = len(problem.pixels) > 1
     # A step costs about as much as 32 channels whatever it multiplies.
-    block_k = min(sizes, key=lambda size: sum(-(-count // size) for count in channels) * (size + 32))
-    steps = taps * sum(-(-count // block_k) for count in channels)
+    sizes = [size for size in (16, 32, 64) if size * problem.element_bytes <= 128]
+    block_k = min(sizes, key=lambda size: sum(-(-count // size) for count in problem.channels) * (size + 32))
+    counts = [-(-count // block_k) for count in problem.channels]
+    steps = taps * (max(counts) if grouped else sum(counts))
     block_n = _between(n, 16, 128)
     block_m = _between(m, 16, 64 if block_n > 64 else 128)
     while _tiles(m, n, block_m, block_n) < multiprocessors and block_m * block_n > 32 * 32 and block_m > 16:
         block_m, block_n = (block_m // 2, block_n) if block_m >= block_n else (block_m, block_n // 2)
     tiles = _tiles(m, n, block_m, block_n)
-    splits = min(4, multiprocessors // tiles, steps // 16) if taps > 1 else 1
+    splits = min(4, multiprocessors // tiles, steps // 16) if taps > 1 and not grouped else 1
     warps = 8 if block_m * block_n > 128 * 64 else 4 if block_m * block_n > 32 * 32 else 2
     return Tile(block_m, block_n, block_k, 4 if steps > 4 else 2, warps, max(1, splits))
+
+
+@functools.cache
+def table(capability: tuple[int, int]) -> dict[str, Tile]:
+    """Return the tiles that were measured on GPUs of an architecture, by `Problem.key`; empty where none were."""
+    path = Path(__file__).with_name("tiles") / f"{capability[0]}.{capability[1]}.json"
+    if not path.is_file():
+        return {}
+    return {key: Tile(*values) for key, values in json.loads(path.read_text(encoding="utf-8"))["tiles"].items()}
+
+
+_forced: Tile | None = None
+
+
+@contextlib.contextmanager
+def forced(tile: Tile) -> Iterator[None]:
+    """Have every convolution take one tile, to measure it."""
+    global _forced
+    before, _forced = _forced, tile
+    try:
+        yield
+    finally:
+        _forced = before
 
 
 def _tiles(m: int, n: int, block_m: int, block_n: int) -> int:

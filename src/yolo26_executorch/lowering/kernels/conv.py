@@ -19,7 +19,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
-from ..tuning import Tile, choose_conv_tile
+from ..tuning import Problem, Tile, choose
 from .layout import GROUP, channels_last, hidden, pixels_in_line, size_of, unit_of
 
 INPUTS = 4
@@ -337,10 +337,12 @@ def conv2d(
     pixels = batch * size[0] * size[1]
     # What a kernel never reads is given the bias: a tensor given twice, and written, would be copied first.
     other, step = (bias, 0) if residual is None else pixels_in_line(residual)
-    tile = choose_conv_tile(
-        pixels, columns, [value.shape[1] for value in inputs], taps=kernel * kernel,
+    problem = Problem(
+        (pixels,), columns, tuple(value.shape[1] for value in inputs), kernel, stride,
         element_bytes=out.element_size(), ieee=precision == "ieee",
+        doubled=sum((value.shape[2] != height) << index for index, value in enumerate(inputs)),
     )  # fmt: skip
+    tile = _tile(problem, out)
     grid = (-(-pixels // tile.m), -(-columns // tile.n))
     finish: dict[str, Any] = {"SILU": silu, "RESIDUAL": residual is not None, "TF32": tf32}
     unit = unit_of(*[value.shape[1] for value in inputs], *steps)
@@ -353,12 +355,11 @@ def conv2d(
             return [*values, *[values[0]] * (INPUTS - len(values))]
 
         places = four(inputs)
-        doubled = sum((value.shape[2] != height) << index for index, value in enumerate(inputs))
         wrap_triton(pointwise_kernel)[grid](
             *places, weight, bias, other, out,
             *hidden(*[value.shape[1] // unit for value in places], *[each // unit for each in four(steps)]),
             *hidden(height, width, pixels, columns // out_unit, step // out_unit),
-            INPUTS=len(inputs), DOUBLED=doubled, **units, **finish, **settings, **_launch(tile),
+            INPUTS=len(inputs), DOUBLED=problem.doubled, **units, **finish, **settings, **_launch(tile),
         )  # fmt: skip
         return channels_last(out)
     (images,) = inputs
@@ -426,10 +427,11 @@ def conv2d_group(
     columns = weights[0].shape[0]
     outs = [value.new_empty((value.shape[0], *value.shape[2:], columns)) for value in images]
     pixels = [value.shape[0] * value.shape[2] * value.shape[3] for value in images]
-    tile = choose_conv_tile(
-        sum(pixels), columns, [max(value.shape[1] for value in images)], taps=kernel * kernel,
+    problem = Problem(
+        tuple(pixels), columns, tuple(value.shape[1] for value in images), kernel, 1,
         element_bytes=images[0].element_size(), ieee=precision == "ieee",
     )  # fmt: skip
+    tile = _tile(problem, images[0])
     tiles = [-(-count // tile.m) for count in pixels]
 
     def three(values: Sequence[Any]) -> list[Any]:
@@ -519,6 +521,13 @@ def stem_reference(
 def _rounded(values: Tensor, tf32: bool) -> Tensor:
     multiple = values * 8192.0
     return (values + multiple) - multiple if tf32 else values
+
+
+def _tile(problem: Problem, on: Tensor) -> Tile:
+    if on.device.type != "cuda":
+        return choose(problem, None)
+    properties = torch.cuda.get_device_properties(on.device)
+    return choose(problem, (properties.major, properties.minor), properties.multi_processor_count)
 
 
 def _launch(tile: Tile) -> dict[str, int]:

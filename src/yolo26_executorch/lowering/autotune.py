@@ -1,0 +1,252 @@
+"""Measure which tile is the fastest for each convolution on the GPU at hand; `tuning.table` says where results go.
+
+Kernels are compiled by several processes side by side, on operands of a few pixels, since sizes are no part of their
+code; each tile is then timed alone, as a CUDA graph of several runs. A tile that gives other numbers than the rule's
+is not taken, however fast.
+"""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from .kernels.conv import conv2d, conv2d_group
+from .kernels.layout import unit_of
+from .tuning import Problem, Tile, forced, rule
+
+SHARED_BYTES = 200 * 1024
+"""Of shared memory that a tile's pipeline may fill: less than a Hopper's 227 KB."""
+
+_RUNS = 20
+"""Of the operator, in one CUDA graph."""
+_REPLAYS = 5
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was found for a problem; times in microseconds a run."""
+
+    problem: Problem
+    tile: Tile
+    us: float
+    rule_us: float
+    """Of the tile that would be taken unmeasured."""
+    tried: int
+    refused: tuple[str, ...] = ()
+    """Tiles that could not be run, or gave other numbers."""
+
+
+def problems_of(graph: fx.GraphModule) -> list[Problem]:
+    """Return the convolutions of a fused graph, in order, each as often as it occurs."""
+    found = []
+    for node in graph.graph.nodes:
+        if node.target is torch.ops.yolo26_et.conv2d.default:
+            inputs, weight, _, _, kernel, stride, padding, _, _, precision = node.args
+            values = [value.meta["val"] for value in inputs]
+            height, width = (max(value.shape[axis] for value in values) for axis in (2, 3))
+            sides = [(side + 2 * padding - kernel) // stride + 1 for side in (height, width)]
+            pixels = (values[0].shape[0] * sides[0] * sides[1],)
+            doubled = sum((value.shape[2] != height) << index for index, value in enumerate(values))
+        elif node.target is torch.ops.yolo26_et.conv2d_group.default:
+            images, (weight, *_), _, kernel, _, _, precision = node.args
+            values, stride, doubled = [value.meta["val"] for value in images], 1, 0
+            pixels = tuple(value.shape[0] * value.shape[2] * value.shape[3] for value in values)
+        else:
+            continue
+        channels = tuple(value.shape[1] for value in values)
+        element_bytes = values[0].element_size()
+        columns = weight.meta["val"].shape[0]
+        ieee = precision == "ieee"
+        found.append(Problem(pixels, columns, channels, kernel, stride, element_bytes, ieee, doubled))
+    return found
+
+
+def candidates(problem: Problem, *, full: bool) -> list[Tile]:
+    """Return the tiles to try, the rule's first.
+
+    Args:
+        problem: what is convolved.
+        full: whether to try all that could be sensible, instead of those near the rule's.
+    """
+    first = rule(problem)
+    if problem.ieee:
+        return [first]
+    sides = (16, 32, 64, 128)
+    most_n = max(16, 1 << (problem.columns - 1).bit_length())
+    depths = [size for size in (16, 32, 64, 128) if size * problem.element_bytes <= 256]
+    splits = (1, 2, 4, 8) if problem.kernel > 1 and len(problem.pixels) == 1 else (1,)
+    found = [first]
+    for m, n, k, stages, warps, parts in itertools.product(sides, sides, depths, (2, 3, 4, 5), (2, 4, 8), splits):
+        tile = Tile(m, n, k, stages, warps, parts)
+        steps = problem.kernel**2 * max(-(-count // k) for count in problem.channels)
+        area = m * n
+        sensible = (
+            n <= most_n
+            and (m + n) * k * problem.element_bytes * stages <= SHARED_BYTES
+            and 128 <= area // warps <= 4096
+            and k <= max(16, 2 * max(problem.channels) - 1)
+            and (parts == 1 or steps // parts >= 4)
+            and stages <= max(2, steps)
+        )
+        near = (
+            abs(_log2(area) - _log2(first.m * first.n)) <= 1
+            and abs(_log2(k) - _log2(first.k)) <= 1
+            and stages in (2, 4)
+            and area // warps >= 256
+            and parts <= 4
+        )
+        if sensible and (full or near) and tile not in found:
+            found.append(tile)
+    return found
+
+
+def operator(problem: Problem, *, device: str, pixels: int | None = None) -> Callable[[], list[Tensor]]:
+    """Return what runs a problem on random operands.
+
+    Args:
+        problem: what is convolved.
+        device: where.
+        pixels: of a picture's side, instead of as many as the problem writes.
+    """
+    generator = torch.Generator().manual_seed(0)
+    dtype = torch.float16 if problem.element_bytes == 2 else torch.float32
+    tf32 = problem.element_bytes == 4 and not problem.ieee
+
+    def random(*shape: int) -> Tensor:
+        values = torch.randn(shape, generator=generator)
+        return values.to(device, dtype)
+
+    def pictures(written: int, channels: int, half: int) -> Tensor:
+        width = pixels or _side(written)
+        height = pixels or written // width
+        scale = problem.stride
+        value = random(1, height * scale >> half, width * scale >> half, channels)
+        return value.permute(0, 3, 1, 2)
+
+    precision = "ieee" if problem.ieee else "tf32"
+    grouped = len(problem.pixels) > 1
+    inside = problem.channels if grouped else (sum(problem.channels),)
+    taps = problem.kernel**2
+    weights = [random(problem.columns, taps * count) / (taps * count) ** 0.5 for count in inside]
+    biases = [random(max(16, problem.columns)) for _ in inside]
+    if grouped:
+        images = [pictures(*each, 0) for each in zip(problem.pixels, problem.channels, strict=True)]
+        return lambda: conv2d_group(images, weights, biases, problem.kernel, True, tf32, precision)
+    inputs = [
+        pictures(problem.pixels[0], count, problem.doubled >> index & 1) for index, count in enumerate(problem.channels)
+    ]
+    shape = (problem.kernel, problem.stride, problem.kernel // 2)
+    return lambda: [conv2d(inputs, weights[0], biases[0], None, *shape, True, tf32, precision)]
+
+
+def tune(problems: Iterable[Problem], *, full: bool, jobs: int) -> Iterator[Measured]:
+    """Compile every tile of every problem, side by side, and yield the fastest of each.
+
+    Args:
+        problems: what to measure; those that are equal once.
+        full: see `candidates`.
+        jobs: processes that compile.
+    """
+    work = {problem: candidates(problem, full=full) for problem in dict.fromkeys(problems)}
+    compile_all(work, jobs)
+    for problem, tiles in work.items():
+        yield fastest(problem, tiles)
+
+
+def compile_all(work: dict[Problem, list[Tile]], jobs: int) -> None:
+    """Compile what the problems need into Triton's cache, each kernel once."""
+    kernels = {_code(problem, tile): (problem, tile) for problem, tiles in work.items() for tile in tiles}
+    todo = list(kernels.values())
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(jobs, max(1, len(todo))), context, initializer=_one_thread) as pool:
+        for _ in pool.map(_compile, todo, chunksize=4):
+            pass
+
+
+def fastest(problem: Problem, tiles: Sequence[Tile]) -> Measured:
+    """Time each tile alone and return the fastest that gives the numbers of the first."""
+    run = operator(problem, device="cuda")
+    times: dict[Tile, float] = {}
+    refused = []
+    expected: list[Tensor] = []
+    for tile in tiles:
+        with forced(tile):
+            try:
+                given = run()
+            except Exception as error:  # too much shared memory, or what else a compiler finds
+                refused.append(f"{tile}: {type(error).__name__}")
+                continue
+            expected = expected or given
+            if not all(_alike(one, other) for one, other in zip(given, expected, strict=True)):
+                refused.append(f"{tile}: other numbers")
+                continue
+            times[tile] = _microseconds(run)
+    best = min(times, key=lambda tile: times[tile])
+    return Measured(problem, best, times[best], times.get(tiles[0], float("nan")), len(times), tuple(refused))
+
+
+def _alike(given: Tensor, expected: Tensor) -> bool:
+    """Whether two results are the same but for the order of their sums and their last rounding."""
+    difference = (given.float() - expected.float()).norm() / expected.float().norm()
+    return bool(difference < 2e-3)
+
+
+def _microseconds(run: Callable[[], object]) -> float:
+    cuda: Any = torch.cuda  # its streams and events have no types
+    stream = cuda.Stream()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.stream(stream):
+        run()
+        with torch.cuda.graph(graph, stream=stream):
+            for _ in range(_RUNS):
+                run()
+        times: list[float] = []
+        for _ in range(_REPLAYS):
+            start, end = (cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            graph.replay()
+            end.record()
+            end.synchronize()
+            times.append(start.elapsed_time(end))
+    return statistics.median(times) * 1000 / _RUNS
+
+
+def _code(problem: Problem, tile: Tile) -> tuple[object, ...]:
+    """Return what a kernel's machine code depends on."""
+    whole = all(count % tile.k == 0 for count in problem.channels)
+    units = (unit_of(*problem.channels), unit_of(problem.columns))
+    kind = (len(problem.pixels) > 1, len(problem.channels), problem.doubled, problem.kernel, problem.stride)
+    return (*kind, problem.element_bytes, problem.ieee, whole, *units, tile)
+
+
+def _compile(task: tuple[Problem, Tile]) -> None:
+    problem, tile = task
+    small = replace(problem, pixels=tuple(16 for _ in problem.pixels))
+    with forced(tile):
+        try:
+            operator(small, device="cuda", pixels=4)()
+        except Exception:  # `fastest` meets it again, and says so
+            return
+
+
+def _one_thread() -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+
+
+def _side(pixels: int) -> int:
+    """Return the width of a picture of so many pixels, as square as they allow, even where they are."""
+    return max(side for side in range(1, int(pixels**0.5) + 1) if pixels % side == 0)
+
+
+def _log2(number: int) -> int:
+    return number.bit_length() - 1

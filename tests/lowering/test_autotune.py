@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from support import random_model
+from yolo26_executorch.lowering import autotune, tuning
+from yolo26_executorch.lowering.autotune import candidates, operator, problems_of
+from yolo26_executorch.lowering.fusion import fuse
+from yolo26_executorch.lowering.rewrites import for_cuda
+from yolo26_executorch.lowering.tuning import Problem, Tile, rule
+
+SQUARE = Problem((400,), 256, (128,), 3, 1, 2, ieee=False)
+LAID = Problem((6400,), 64, (32, 16), 1, 1, 4, ieee=False, doubled=1)
+LEVELS = Problem((6400, 1600, 400), 80, (64, 128, 256), 1, 1, 2, ieee=False)
+EXACT = Problem((400,), 256, (128,), 3, 1, 4, ieee=True)
+STRIDED = Problem((1600,), 128, (128,), 3, 2, 2, ieee=False)
+
+
+@pytest.mark.parametrize("problem", [SQUARE, LAID, LEVELS, STRIDED])
+@pytest.mark.parametrize("full", [True, False])
+def test_candidates_are_tiles_that_triton_takes(problem: Problem, full: bool) -> None:
+    tiles = candidates(problem, full=full)
+    assert tiles[0] == rule(problem)
+    assert len(set(tiles)) == len(tiles) > 3
+    for tile in tiles:
+        assert min(tile.m, tile.n, tile.k) >= 16
+        assert (tile.m + tile.n) * tile.k * problem.element_bytes * tile.stages <= autotune.SHARED_BYTES
+        assert tile.splits == 1 or problem.kernel > 1
+    assert set(candidates(problem, full=False)) < set(candidates(problem, full=True))
+
+
+def test_nothing_is_searched_for_exact_float32() -> None:
+    assert candidates(EXACT, full=True) == [rule(EXACT)]
+
+
+@pytest.mark.parametrize("problem", [SQUARE, LAID, LEVELS, EXACT, STRIDED])
+def test_the_operator_is_the_problem(problem: Problem) -> None:
+    outs = operator(problem, device="cpu")()
+    assert [out.shape[1] for out in outs] == [problem.columns] * len(problem.pixels)
+    assert tuple(out.shape[2] * out.shape[3] for out in outs) == problem.pixels
+
+
+@pytest.mark.parametrize("pixels", [2, 4])
+def test_a_small_operator_has_the_same_code(pixels: int) -> None:
+    outs = operator(LEVELS, device="cpu", pixels=pixels)()
+    assert [tuple(out.shape) for out in outs] == [(1, 80, pixels, pixels)] * 3
+
+
+def test_the_problems_of_a_model() -> None:
+    model = for_cuda(random_model("yolo26n", precision="fp16", backend="cuda"), own_kernels=True)
+    graph = fuse(model, model.example_input, "tf32")
+    found = problems_of(graph)
+    nodes = [node for node in graph.graph.nodes if "yolo26_et.conv2d" in str(node.target)]
+    assert len(found) == len(nodes) > 50
+    assert {problem.element_bytes for problem in found} == {2}
+    assert any(problem.doubled for problem in found)
+    assert max(len(problem.pixels) for problem in found) == 3
+    # Every problem can be made again from what is known of it.
+    for problem in set(found):
+        outs = operator(problem, device="cpu", pixels=4)()
+        assert all(out.shape[1] == problem.columns for out in outs)
+
+
+def test_keys_tell_problems_apart() -> None:
+    problems = [SQUARE, LAID, LEVELS, EXACT, STRIDED]
+    assert len({problem.key for problem in problems}) == len(problems)
+    assert SQUARE.key == "half 3x3/1 400 256 128"
+    assert LAID.key == "tf32 1x1/1 6400 64 32+16 doubled1"
+
+
+def test_a_measured_tile_is_preferred(monkeypatch: pytest.MonkeyPatch) -> None:
+    tile = Tile(16, 16, 16, 2, 4)
+    monkeypatch.setattr(tuning, "table", lambda capability: {SQUARE.key: tile} if capability == (9, 0) else {})
+    assert tuning.choose(SQUARE, (9, 0)) == tile
+    assert tuning.choose(SQUARE, (8, 9)) == rule(SQUARE)
+    assert tuning.choose(SQUARE, None) == rule(SQUARE)
+    assert tuning.choose(LAID, (9, 0)) == rule(LAID)
+
+
+def test_a_forced_tile_is_taken_and_forgotten() -> None:
+    tile = Tile(16, 16, 16, 2, 4)
+    with tuning.forced(tile):
+        assert tuning.choose(SQUARE, (9, 0)) == tile
+    assert tuning.choose(SQUARE, None) == rule(SQUARE)
+
+
+def test_the_fastest_that_is_right_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    right, wrong, broken, slow = (Tile(16, 16, 16, stages, 4) for stages in (2, 3, 4, 5))
+    first = rule(SQUARE)
+    speed = {first: 5.0, right: 2.0, slow: 9.0}
+    exact = torch.ones(4)
+
+    def run() -> list[torch.Tensor]:
+        tile = tuning.choose(SQUARE, None)
+        if tile == broken:
+            raise RuntimeError("out of shared memory")
+        return [exact * (2 if tile == wrong else 1)]
+
+    monkeypatch.setattr(autotune, "operator", lambda *_, **__: run)
+    monkeypatch.setattr(autotune, "_microseconds", lambda _: speed[tuning.choose(SQUARE, None)])
+    found = autotune.fastest(SQUARE, [first, slow, wrong, broken, right])
+    assert (found.tile, found.us, found.rule_us, found.tried) == (right, 2.0, 5.0, 3)
+    assert [reason.rpartition(": ")[2] for reason in found.refused] == ["other numbers", "RuntimeError"]
+
+
+def test_a_kernel_is_compiled_once_for_all_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[Any] = []
+
+    class Pool:
+        def __init__(self, *_: Any, **__: Any) -> None: ...
+
+        def __enter__(self) -> Pool:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def map(self, _: Any, todo: list[Any], **__: Any) -> list[Any]:
+            compiled.extend(todo)
+            return []
+
+    monkeypatch.setattr(autotune, "ProcessPoolExecutor", Pool)
+    tile, other = Tile(64, 64, 32, 2, 4), Tile(32, 64, 32, 2, 4)
+    larger = Problem((1600,), 128, (64,), 3, 1, 2, ieee=False)
+    autotune.compile_all({SQUARE: [tile, other], larger: [tile], STRIDED: [tile]}, jobs=4)
+    assert len(compiled) == 3
