@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import functools
+import importlib.util
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -182,3 +185,14 @@ def save_checkpoint(path: Path, trained: nn.Module, **changes: Any) -> Path:
     }
     torch.save(content, path)
     return path
+
+
+def load_tool(name: str) -> ModuleType:
+    """Import one of the scripts in `tools/`, which are no package."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules.setdefault(name, module)  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module

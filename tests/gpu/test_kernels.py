@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor
+from torch.export.passes import move_to_device_pass
 from torch.nn import functional
 
 from support import random_model
+from yolo26_executorch.lowering.autotune import operator, tune
+from yolo26_executorch.lowering.fusion import fuse
 from yolo26_executorch.lowering.kernels import topk as topk_module
+from yolo26_executorch.lowering.kernels.attention import attention
+from yolo26_executorch.lowering.kernels.conv import stem
 from yolo26_executorch.lowering.kernels.depthwise import depthwise_conv2d, depthwise_reference
+from yolo26_executorch.lowering.kernels.pool import max_pools
 from yolo26_executorch.lowering.kernels.topk import topk
 from yolo26_executorch.lowering.rewrites import PixelShuffleConv, for_cuda
+from yolo26_executorch.lowering.tuning import Problem, forced, rule
 from yolo26_executorch.model import float32_precision
+from yolo26_executorch.parity import compare
 from yolo26_executorch.pictures import random_input
 from yolo26_executorch.tasks import TASKS
 
@@ -118,6 +128,116 @@ def test_depthwise_rounds_to_tf32() -> None:
     assert not bool((given.view(torch.int32) & 0x1FFF).any())
     exact = depthwise_conv2d(images, weight, bias, 1, 1, True, False)
     torch.testing.assert_close(given, exact, atol=1e-6, rtol=2**-11)
+
+
+ROUNDINGS = {torch.float32: (5e-3, 0.0), torch.float16: (2e-3, 2**-10), torch.bfloat16: (2e-2, 2**-7)}
+"""Absolute and relative: of sums of some hundred products of values near 1; float32 is multiplied as tf32."""
+
+
+def problem_id(problem: Problem) -> str:
+    return problem.key.replace(" ", "_").replace("/", "s")
+
+
+PROBLEMS = [
+    Problem((102_400,), 32, (16,), 3, 2, 2, ieee=False),
+    Problem((25_600,), 8, (16,), 3, 1, 4, ieee=False),
+    Problem((25_600,), 16, (8,), 3, 1, 2, ieee=False),
+    Problem((25_600,), 64, (32, 16), 1, 1, 2, ieee=False),
+    Problem((1600,), 128, (256, 128), 1, 1, 4, ieee=False, doubled=1),
+    Problem((400,), 256, (256, 384), 1, 1, 2, ieee=False),
+    Problem((400,), 768, (768,), 3, 1, 2, ieee=False),
+    Problem((400,), 768, (768,), 3, 1, 4, ieee=False),
+    Problem((400,), 80, (80,), 1, 1, 4, ieee=True),
+    Problem((6400, 1600, 400), 16, (64, 128, 256), 3, 1, 2, ieee=False),
+    Problem((6400, 1600, 400), 80, (64, 128, 256), 1, 1, 4, ieee=False),
+    Problem((6400, 400), 6, (80, 80), 1, 1, 2, ieee=False),
+]
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=problem_id)
+def test_convolutions_are_their_references(problem: Problem) -> None:
+    given, expected = (operator(problem, device=device)() for device in ("cuda", "cpu"))
+    absolute, relative = ROUNDINGS[given[0].dtype]
+    for one, other in zip(given, expected, strict=True):
+        assert one.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(one.cpu(), other, atol=absolute, rtol=relative)
+
+
+@pytest.mark.parametrize("splits", [2, 4])
+def test_a_sum_that_is_shared_out(splits: int) -> None:
+    problem = PROBLEMS[6]
+    given, expected = operator(problem, device="cuda"), operator(problem, device="cpu")
+    with forced(dataclasses.replace(rule(problem), splits=splits)):
+        (one,) = given()
+    torch.testing.assert_close(one.cpu(), expected()[0], atol=2e-3, rtol=2**-10)
+
+
+def test_convolutions_round_to_tf32() -> None:
+    for problem in (PROBLEMS[1], PROBLEMS[4], PROBLEMS[7], PROBLEMS[10]):
+        for one in operator(problem, device="cuda")():
+            assert not bool((one.contiguous().view(torch.int32) & 0x1FFF).any())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("bytes_last", [True, False])
+def test_the_stem_is_its_reference(dtype: torch.dtype, bytes_last: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.randint(0, 256, (1, 320, 256, 3), generator=generator, dtype=torch.uint8)
+    images = pictures.permute(0, 3, 1, 2)
+    images = images if bytes_last else images.float().contiguous() / 255
+    weight = functional.pad(torch.randn(16, 27, generator=generator), (0, 5)).to(dtype)
+    bias = torch.randn(16, generator=generator).to(dtype)
+    settings = (3, 2, 1, True, dtype == torch.float32, "tf32")
+    given = stem(images.cuda(), weight.cuda(), bias.cuda(), *settings)
+    absolute, relative = ROUNDINGS[dtype]
+    torch.testing.assert_close(given.cpu(), stem(images, weight, bias, *settings), atol=absolute, rtol=relative)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("size", [(20, 20), (7, 9), (40, 40)])
+def test_attention_is_its_reference(size: tuple[int, int], dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(2, *size, 2 * 128), (9, 128), (128,)]
+    qkv, taps, bias = (torch.randn(shape, generator=generator).to(dtype) for shape in shapes)
+    qkv = qkv.permute(0, 3, 1, 2)
+    settings = (2, 32, 32**-0.5, dtype == torch.float32, "tf32")
+    given = attention(qkv.cuda(), taps.cuda(), bias.cuda(), *settings)
+    absolute, relative = ROUNDINGS[dtype]
+    expected = attention(qkv, taps, bias, *settings)
+    torch.testing.assert_close(given.cpu(), expected, atol=2 * absolute, rtol=4 * relative)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_pooling_is_its_reference(dtype: torch.dtype) -> None:
+    images = torch.randn(2, 20, 20, 136, generator=torch.Generator().manual_seed(0)).to(dtype).permute(0, 3, 1, 2)
+    assert torch.equal(max_pools(images.cuda(), 2, 3).cpu(), max_pools(images, 2, 3))
+
+
+@pytest.mark.parametrize("precision", ["tf32", "fp16", "bf16", "fp32"])
+@pytest.mark.parametrize("task", TASKS)
+def test_a_fused_model_is_the_model(task: str, precision: str) -> None:
+    name = f"yolo26n{TASKS[task].suffix}"
+    model = random_model(name)
+    rewritten = for_cuda(random_model(name, backend="cuda", precision=precision), own_kernels=True)
+    network = fuse(rewritten, rewritten.example_input, "ieee" if precision == "fp32" else "tf32")
+    program = move_to_device_pass(torch.export.export(network, (rewritten.example_input,)), "cuda")
+    network = program.module(check_guards=False)
+    images = random_input(model.input_spec, seed=1)
+    with torch.no_grad(), float32_precision("ieee"):
+        given = network(images.cuda())
+        reference = model.dense(images) if model.task.ranked else model(images)[0]
+    outputs = dict(zip([spec.name for spec in model.output_specs], given, strict=True))
+    report = compare(
+        model.task, model.output_specs, outputs, reference, precision=precision, keypoint_shape=model.keypoint_shape
+    )
+    assert report.failures == ()
+
+
+def test_the_fastest_tile_is_found() -> None:
+    problem = PROBLEMS[3]
+    (found,) = tune([problem], full=False, jobs=4)
+    assert 0 < found.us <= found.rule_us
+    assert found.tried > 3
 
 
 def test_pixel_shuffle_is_the_transposed_convolution() -> None:

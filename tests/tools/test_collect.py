@@ -1,32 +1,22 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
+from support import load_tool
+
 ROOT = Path(__file__).parents[2]
 COMMIT = "a" * 40
 
 
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault(name, module)  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def collect() -> ModuleType:
-    return load("collect")
+    return load_tool("collect")
 
 
 @pytest.fixture
@@ -60,7 +50,7 @@ def test_a_new_file_is_one_that_results_reads(collect: ModuleType, report: dict[
     data = json.loads(file.read_text())
     assert (data["precision"], data["note"], len(data["records"]), data["not_passed"]) == ("fp16", "First.", 2, [])
     assert not {"answer", "picture", "largest"} & set(data["records"][0]["test"])
-    block = load("results").render(tmp_path / "results")
+    block = load_tool("results").render(tmp_path / "results")
     assert f"one {COMMIT[:7]}" in block
     assert report["records"][0]["variant"] in block
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import sys
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from support import load_tool
 from yolo26_executorch import VARIANTS
 
 ROOT = Path(__file__).parents[2]
@@ -22,13 +22,7 @@ LATENCY = "h100-80gb-tf32-device-latency.json"
 @pytest.fixture(scope="module")
 def results() -> ModuleType:
     """Return tools/results.py, which belongs to no package."""
-    spec = importlib.util.spec_from_file_location("results", ROOT / "tools" / "results.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["results"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("results")
 
 
 def run(results: ModuleType, monkeypatch: pytest.MonkeyPatch, *words: str) -> int:

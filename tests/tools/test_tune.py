@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from support import load_tool
+from yolo26_executorch.lowering import autotune, tuning
+from yolo26_executorch.lowering.autotune import Measured
+from yolo26_executorch.lowering.tuning import Problem, Tile, rule
+
+SQUARE = Problem((400,), 256, (128,), 3, 1, 2, ieee=False)
+LAID = Problem((6400,), 64, (32, 16), 1, 1, 4, ieee=False, doubled=1)
+TILE = Tile(64, 64, 32, 4, 4, 2)
+
+
+@pytest.fixture(scope="module")
+def tune() -> ModuleType:
+    return load_tool("tune")
+
+
+def test_the_problems_of_a_model_in_two_precisions(tune: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    found: Counter[Problem] = tune.find_problems(["yolo26n-cls"], ["fp16", "tf32"], {})
+    assert {problem.element_bytes for problem in found} == {2, 4}
+    assert found.total() > len(found) > 20
+    assert "yolo26n-cls: " in capsys.readouterr().out
+
+
+def test_a_table_is_what_the_package_reads(tune: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "__file__", str(tmp_path / "tuning.py"))
+    tuning.table.cache_clear()
+    path = tmp_path / "tiles" / "9.0.json"
+    table = tune.Table(path)
+    assert SQUARE not in table
+    table.add(Measured(SQUARE, TILE, 4.126, 8.5, tried=12))
+    again = tune.Table(path)
+    assert SQUARE in again
+    assert LAID not in again
+    again.add(Measured(LAID, rule(LAID), 2.0, 2.0, tried=3))
+    assert tuning.table((9, 0)) == {SQUARE.key: TILE, LAID.key: rule(LAID)}
+    assert tuning.table((8, 0)) == {}
+    assert json.loads(path.read_text())["us"][SQUARE.key] == [4.13, 8.5]
+    tuning.table.cache_clear()
+
+
+def test_what_is_measured_already_is_left_alone(
+    tune: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[list[Problem]] = []
+
+    def measure(problems: list[Problem], **_: object) -> list[Measured]:
+        asked.append(problems)
+        return [Measured(problem, TILE, 2.0, 3.0, tried=5) for problem in problems]
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda: (9, 0))
+    monkeypatch.setattr(tune, "find_problems", lambda *_: Counter({SQUARE: 1, LAID: 3}))
+    monkeypatch.setattr(tune, "tune", measure)
+    words = ["--tables", str(tmp_path)]
+    assert tune.main(words) == 0
+    assert tune.main(words) == 0
+    assert tune.main([*words, "--again", "--limit", "1e-9"]) == 0
+    # The most frequent first.
+    assert asked == [[LAID, SQUARE], [], [LAID, SQUARE]]
+    out = capsys.readouterr().out
+    assert "2 measured, 0 left; the rule's tiles take 1.50 × as long" in out
+    assert "1 measured, 1 left" in out
+
+
+def test_without_a_gpu_it_says_so(
+    tune: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert tune.main([]) == 1
+    assert "no NVIDIA GPU" in capsys.readouterr().err
+
+
+def test_an_unknown_model_is_named(
+    tune: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert tune.main(["--models", "yolo27n"]) == 2
+    assert "yolo27n" in capsys.readouterr().err
+
+
+def test_the_tables_that_ship_can_be_read() -> None:
+    for path in sorted(Path(autotune.__file__).with_name("tiles").glob("*.json")):
+        tiles = tuning.table(tuple(map(int, path.stem.split("."))))  # type: ignore[arg-type]
+        assert all(min(tile.m, tile.n, tile.k) >= 16 for tile in tiles.values())

@@ -1,0 +1,121 @@
+"""Find the fastest tile of every convolution of some models, on the GPU at hand, and write them as the package's table.
+
+    python tools/tune.py --models 'yolo26*' --precisions fp16 tf32 --full
+
+The table is `src/yolo26_executorch/lowering/tiles/CAPABILITY.json`, which `lowering.tuning.table` reads; what it holds
+already is kept, and measured again only with `--again`. It is written after every problem, so that what was cut off
+loses nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections import Counter
+from dataclasses import astuple
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from yolo26_executorch.environment import versions
+from yolo26_executorch.errors import Yolo26Error
+from yolo26_executorch.lowering.autotune import Measured, problems_of, tune
+from yolo26_executorch.lowering.options import ExportOptions
+from yolo26_executorch.lowering.tuning import Problem
+
+TABLES = Path(__file__).parent.parent / "src" / "yolo26_executorch" / "lowering" / "tiles"
+
+
+def find_problems(models: list[str], precisions: list[str], options: dict[str, Any]) -> Counter[Problem]:
+    """Return the convolutions of some variants, with how often each occurs."""
+    from yolo26_executorch.lowering.fusion import fuse
+    from yolo26_executorch.lowering.rewrites import for_cuda
+    from yolo26_executorch.model import ExportModel
+    from yolo26_executorch.weights import find_sources, load
+
+    found: Counter[Problem] = Counter()
+    for source in find_sources(models):
+        for precision in precisions:
+            checkpoint = load(source, weights_dir=None, random=True, seed=0)
+            chosen = ExportOptions(backend="cuda", precision=precision, **options).resolve(checkpoint.task)
+            model = for_cuda(ExportModel(checkpoint, chosen), own_kernels=True)
+            found.update(problems_of(fuse(model, model.example_input, "ieee" if precision == "fp32" else "tf32")))
+        print(f"{source.name}: {len(found)} problems so far", flush=True)
+    return found
+
+
+class Table:
+    """The package's table of an architecture, as a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.content: dict[str, Any] = {"tiles": {}, "us": {}}
+        if path.is_file():
+            self.content = json.loads(path.read_text(encoding="utf-8"))
+
+    def __contains__(self, problem: Problem) -> bool:
+        return problem.key in self.content["tiles"]
+
+    def add(self, found: Measured) -> None:
+        """Write what was found for one problem."""
+        self.content["tiles"][found.problem.key] = astuple(found.tile)
+        self.content["us"][found.problem.key] = [round(found.us, 2), round(found.rule_us, 2)]
+        self.content |= {"versions": versions(), "measured": datetime.now(UTC).isoformat(timespec="seconds")}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        part = self.path.with_suffix(".part")
+        lines = json.dumps(self.content, indent=1, sort_keys=True)
+        part.write_text(lines + "\n", encoding="utf-8")
+        part.replace(self.path)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure what is asked for; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--models", nargs="+", default=["yolo26*"], help="variants, by name or pattern (all)")
+    parser.add_argument("--precisions", nargs="+", default=["fp16", "tf32"], help="which (fp16 tf32)")
+    parser.add_argument("--full", action="store_true", help="try every sensible tile, not only those near the rule's")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes that compile (one a core)")
+    parser.add_argument("--limit", type=float, default=0, metavar="S", help="begin nothing after so many seconds")
+    parser.add_argument("--again", action="store_true", help="also measure what the table holds")
+    parser.add_argument("--tables", type=Path, default=TABLES, help="folder of the tables (the package's)")
+    args = parser.parse_args(argv)
+    import torch
+
+    if not torch.cuda.is_available():
+        print("no NVIDIA GPU that PyTorch can use; yolo26-et doctor says why", file=sys.stderr)
+        return 1
+    began = time.perf_counter()
+    try:
+        problems = find_problems(args.models, args.precisions, {})
+    except Yolo26Error as error:
+        print(error, file=sys.stderr)
+        return 2
+    major, minor = torch.cuda.get_device_capability()
+    table = Table(args.tables / f"{major}.{minor}.json")
+    todo = [problem for problem, _ in problems.most_common() if args.again or problem not in table]
+    print(f"{len(todo)} of {len(problems)} problems to measure", flush=True)
+    saved = spent = 0.0
+    done = 0
+    for found in tune(todo, full=args.full, jobs=args.jobs):
+        table.add(found)
+        done += 1
+        spent += found.us
+        saved += found.rule_us - found.us
+        print(
+            f"{done}/{len(todo)} {found.problem.key}: {found.us:.2f} µs with {astuple(found.tile)}, "
+            f"the rule's {found.rule_us:.2f} µs, {found.tried} tried, {len(found.refused)} refused",
+            flush=True,
+        )
+        if args.limit and time.perf_counter() - began > args.limit:
+            break
+    print(
+        f"{done} measured, {len(todo) - done} left; the rule's tiles take {(spent + saved) / max(spent, 1e-9):.2f} × as long"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
