@@ -111,9 +111,8 @@ def main(argv: list[str] | None = None) -> int:
         )
         if args.limit and time.perf_counter() - began > args.limit:
             break
-    print(
-        f"{done} measured, {len(todo) - done} left; the rule's tiles take {(spent + saved) / max(spent, 1e-9):.2f} × as long"
-    )
+    longer = (spent + saved) / max(spent, 1e-9)
+    print(f"{done} measured, {len(todo) - done} left; the rule's tiles take {longer:.2f} × as long")
     return 0
 
 
