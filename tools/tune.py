@@ -15,7 +15,7 @@ import os
 import sys
 import time
 from collections import Counter
-from dataclasses import astuple
+from dataclasses import asdict, astuple, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,12 @@ from yolo26_executorch.lowering.tuning import Problem
 TABLES = Path(__file__).parent.parent / "src" / "yolo26_executorch" / "lowering" / "tiles"
 
 
-def find_problems(models: list[str], precisions: list[str], options: dict[str, Any]) -> Counter[Problem]:
-    """Return the convolutions of some variants, with how often each occurs."""
+PRECISIONS = {"fp16": (2, False), "tf32": (4, False), "fp32": (4, True)}
+"""Bytes of an element, and whether products are exact; bf16 takes the tiles of fp16."""
+
+
+def find_problems(models: list[str], **options: Any) -> Counter[Problem]:
+    """Return the convolutions of some variants in fp16, with how often each occurs."""
     from yolo26_executorch.lowering.fusion import fuse
     from yolo26_executorch.lowering.rewrites import for_cuda
     from yolo26_executorch.model import ExportModel
@@ -38,12 +42,20 @@ def find_problems(models: list[str], precisions: list[str], options: dict[str, A
 
     found: Counter[Problem] = Counter()
     for source in find_sources(models):
-        for precision in precisions:
-            checkpoint = load(source, weights_dir=None, random=True, seed=0)
-            chosen = ExportOptions(backend="cuda", precision=precision, **options).resolve(checkpoint.task)
-            model = for_cuda(ExportModel(checkpoint, chosen), own_kernels=True)
-            found.update(problems_of(fuse(model, model.example_input, "ieee" if precision == "fp32" else "tf32")))
+        checkpoint = load(source, weights_dir=None, random=True, seed=0)
+        chosen = ExportOptions(backend="cuda", precision="fp16", **options).resolve(checkpoint.task)
+        model = for_cuda(ExportModel(checkpoint, chosen), own_kernels=True)
+        found.update(problems_of(fuse(model, model.example_input, "tf32")))
         print(f"{source.name}: {len(found)} problems so far", flush=True)
+    return found
+
+
+def read_problems(path: Path) -> Counter[Problem]:
+    """Return what `--list` wrote."""
+    found: Counter[Problem] = Counter()
+    for row, count in json.loads(path.read_text(encoding="utf-8")):
+        values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+        found[Problem(**values)] += count
     return found
 
 
@@ -75,7 +87,9 @@ def main(argv: list[str] | None = None) -> int:
     """Measure what is asked for; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--models", nargs="+", default=["yolo26*"], help="variants, by name or pattern (all)")
-    parser.add_argument("--precisions", nargs="+", default=["fp16", "tf32"], help="which (fp16 tf32)")
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=["fp16", "tf32"], help="(fp16 tf32)")
+    parser.add_argument("--list", type=Path, metavar="FILE", help="write the models' convolutions, and measure nothing")
+    parser.add_argument("--from", dest="listed", type=Path, metavar="FILE", help="measure these instead of models'")
     parser.add_argument("--full", action="store_true", help="try every sensible tile, not only those near the rule's")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes that compile (one a core)")
     parser.add_argument("--limit", type=float, default=0, metavar="S", help="begin nothing after so many seconds")
@@ -84,19 +98,27 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     import torch
 
+    began = time.perf_counter()
+    try:
+        problems = read_problems(args.listed) if args.listed else find_problems(args.models)
+    except (OSError, ValueError, TypeError, Yolo26Error) as error:
+        print(error, file=sys.stderr)
+        return 2
+    if args.list:
+        rows = [[asdict(problem), count] for problem, count in problems.most_common()]
+        args.list.write_text(json.dumps(rows) + "\n", encoding="utf-8")
+        return 0
     if not torch.cuda.is_available():
         print("no NVIDIA GPU that PyTorch can use; yolo26-et doctor says why", file=sys.stderr)
         return 1
-    began = time.perf_counter()
-    try:
-        problems = find_problems(args.models, args.precisions, {})
-    except Yolo26Error as error:
-        print(error, file=sys.stderr)
-        return 2
+    kinds = [PRECISIONS[name] for name in args.precisions]
+    every = [
+        replace(problem, element_bytes=size, ieee=ieee) for problem, _ in problems.most_common() for size, ieee in kinds
+    ]
     major, minor = torch.cuda.get_device_capability()
     table = Table(args.tables / f"{major}.{minor}.json")
-    todo = [problem for problem, _ in problems.most_common() if args.again or problem not in table]
-    print(f"{len(todo)} of {len(problems)} problems to measure", flush=True)
+    todo = [problem for problem in every if args.again or problem not in table]
+    print(f"{len(todo)} of {len(every)} problems to measure", flush=True)
     saved = spent = 0.0
     done = 0
     for found in tune(todo, full=args.full, jobs=args.jobs):

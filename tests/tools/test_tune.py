@@ -13,7 +13,7 @@ from yolo26_executorch.lowering.autotune import Measured
 from yolo26_executorch.lowering.tuning import Problem, Tile, rule
 
 SQUARE = Problem((400,), 256, (128,), 3, 1, 2, ieee=False)
-LAID = Problem((6400,), 64, (32, 16), 1, 1, 4, ieee=False, doubled=1)
+LAID = Problem((6400,), 64, (32, 16), 1, 1, 2, ieee=False, doubled=1)
 TILE = Tile(64, 64, 32, 4, 4, 2)
 
 
@@ -22,10 +22,15 @@ def tune() -> ModuleType:
     return load_tool("tune")
 
 
-def test_the_problems_of_a_model_in_two_precisions(tune: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-    found: Counter[Problem] = tune.find_problems(["yolo26n-cls"], ["fp16", "tf32"], {})
-    assert {problem.element_bytes for problem in found} == {2, 4}
-    assert found.total() > len(found) > 20
+def test_the_problems_of_a_model_are_listed_and_read(
+    tune: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "problems.json"
+    assert tune.main(["--models", "yolo26n-cls", "--list", str(path)]) == 0
+    found: Counter[Problem] = tune.read_problems(path)
+    assert {problem.element_bytes for problem in found} == {2}
+    assert found.total() > len(found) > 15
+    assert found == tune.find_problems(["yolo26n-cls"])
     assert "yolo26n-cls: " in capsys.readouterr().out
 
 
@@ -59,22 +64,25 @@ def test_what_is_measured_already_is_left_alone(
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda: (9, 0))
     monkeypatch.setattr(tune, "find_problems", lambda *_: Counter({SQUARE: 1, LAID: 3}))
     monkeypatch.setattr(tune, "tune", measure)
-    words = ["--tables", str(tmp_path)]
+    words = ["--tables", str(tmp_path), "--precisions", "fp16"]
     assert tune.main(words) == 0
     assert tune.main(words) == 0
     assert tune.main([*words, "--again", "--limit", "1e-9"]) == 0
     # The most frequent first.
-    assert asked == [[LAID, SQUARE], [], [LAID, SQUARE]]
+    assert asked[:3] == [[LAID, SQUARE], [], [LAID, SQUARE]]
+    assert tune.main(["--tables", str(tmp_path), "--precisions", "tf32"]) == 0
+    assert [problem.element_bytes for problem in asked[-1]] == [4, 4]
     out = capsys.readouterr().out
     assert "2 measured, 0 left; the rule's tiles take 1.50 × as long" in out
     assert "1 measured, 1 left" in out
 
 
 def test_without_a_gpu_it_says_so(
-    tune: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tune: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert tune.main([]) == 1
+    (tmp_path / "none.json").write_text("[]")
+    assert tune.main(["--from", str(tmp_path / "none.json")]) == 1
     assert "no NVIDIA GPU" in capsys.readouterr().err
 
 
