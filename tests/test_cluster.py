@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,7 +25,7 @@ from stub_worker import PREAMBLE
 from support import make_manifest, network, publish, save_checkpoint
 from yolo26_executorch import artifact, cluster, fleet
 from yolo26_executorch.cli import main
-from yolo26_executorch.cluster import driver
+from yolo26_executorch.cluster import driver, node
 from yolo26_executorch.cluster.connection import Resources
 from yolo26_executorch.errors import ArtifactError, BackendError, UsageError
 from yolo26_executorch.jobs import Job, Record
@@ -386,6 +387,25 @@ def test_an_interruption_ends_everything(tmp_path: Path, stub: Stub) -> None:
     assert not any(psutil.pid_exists(int(pid)) for pid in (tmp_path / "second").read_text().split())
     assert hidden(tmp_path / "out") == []
     assert scratch_folders() <= before  # the killed try's, too
+
+
+def test_what_killed_exports_left_is_removed() -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    zombie = subprocess.Popen([sys.executable, "-c", ""])  # ended, and nobody has asked how
+    wait_for(lambda: psutil.Process(zombie.pid).status() == psutil.STATUS_ZOMBIE, "its end")
+    with contextlib.ExitStack() as stack:
+        folders = {
+            pid: Path(tempfile.mkdtemp(prefix=f"{node._prefix()}{pid}-"))
+            for pid in (ended.pid, zombie.pid, os.getpid())
+        }
+        for folder in folders.values():
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            (folder / "part").write_text("of an artifact")
+        assert {*folders.items()} <= {*node.scratch_folders()}
+        node.remove_abandoned()
+        assert [pid for pid, folder in folders.items() if folder.exists()] == [os.getpid()]
+    zombie.wait()
 
 
 # --- What is refused before any work ----------------------------------------------------------------------------------

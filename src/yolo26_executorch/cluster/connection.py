@@ -9,9 +9,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
+
 from ..errors import BackendError, UsageError, first_line
 from ..fleet import CORES_PER_CUDA_JOB
 from ..manifest import PLAIN_NAME
+from ..supervision import GRACE_S
+from . import node
 
 CONNECT_S = 5.0
 """How long a cluster's address may take to answer."""
@@ -64,8 +68,22 @@ def connect(address: str) -> Iterator[Resources]:
     try:
         yield Resources.of_cluster()
     finally:
+        ours = {process.pid for process in psutil.Process().children(recursive=True)} if address == "local" else set()
         ray.shutdown()
         ray._private.worker.print_to_stdstream = printing
+        if address == "local":
+            _sweep(ours)
+
+
+def _sweep(ours: set[int]) -> None:
+    """Wait for exports that are being ended with the cluster, and remove what those that were killed have left."""
+    ending = []
+    for pid, _ in node.scratch_folders():
+        if pid in ours:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                ending.append(psutil.Process(pid))
+    psutil.wait_procs(ending, timeout=GRACE_S)
+    node.remove_abandoned()
 
 
 def _knock(address: str) -> None:

@@ -118,13 +118,38 @@ def _here(task: Task, weights: NDArray[np.uint8] | None, scratch: Path) -> Job:
     return replace(job, source=replace(job.source, path=path))
 
 
+def scratch_folders() -> list[tuple[int, Path]]:
+    """Return the folders that exports work in on this machine, and the process that each belongs to."""
+    found = []
+    for path in Path(tempfile.gettempdir()).glob(f"{_prefix()}*"):
+        owner = path.name.removeprefix(_prefix()).partition("-")[0]
+        with contextlib.suppress(FileNotFoundError):
+            if owner.isdecimal() and path.stat().st_uid == os.getuid():
+                found.append((int(owner), path))
+    return found
+
+
+def remove_abandoned() -> None:
+    """Remove the folders of exports whose process was killed."""
+    for owner, path in scratch_folders():
+        if not _alive(owner):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _prefix() -> str:
+    return f"yolo26-et-ray-{re.sub(r'[^A-Za-z0-9.]', '_', socket.gethostname())}-"
+
+
 @contextlib.contextmanager
 def _scratch() -> Iterator[Path]:
     """Make a private folder that is removed afterwards, or by the next export on this machine if we are killed."""
-    prefix = f"yolo26-et-ray-{re.sub(r'[^A-Za-z0-9.]', '_', socket.gethostname())}-"
-    for path in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
-        owner = path.name.removeprefix(prefix).partition("-")[0]
-        if owner.isdecimal() and path.stat().st_uid == os.getuid() and not psutil.pid_exists(int(owner)):
-            shutil.rmtree(path, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=f"{prefix}{os.getpid()}-", ignore_cleanup_errors=True) as folder:
+    remove_abandoned()
+    with tempfile.TemporaryDirectory(prefix=f"{_prefix()}{os.getpid()}-", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
