@@ -24,7 +24,7 @@ from support import make_manifest, publish, xnnpack_program
 from test_program_file import Net, cuda_program, data_file, payload
 from yolo26_executorch import artifact, program_file, runtime
 from yolo26_executorch.artifact import check_tree, contents, intact, load_manifest, verify
-from yolo26_executorch.cli import export, main
+from yolo26_executorch.cli import console, main, progress
 from yolo26_executorch.cli.reports import write_report
 from yolo26_executorch.errors import ArtifactError, CheckpointError, IntegrityError, Yolo26Error
 from yolo26_executorch.jobs import Record
@@ -403,11 +403,11 @@ def test_what_workers_say_of_foreign_checkpoints(capsys: pytest.CaptureFixture[s
     record = Record(
         "best", None, None, "xnnpack", "tf32", "failed", stage="load", message=f"it holds {ESCAPE}", attempts=1
     )
-    face = export._Plain()
+    face = progress.Plain()
     face.show("best", {"event": "answer", "lines": [f"bus.jpg: {ESCAPE} 0.9"]})
     face.show("best", {"event": "record", "record": record.to_json()})
     face.show("best", {"event": "retry", "message": ESCAPE, "in_s": 1})
-    export._print_summary(export.console(), [record], make_manifest().options)
+    progress.print_summary(console(), [record], make_manifest().options)
 
 
 def test_every_error_of_ours_is_printed_as_one_line(monkeypatch: pytest.MonkeyPatch, nothing_steers: None) -> None:

@@ -6,28 +6,23 @@ import argparse
 import contextlib
 import os
 import shlex
-import time
-from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING
 
 from .. import artifact, environment, fleet
-from ..errors import BackendError, OptionError, UsageError, printable
+from ..errors import BackendError, OptionError, UsageError
 from ..jobs import Job, Record
 from ..lowering.options import INPUT_FORMATS, IO_PLACES, PRECISIONS, ExportOptions, parse_imgsz
 from ..tasks import OUTPUT_FORMATS, TASKS
 from ..variants import VARIANTS
 from ..weights import Source, find_sources
 from . import PROG, Subparsers, console, warn
+from .progress import Face, Live, Plain, print_summary
 from .reports import REPORT, check_report, write_report
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.progress import TaskID
-
     from ..cluster import Resources
 
 BASE_PATH = Path("yolo26_cuda_exports")
@@ -200,7 +195,7 @@ def _run(args: argparse.Namespace, until_done: contextlib.ExitStack) -> int:
     parallel = args.jobs or (None if ray else max(len(devices), fleet.default_parallel(options.backend, len(jobs))))
     created = _now()
     out = console()
-    face: _Face = _Live(out, len(jobs) * max(1, len(architectures))) if out.is_terminal else _Plain()
+    face: Face = Live(out, len(jobs) * max(1, len(architectures))) if out.is_terminal else Plain()
     with face:
         if store:
             records = cluster.run(
@@ -236,7 +231,7 @@ def _run(args: argparse.Namespace, until_done: contextlib.ExitStack) -> int:
     try:
         write_report(report_path, report)
     finally:
-        _print_summary(out, records, options)
+        print_summary(out, records, options)
     print(f"report: {report_path}", flush=True)
     return status
 
@@ -335,103 +330,6 @@ def _weights_dir(folder: Path | None) -> Path | None:
     return folder
 
 
-# --- While it runs ----------------------------------------------------------------------------------------------------
-
-
-class _Face(Protocol):
-    """What is seen of the exports while they run."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-    def show(self, name: str, event: fleet.Event) -> None: ...
-
-
-class _Plain:
-    """A line with the time for each change of stage, for pipes and logs."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
-
-    def show(self, name: str, event: fleet.Event) -> None:
-        """Print the event."""
-        for text in _texts(event):
-            print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {name}: {printable(text)}", flush=True)
-
-
-class _Live:
-    """A moving line for each running export, with its stage and time; what has ended scrolls up as text."""
-
-    def __init__(self, out: Console, jobs: int) -> None:
-        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-        self._jobs = jobs
-        self._ended = 0
-        self._rows: dict[str, TaskID] = {}
-        self._progress = Progress(
-            SpinnerColumn(), TextColumn("{task.description}", markup=False),
-            TextColumn("{task.fields[stage]}", markup=False), TimeElapsedColumn(), console=out, transient=True,
-        )  # fmt: skip
-        self._overall = self._progress.add_task("all", stage=f"0 of {jobs}", total=None)
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
-
-    def show(self, name: str, event: fleet.Event) -> None:
-        """Move the export's line, or end it."""
-        if event["event"] == "start":
-            self._rows[name] = self._progress.add_task(name, stage="start", total=None)
-        elif event["event"] == "stage":
-            self._progress.update(self._rows[name], stage=event["stage"])
-            return
-        elif event["event"] in ("wait", "retry"):
-            self._progress.update(self._rows[name], stage="waiting")
-        elif event["event"] == "record":
-            self._ended += 1
-            self._progress.update(self._overall, stage=f"{self._ended} of {self._jobs}")
-            if name in self._rows:
-                self._progress.remove_task(self._rows.pop(name))
-        for text in _texts(event):
-            self._progress.console.print(f"{name}: {printable(text)}", soft_wrap=True)
-
-
-def _texts(event: fleet.Event) -> list[str]:
-    """Return an event in words, a line each."""
-    if event["event"] == "stage":
-        return [event["stage"]]
-    if event["event"] == "wait":
-        return [f"waiting: it is being exported to the same place by {event['holder']}"]
-    if event["event"] == "retry":
-        return [f"failed: {event['message']}; trying again in {event['in_s']:g} s"]
-    if event["event"] == "answer":
-        return list(event["lines"])
-    if event["event"] == "record":
-        record = Record.from_json(event["record"])
-        if record.outcome == "failed":
-            return [_failure(record)]
-        figures = [
-            f"{record.size_mb:.1f} MB" if record.size_mb is not None else "",
-            f"{record.total_s:.0f} s" if record.total_s is not None else "",
-            f"{record.latency_ms:.2f} ms a run" if record.latency_ms is not None else "",
-        ]
-        return [", ".join(filter(None, [record.outcome, *figures]))]
-    return []
-
-
 # --- Afterwards -------------------------------------------------------------------------------------------------------
 
 
@@ -439,58 +337,6 @@ def _exit_status(records: Sequence[Record]) -> int:
     if any(record.outcome == "interrupted" for record in records):
         return 130
     return 0 if all(record.ok for record in records) else 1
-
-
-def _print_summary(out: Console, records: Sequence[Record], options: ExportOptions) -> None:
-    """Print the final table, what failed and why, and how many ended how."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(box=SIMPLE_HEAD)
-    for heading in ("variant", "outcome"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("size MB", "time s", "latency ms", "largest error"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("note")
-    for record in records:
-        error = record.largest_error
-        table.add_row(
-            record.name,
-            record.outcome,
-            _figure(record.size_mb, ".1f"),
-            _figure(record.total_s, ".1f"),
-            _figure(record.latency_ms, ".2f"),
-            f"{error['value']:.2g} {error['unit']}".strip() if error else "-",
-            _note(record),
-        )
-    out.print(table)
-    for record in records:
-        if record.outcome == "failed":
-            out.print(printable(f"{record.name}: {_failure(record)}"), soft_wrap=True)
-    counts = Counter(record.outcome for record in records)
-    size = "×".join(map(str, options.imgsz)) if options.imgsz else "native size"
-    weights = [f"random weights (seed {options.seed})"] if options.random_weights else []
-    made = [options.backend, options.precision, size, f"batch {options.batch}", *weights]
-    ended = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
-    out.print(f"{ended} · {', '.join(made)}", soft_wrap=True)
-
-
-def _figure(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
-
-
-def _note(record: Record) -> str:
-    if record.outcome == "skipped":
-        return "complete, intact and made with the same options"
-    if record.ok:
-        notes = ("not tested" if record.test is None else "", f"try {record.attempts}" if record.attempts > 1 else "")
-        return ", ".join(filter(None, notes))
-    return f"at the stage {record.stage!r}" if record.stage else ""
-
-
-def _failure(record: Record) -> str:
-    at = f" at the stage {record.stage!r}" if record.stage else ""
-    return f"failed{at}: {record.message or 'no reason given'}"
 
 
 def _now() -> str:
