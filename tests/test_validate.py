@@ -117,7 +117,7 @@ def test_an_artifact_is_as_accurate_as_pytorch(
     report = validate(exported(task), drawn(task), against_pytorch=True, checkpoint=shapes_checkpoint(task))
     assert report.pytorch is not None
     assert (report.artifact.runner, report.pytorch.runner) == ("executorch", "eager")
-    assert report.artifact.metrics[report.primary] > 0.2  # it has learnt something
+    assert report.artifact.metrics[report.primary] > 0.4  # it has learnt something
     assert report.largest_difference is not None
     assert report.largest_difference <= 0.0005
     data = report.to_json()

@@ -14,6 +14,7 @@ from ..bench import MODES, PEERS, Report, Settings, measure
 from ..bench.show import check_plot, print_report, write_plot
 from ..errors import OptionError, UsageError, printable
 from . import PROG, Subparsers, console
+from .flags import add_checkpoint, add_runner
 from .reports import check_report, write_report
 
 COMPILE_MODES = ("default", "max-autotune-no-cudagraphs")
@@ -44,10 +45,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--runs", type=int, metavar="N", help=f"timed calls of a row, at least (default: {usual.runs})")
     parser.add_argument("--rounds", type=int, metavar="N", help=f"turns they are split into (default: {usual.rounds})")
     parser.add_argument("--quick", action="store_true", help="a first look: 20 calls in one round")
-    parser.add_argument(
-        "--runner", choices=("auto", "executorch", "aoti"), default="auto",
-        help="what runs artifacts: ExecuTorch, or for CUDA also PyTorch (default: %(default)s)",
-    )  # fmt: skip
+    add_runner(parser)
     parser.add_argument(
         "--compile-mode", choices=COMPILE_MODES, default="default", help="torch.compile's (default: %(default)s)"
     )
@@ -62,12 +60,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )  # fmt: skip
 
     peers = parser.add_argument_group("the peers' checkpoint")
-    peers.add_argument("--checkpoint", type=Path, metavar="FILE", help="the checkpoint that the artifact was made from")
-    peers.add_argument("--weights-dir", type=Path, metavar="DIR", help="where to look for it first")
-    peers.add_argument(
-        "--trust-checkpoint", action="store_true",
-        help="load a checkpoint that holds more than weights and known classes; it runs whatever its author chose",
-    )  # fmt: skip
+    add_checkpoint(peers)
 
     out = parser.add_argument_group("results")
     out.add_argument("--json", action="store_true", help="print JSON instead of tables")

@@ -19,6 +19,7 @@ from ..errors import OptionError, UsageError, first_line, printable
 from ..manifest import Manifest
 from ..yolo import TRACKING_CONFIDENCE, YOLO26, check_tracking, class_indices
 from . import Subparsers, warn
+from .flags import add_runner
 
 if TYPE_CHECKING:
     from ultralytics.engine.results import Results
@@ -83,10 +84,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "--stream-buffer", action="store_true", default=None,
         help="take every frame of a stream instead of the latest",
     )  # fmt: skip
-    how.add_argument(
-        "--runner", choices=("auto", "executorch", "aoti"), default="auto",
-        help="what runs it; auto: the official runtime where it can (default: %(default)s)",
-    )  # fmt: skip
+    add_runner(how)
     how.add_argument("--debug", action="store_true", help="show tracebacks")
     parser.set_defaults(run=run)
 

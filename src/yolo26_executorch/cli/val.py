@@ -11,6 +11,7 @@ from pathlib import Path
 from ..errors import OptionError, UsageError, printable
 from ..validate import SPLITS, ValReport, validate
 from . import PROG, Subparsers, console, warn
+from .flags import add_checkpoint, add_runner
 from .reports import check_report, write_report
 
 REPORT_SCHEMA = 1
@@ -39,10 +40,7 @@ def add_parser(subparsers: Subparsers) -> None:
         help="a data.yaml in Ultralytics' format; for classify the folder that holds train, val or test",
     )  # fmt: skip
     parser.add_argument("--split", choices=SPLITS, default="val", help="which pictures (default: %(default)s)")
-    parser.add_argument(
-        "--runner", choices=("auto", "executorch", "aoti"), default="auto",
-        help="what runs the artifact: ExecuTorch, or for CUDA also PyTorch (default: %(default)s)",
-    )  # fmt: skip
+    add_runner(parser)
 
     other = parser.add_argument_group("against PyTorch")
     other.add_argument(
@@ -52,15 +50,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "--max-difference", type=float, metavar="X",
         help="exit status 1 where an mAP50-95 (classify: top-1) is farther than X, 0..1, from PyTorch's",
     )  # fmt: skip
-    other.add_argument("--checkpoint", type=Path, metavar="FILE", help="the checkpoint that the artifact was made from")
-    other.add_argument(
-        "--weights-dir", type=Path, metavar="DIR",
-        help="where to look for it first (then: here, Ultralytics' weights folder)",
-    )  # fmt: skip
-    other.add_argument(
-        "--trust-checkpoint", action="store_true",
-        help="load a checkpoint that holds more than weights and known classes; it runs whatever its author chose",
-    )  # fmt: skip
+    add_checkpoint(other)
 
     out = parser.add_argument_group("results")
     out.add_argument("--json", action="store_true", help="print JSON instead of a table")

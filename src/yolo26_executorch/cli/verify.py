@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import printable
 from . import Subparsers, console
+from .flags import add_checkpoint, add_runner
 from .reports import check_report, write_report
 
 if TYPE_CHECKING:
@@ -49,21 +50,8 @@ def add_parser(subparsers: Subparsers) -> None:
         "--images", nargs="+", action="extend", type=Path, metavar="DIR",
         help="folders of pictures, or pictures (default: two photographs and two made-up inputs)",
     )  # fmt: skip
-    parser.add_argument(
-        "--checkpoint", type=Path, metavar="FILE", help="the .pt file that it was made from; its SHA-256 is checked"
-    )
-    parser.add_argument(
-        "--weights-dir", type=Path, metavar="DIR",
-        help="where that file is looked for first (then here, and in Ultralytics' weights folder)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--trust-checkpoint", action="store_true",
-        help="load a .pt file that holds more than weights and known classes; it runs whatever code its author chose",
-    )  # fmt: skip
-    parser.add_argument(
-        "--runner", choices=("auto", "executorch", "aoti"), default="auto",
-        help="the official runtime, or the CUDA artifact's shared object inside PyTorch (default: %(default)s)",
-    )  # fmt: skip
+    add_checkpoint(parser)
+    add_runner(parser)
     parser.add_argument("--json", action="store_true", help="print the report as JSON instead of tables")
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the report as JSON to a file")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
