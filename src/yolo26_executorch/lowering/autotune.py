@@ -21,7 +21,7 @@ from torch import Tensor, fx
 
 from .kernels.conv import conv2d, conv2d_group
 from .kernels.layout import unit_of
-from .tuning import Problem, Tile, forced, rule
+from .tuning import MULTIPROCESSORS, Problem, Tile, forced, rule
 
 SHARED_BYTES = 200 * 1024
 """Of shared memory that a tile's pipeline may fill: less than a Hopper's 227 KB."""
@@ -75,7 +75,7 @@ def candidates(problem: Problem, *, full: bool) -> list[Tile]:
 
     Args:
         problem: what is convolved.
-        full: whether to try all that could be sensible, instead of those near the rule's.
+        full: whether to try other pipelines and numbers of warps, too: five times as many.
     """
     first = rule(problem)
     if problem.ieee:
@@ -85,26 +85,29 @@ def candidates(problem: Problem, *, full: bool) -> list[Tile]:
     depths = [size for size in (16, 32, 64, 128) if size * problem.element_bytes <= 256]
     splits = (1, 2, 4, 8) if problem.kernel > 1 and len(problem.pixels) == 1 else (1,)
     found = [first]
-    for m, n, k, stages, warps, parts in itertools.product(sides, sides, depths, (2, 3, 4, 5), (2, 4, 8), splits):
+    for m, n, k, stages, warps, parts in itertools.product(sides, sides, depths, (2, 4), (2, 4, 8), splits):
         tile = Tile(m, n, k, stages, warps, parts)
         steps = problem.kernel**2 * max(-(-count // k) for count in problem.channels)
         area = m * n
+        tiles = -(-sum(problem.pixels) // m) * -(-problem.columns // n)
         sensible = (
             n <= most_n
             and (m + n) * k * problem.element_bytes * stages <= SHARED_BYTES
-            and 128 <= area // warps <= 4096
+            and 256 <= area // warps <= 4096
             and k <= max(16, 2 * max(problem.channels) - 1)
-            and (parts == 1 or steps // parts >= 4)
+            and (parts == 1 or (steps // parts >= 4 and tiles * parts <= 4 * MULTIPROCESSORS))
             and stages <= max(2, steps)
-        )
-        near = (
-            abs(_log2(area) - _log2(first.m * first.n)) <= 1
+            and abs(_log2(area) - _log2(first.m * first.n)) <= 1
             and abs(_log2(k) - _log2(first.k)) <= 1
-            and stages in (2, 4)
-            and area // warps >= 256
-            and parts <= 4
         )
-        if sensible and (full or near) and tile not in found:
+        usual = (
+            warps == (8 if area > 128 * 64 else 4 if area > 32 * 32 else 2)
+            and k in (first.k, 2 * first.k)
+            and stages == (4 if steps > 4 else 2)
+            and max(m, n) <= 4 * min(m, n)
+            and parts in (1, first.splits, 2 * first.splits)
+        )
+        if sensible and (full or usual) and tile not in found:
             found.append(tile)
     return found
 
