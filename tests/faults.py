@@ -21,7 +21,7 @@ import types
 from pathlib import Path
 from typing import Any
 
-from yolo26_executorch import artifact, cli, environment, export, fleet, weights, worker
+from yolo26_executorch import artifact, cli, environment, export, fleet, suitability, weights, worker
 from yolo26_executorch.errors import ArtifactError
 from yolo26_executorch.jobs import Job
 from yolo26_executorch.lowering.options import ExportOptions
@@ -99,7 +99,7 @@ def make_up() -> None:
     unknown = {field.name: None for field in dataclasses.fields(environment.Environment)}
     machine = environment.Environment(**{**unknown, "gpus": (), "cores": 2})  # type: ignore[arg-type]
     environment.probe = lambda *args, **kwargs: machine  # it loads PyTorch
-    environment.executorch_runtime_fits = lambda *args: environment.Usable(True)  # type: ignore[assignment]
+    suitability.executorch_runtime_fits = lambda *args: suitability.Usable(True)  # type: ignore[assignment]
 
 
 def hold_stages(hold: Path) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from yolo26_executorch import runtime
 from yolo26_executorch.artifact import Draft
+from yolo26_executorch.environment import Driver, Environment, Gpu, Tool
 from yolo26_executorch.lowering.options import ExportOptions
 from yolo26_executorch.manifest import PROGRAM, WEIGHTS, Manifest, Platform
 from yolo26_executorch.model import ExportModel
@@ -196,3 +197,33 @@ def load_tool(name: str) -> ModuleType:
     sys.modules.setdefault(name, module)  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
+
+
+H100 = Gpu("NVIDIA H100", (9, 0), 80 * 10**9)
+V100 = Gpu("Tesla V100", (7, 0), 16 * 10**9)
+P100 = Gpu("Tesla P100", (6, 0), 16 * 10**9)
+
+GPU_MACHINE = Environment(
+    system="Linux",
+    os="Debian",
+    machine="x86_64",
+    cpu="a CPU",
+    cores=16,
+    memory_bytes=128 * 10**9,
+    disk_free_bytes=60 * 10**9,
+    python="3.12.1",
+    package="0.1.0",
+    torch="2.13.0",
+    torch_problem=None,
+    torch_cuda="13.0",
+    executorch="1.5.1",
+    ultralytics="8.4.190",
+    triton="3.7.1",
+    driver=Driver("580.95.05", (13, 0)),
+    gpus=(H100,),
+    visible_devices=None,
+    cxx=Tool("/usr/bin/g++", "12.2.0"),
+    nvcc=Tool("/usr/local/cuda/bin/nvcc", "13.0"),
+    ptxas=None,
+    cuda_home="/usr/local/cuda",
+)

@@ -19,9 +19,10 @@ import pytest
 from rich.console import Console
 
 from stub_worker import PREAMBLE
-from yolo26_executorch import environment, fleet
+from yolo26_executorch import environment, fleet, suitability
 from yolo26_executorch.cli import export, main
-from yolo26_executorch.environment import Driver, Environment, Gpu, Tool, Usable
+from yolo26_executorch.environment import Driver, Environment, Gpu, Tool
+from yolo26_executorch.suitability import Usable
 from yolo26_executorch.variants import VARIANTS
 
 GOOD = """
@@ -487,7 +488,7 @@ def test_backends_are_judged_once_and_by_the_facts_of_the_report(
         seen.append(facts)
         return Usable(False, "cause", "remedy")
 
-    monkeypatch.setattr(environment, "usable_cuda", usable)
+    monkeypatch.setattr(suitability, "usable_cuda", usable)
     stub("record()")
     assert run(out, "--backend", "auto", "--models", "yolo26n") == 0
     (facts,) = seen

@@ -17,7 +17,6 @@ from torch import Tensor
 from support import random_checkpoint
 from yolo26_executorch import cli, rounding
 from yolo26_executorch.artifact import verify
-from yolo26_executorch.environment import executorch_runtime_fits
 from yolo26_executorch.errors import CompatibilityError, InputError, IntegrityError
 from yolo26_executorch.manifest import PROGRAM, WEIGHTS, Manifest
 from yolo26_executorch.model import ExportModel
@@ -25,6 +24,7 @@ from yolo26_executorch.parity import compare
 from yolo26_executorch.pictures import random_input
 from yolo26_executorch.runtime import open_runner
 from yolo26_executorch.runtime.eager import EagerRunner
+from yolo26_executorch.suitability import executorch_runtime_fits
 from yolo26_executorch.tasks import TASKS
 
 pytestmark = [

@@ -9,10 +9,10 @@ import torch
 
 from support import make_manifest, publish, xnnpack_program
 from yolo26_executorch import program_file
-from yolo26_executorch.environment import Usable
 from yolo26_executorch.errors import ArtifactError, CompatibilityError, IntegrityError
 from yolo26_executorch.manifest import MANIFEST, PROGRAM, WEIGHTS, Platform
 from yolo26_executorch.runtime import executorch, open_runner
+from yolo26_executorch.suitability import Usable
 from yolo26_executorch.tasks import TensorSpec
 
 SPEC = TensorSpec("images", (1, 4), "float32", "pictures")

@@ -9,16 +9,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..environment import (
-    REQUIRES,
-    Environment,
-    Tool,
-    cuda_obstacles,
-    executorch_runtime_fits,
-    probe,
-    requirement,
-    supported,
-)
+from ..environment import REQUIRES, Environment, Tool, probe, requirement, supported
+from ..suitability import cuda_obstacles, executorch_runtime_fits
 from . import Subparsers, console
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"

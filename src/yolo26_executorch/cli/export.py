@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import artifact, environment, fleet
+from .. import artifact, environment, fleet, suitability
 from ..errors import BackendError, OptionError, UsageError
 from ..jobs import Job, Record
 from ..lowering.options import INPUT_FORMATS, IO_PLACES, PRECISIONS, ExportOptions, parse_imgsz
@@ -273,7 +273,7 @@ def _architectures(args: argparse.Namespace, options: ExportOptions, ray: Resour
 
 
 def _options(args: argparse.Namespace, machine: environment.Environment, ray: Resources | None) -> ExportOptions:
-    backend, warning = ray.resolve_backend(args.backend) if ray else environment.resolve_backend(args.backend, machine)
+    backend, warning = ray.resolve_backend(args.backend) if ray else suitability.resolve_backend(args.backend, machine)
     if warning:
         warn(warning)
     options = ExportOptions(
@@ -289,7 +289,7 @@ def _options(args: argparse.Namespace, machine: environment.Environment, ray: Re
     )
     # A CUDA artifact's test has PyTorch itself to fall back on; an XNNPACK artifact's has not.
     here = backend == "xnnpack" and not args.no_test and ray is None
-    if here and not (fits := environment.executorch_runtime_fits(machine)):
+    if here and not (fits := suitability.executorch_runtime_fits(machine)):
         raise BackendError(f"the test cannot run here: {fits}; or leave the test out with --no-test")
     return options
 
@@ -299,7 +299,7 @@ def _devices(words: str | None, options: ExportOptions, machine: environment.Env
         return ()
     if options.backend != "cuda":
         raise UsageError(f"--devices {words}: an export for {options.backend} uses no GPU; leave it out")
-    return environment.choose_devices(words.split(","), machine)
+    return suitability.choose_devices(words.split(","), machine)
 
 
 def _check_size(source: Source, options: ExportOptions) -> None:

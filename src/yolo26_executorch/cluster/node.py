@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from .. import environment, fleet
+from .. import fleet, suitability
 from ..jobs import Job, Record
 from ..supervision import LOGS, Event, Limits
 
@@ -100,9 +100,9 @@ def export(task: Task, weights: NDArray[np.uint8] | None, events: Any) -> Delive
 def _problem(job: Job) -> str | None:
     """Return why this machine cannot do it, as the command does for its own."""
     if job.options.backend == "cuda":
-        able = environment.usable_cuda()
+        able = suitability.usable_cuda()
     else:
-        able = environment.executorch_runtime_fits() if job.test else environment.Usable(True)
+        able = suitability.executorch_runtime_fits() if job.test else suitability.Usable(True)
     return None if able else str(able)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..environment import executorch_runtime_fits
 from ..errors import ArtifactError, first_line
 from ..manifest import PROGRAM, WEIGHTS, Manifest
 from ..program_file import quiet
+from ..suitability import executorch_runtime_fits
 from .runner import Closing, prepare
 
 if TYPE_CHECKING:
