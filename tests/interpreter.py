@@ -59,21 +59,13 @@ def depthwise(images: Any, weight: Any, bias: Any, channels_last: bool, *setting
     return module.depthwise_conv2d._init_fn(*arguments).numpy()  # type: ignore[attr-defined]
 
 
-def conv(inputs: Any, weight: Any, bias: Any, residual: Any, *settings: Any, splits: int | None = None) -> Any:
+def conv(inputs: Any, weight: Any, bias: Any, residual: Any, *settings: Any) -> Any:
     """The result of `conv2d`'s kernels; inputs and residual (N, H, W, C), result (N, C, H, W)."""
-    import dataclasses
-
     import torch
 
-    from yolo26_executorch.lowering import tuning
     from yolo26_executorch.lowering.kernels import conv as module
 
-    def choose(problem: tuning.Problem, *_: Any) -> tuning.Tile:
-        tile = tuning.rule(problem)
-        return tile if splits is None else dataclasses.replace(tile, splits=splits)
-
     _call_directly(module)
-    module.choose = choose
     images = [torch.from_numpy(value).permute(0, 3, 1, 2) for value in inputs]
     other = None if residual is None else torch.from_numpy(residual).permute(0, 3, 1, 2)
     tensors = torch.from_numpy(weight), torch.from_numpy(bias), other

@@ -15,7 +15,7 @@ import os
 import sys
 import time
 from collections import Counter
-from dataclasses import asdict, astuple, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ class Table:
 
     def add(self, found: Measured) -> None:
         """Write what was found for one problem."""
-        self.content["tiles"][found.problem.key] = astuple(found.tile)
+        self.content["tiles"][found.problem.key] = list(found.tile)
         self.content["us"][found.problem.key] = [round(found.us, 2), round(found.rule_us, 2)]
         self.content |= {"versions": versions(), "measured": datetime.now(UTC).isoformat(timespec="seconds")}
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +127,7 @@ def main(argv: list[str] | None = None) -> int:
         spent += found.us
         saved += found.rule_us - found.us
         print(
-            f"{done}/{len(todo)} {found.problem.key}: {found.us:.2f} µs with {astuple(found.tile)}, "
+            f"{done}/{len(todo)} {found.problem.key}: {found.us:.2f} µs with {list(found.tile)}, "
             f"the rule's {found.rule_us:.2f} µs, {found.tried} tried, {len(found.refused)} refused",
             flush=True,
         )

@@ -9,8 +9,9 @@ from support import random_model
 from yolo26_executorch.lowering import autotune, tuning
 from yolo26_executorch.lowering.autotune import candidates, operator, problems_of
 from yolo26_executorch.lowering.fusion import fuse
+from yolo26_executorch.lowering.kernels.conv import Tile
 from yolo26_executorch.lowering.rewrites import for_cuda
-from yolo26_executorch.lowering.tuning import Problem, Tile, rule
+from yolo26_executorch.lowering.tuning import Problem, rule
 
 SQUARE = Problem((400,), 256, (128,), 3, 1, 2, ieee=False)
 LAID = Problem((6400,), 64, (32, 16), 1, 1, 4, ieee=False, doubled=1)
@@ -38,14 +39,14 @@ def test_nothing_is_searched_for_exact_float32() -> None:
 
 @pytest.mark.parametrize("problem", [SQUARE, LAID, LEVELS, EXACT, STRIDED])
 def test_the_operator_is_the_problem(problem: Problem) -> None:
-    outs = operator(problem, device="cpu")()
+    outs = operator(problem, device="cpu")(rule(problem))
     assert [out.shape[1] for out in outs] == [problem.columns] * len(problem.pixels)
     assert tuple(out.shape[2] * out.shape[3] for out in outs) == problem.pixels
 
 
 @pytest.mark.parametrize("pixels", [2, 4])
 def test_a_small_operator_has_the_same_code(pixels: int) -> None:
-    outs = operator(LEVELS, device="cpu", pixels=pixels)()
+    outs = operator(LEVELS, device="cpu", pixels=pixels)(rule(LEVELS))
     assert [tuple(out.shape) for out in outs] == [(1, 80, pixels, pixels)] * 3
 
 
@@ -60,7 +61,7 @@ def test_the_problems_of_a_model() -> None:
     assert max(len(problem.pixels) for problem in found) == 3
     # Every problem can be made again from what is known of it.
     for problem in set(found):
-        outs = operator(problem, device="cpu", pixels=4)()
+        outs = operator(problem, device="cpu", pixels=4)(rule(problem))
         assert all(out.shape[1] == problem.columns for out in outs)
 
 
@@ -80,27 +81,19 @@ def test_a_measured_tile_is_preferred(monkeypatch: pytest.MonkeyPatch) -> None:
     assert tuning.choose(LAID, (9, 0)) == rule(LAID)
 
 
-def test_a_forced_tile_is_taken_and_forgotten() -> None:
-    tile = Tile(16, 16, 16, 2, 4)
-    with tuning.forced(tile):
-        assert tuning.choose(SQUARE, (9, 0)) == tile
-    assert tuning.choose(SQUARE, None) == rule(SQUARE)
-
-
 def test_the_fastest_that_is_right_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     right, wrong, broken, slow = (Tile(16, 16, 16, stages, 4) for stages in (2, 3, 4, 5))
     first = rule(SQUARE)
     speed = {first: 5.0, right: 2.0, slow: 9.0}
     exact = torch.ones(4)
 
-    def run() -> list[torch.Tensor]:
-        tile = tuning.choose(SQUARE, None)
+    def run(tile: Tile) -> list[torch.Tensor]:
         if tile == broken:
             raise RuntimeError("out of shared memory")
         return [exact * (2 if tile == wrong else 1)]
 
     monkeypatch.setattr(autotune, "operator", lambda *_, **__: run)
-    monkeypatch.setattr(autotune, "_microseconds", lambda _: speed[tuning.choose(SQUARE, None)])
+    monkeypatch.setattr(autotune, "_microseconds", lambda timed: speed[timed.args[0]])
     found = autotune.fastest(SQUARE, [first, slow, wrong, broken, right])
     assert (found.tile, found.us, found.rule_us, found.tried) == (right, 2.0, 5.0, 3)
     assert [reason.rpartition(": ")[2] for reason in found.refused] == ["other numbers", "RuntimeError"]

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yolo26_executorch.lowering.tuning import Tile, choose_tile
+from yolo26_executorch.lowering.kernels.conv import Tile
+from yolo26_executorch.lowering.tuning import choose_tile
 
 SIZES = st.integers(1, 2**20)
 

@@ -10,7 +10,8 @@ import pytest
 from support import load_tool
 from yolo26_executorch.lowering import autotune, tuning
 from yolo26_executorch.lowering.autotune import Measured
-from yolo26_executorch.lowering.tuning import Problem, Tile, rule
+from yolo26_executorch.lowering.kernels.conv import Tile
+from yolo26_executorch.lowering.tuning import Problem, rule
 
 SQUARE = Problem((400,), 256, (128,), 3, 1, 2, ieee=False)
 LAID = Problem((6400,), 64, (32, 16), 1, 1, 2, ieee=False, doubled=1)

@@ -7,6 +7,7 @@ is not taken, however fast.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import multiprocessing
 import os
@@ -19,9 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from .kernels.conv import conv2d, conv2d_group
+from .fusion import problem_of
+from .kernels.conv import Tile, conv2d, conv2d_group
 from .kernels.layout import unit_of
-from .tuning import MULTIPROCESSORS, Problem, Tile, forced, rule
+from .tuning import MULTIPROCESSORS, Problem, rule
 
 SHARED_BYTES = 200 * 1024
 """Of shared memory that a tile's pipeline may fill: less than a Hopper's 227 KB."""
@@ -47,27 +49,7 @@ class Measured:
 
 def problems_of(graph: fx.GraphModule) -> list[Problem]:
     """Return the convolutions of a fused graph, in order, each as often as it occurs."""
-    found = []
-    for node in graph.graph.nodes:
-        if node.target is torch.ops.yolo26_et.conv2d.default:
-            inputs, weight, _, _, kernel, stride, padding, _, _, precision = node.args
-            values = [value.meta["val"] for value in inputs]
-            height, width = (max(value.shape[axis] for value in values) for axis in (2, 3))
-            sides = [(side + 2 * padding - kernel) // stride + 1 for side in (height, width)]
-            pixels = (values[0].shape[0] * sides[0] * sides[1],)
-            doubled = sum((value.shape[2] != height) << index for index, value in enumerate(values))
-        elif node.target is torch.ops.yolo26_et.conv2d_group.default:
-            images, (weight, *_), _, kernel, _, _, precision = node.args
-            values, stride, doubled = [value.meta["val"] for value in images], 1, 0
-            pixels = tuple(value.shape[0] * value.shape[2] * value.shape[3] for value in values)
-        else:
-            continue
-        channels = tuple(value.shape[1] for value in values)
-        element_bytes = values[0].element_size()
-        columns = weight.meta["val"].shape[0]
-        ieee = precision == "ieee"
-        found.append(Problem(pixels, columns, channels, kernel, stride, element_bytes, ieee, doubled))
-    return found
+    return [problem for node in graph.graph.nodes if (problem := problem_of(node)) is not None]
 
 
 def candidates(problem: Problem, *, full: bool) -> list[Tile]:
@@ -112,8 +94,8 @@ def candidates(problem: Problem, *, full: bool) -> list[Tile]:
     return found
 
 
-def operator(problem: Problem, *, device: str, pixels: int | None = None) -> Callable[[], list[Tensor]]:
-    """Return what runs a problem on random operands.
+def operator(problem: Problem, *, device: str, pixels: int | None = None) -> Callable[[Tile], list[Tensor]]:
+    """Return what runs a problem on random operands, with the tile that it is given.
 
     Args:
         problem: what is convolved.
@@ -143,12 +125,12 @@ def operator(problem: Problem, *, device: str, pixels: int | None = None) -> Cal
     biases = [random(max(16, problem.columns)) for _ in inside]
     if grouped:
         images = [pictures(*each, 0) for each in zip(problem.pixels, problem.channels, strict=True)]
-        return lambda: conv2d_group(images, weights, biases, problem.kernel, True, tf32, precision)
+        return lambda tile: conv2d_group(images, weights, biases, problem.kernel, True, tf32, precision, list(tile))
     inputs = [
         pictures(problem.pixels[0], count, problem.doubled >> index & 1) for index, count in enumerate(problem.channels)
     ]
     shape = (problem.kernel, problem.stride, problem.kernel // 2)
-    return lambda: [conv2d(inputs, weights[0], biases[0], None, *shape, True, tf32, precision)]
+    return lambda tile: [conv2d(inputs, weights[0], biases[0], None, *shape, True, tf32, precision, list(tile))]
 
 
 def tune(problems: Iterable[Problem], *, full: bool, jobs: int) -> Iterator[Measured]:
@@ -182,17 +164,16 @@ def fastest(problem: Problem, tiles: Sequence[Tile]) -> Measured:
     refused = []
     expected: list[Tensor] = []
     for tile in tiles:
-        with forced(tile):
-            try:
-                given = run()
-            except Exception as error:  # too much shared memory, or what else a compiler finds
-                refused.append(f"{tile}: {type(error).__name__}")
-                continue
-            expected = expected or given
-            if not all(_alike(one, other) for one, other in zip(given, expected, strict=True)):
-                refused.append(f"{tile}: other numbers")
-                continue
-            times[tile] = _microseconds(run)
+        try:
+            given = run(tile)
+        except Exception as error:  # too much shared memory, or what else a compiler finds
+            refused.append(f"{tile}: {type(error).__name__}")
+            continue
+        expected = expected or given
+        if not all(_alike(one, other) for one, other in zip(given, expected, strict=True)):
+            refused.append(f"{tile}: other numbers")
+            continue
+        times[tile] = _microseconds(functools.partial(run, tile))
     best = min(times, key=lambda tile: times[tile])
     return Measured(problem, best, times[best], times.get(tiles[0], float("nan")), len(times), tuple(refused))
 
@@ -234,11 +215,10 @@ def _code(problem: Problem, tile: Tile) -> tuple[object, ...]:
 def _compile(task: tuple[Problem, Tile]) -> None:
     problem, tile = task
     small = replace(problem, pixels=tuple(16 for _ in problem.pixels))
-    with forced(tile):
-        try:
-            operator(small, device="cuda", pixels=4)()
-        except Exception:  # `fastest` meets it again, and says so
-            return
+    try:
+        operator(small, device="cuda", pixels=4)(tile)
+    except Exception:  # `fastest` meets it again, and says so
+        return
 
 
 def _one_thread() -> None:

@@ -18,10 +18,11 @@ import torch
 from ..errors import ExportError, GpuMemoryError, LoweringError
 from ..model import ExportModel, float32_precision
 from .fusion import fuse
+from .kernels.conv import Tile
 from .options import ExportOptions
 from .program import Lowered, check_delegated
 from .rewrites import for_cuda
-from .tuning import choose_tile
+from .tuning import Problem, choose, choose_tile
 
 DELEGATE = "CudaBackend"
 
@@ -49,7 +50,7 @@ def lower(model: ExportModel, options: ExportOptions, stage: Callable[[str], Non
     example = model.example_input
     with torch.no_grad(), warnings.catch_warnings(action="ignore"):
         if own_kernels():
-            network = fuse(network, example, "ieee" if options.precision == "fp32" else "tf32")
+            network = fuse(network, example, "ieee" if options.precision == "fp32" else "tf32", _tiles())
         program = torch.export.export(network, (example,))
         stage("lower")
         specs = [
@@ -76,6 +77,11 @@ def lower(model: ExportModel, options: ExportOptions, stage: Callable[[str], Non
 def own_kernels() -> bool:
     """Whether convolutions are those of `lowering.kernels.conv` instead of Inductor's; not before they are measured."""
     return os.environ.get("YOLO26_ET_KERNELS") == "own"
+
+
+def _tiles() -> Callable[[Problem], Tile]:
+    gpu = torch.cuda.get_device_properties(torch.cuda.current_device())
+    return lambda problem: choose(problem, (gpu.major, gpu.minor), gpu.multi_processor_count)
 
 
 def architectures(capability: tuple[int, int]) -> tuple[tuple[str, ...], tuple[str, ...]]:

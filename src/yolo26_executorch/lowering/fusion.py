@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +19,9 @@ from torch import Tensor, fx, nn
 from .kernels import attention as _attention
 from .kernels import depthwise as _depthwise
 from .kernels import pool as _pool
-from .kernels.conv import INPUTS
+from .kernels.conv import INPUTS, Tile
 from .kernels.layout import GROUP
+from .tuning import Problem, rule
 
 Node = Any
 """fx.Node; what its arguments are would have to be said again at every use."""
@@ -60,13 +61,14 @@ class _Conv:
         return (self.node.args[0], self.kernel, self.stride, self.padding, self.silu, self.tf32)
 
 
-def fuse(module: nn.Module, example: Tensor, precision: str) -> fx.GraphModule:
+def fuse(module: nn.Module, example: Tensor, precision: str, tiles: Callable[[Problem], Tile] = rule) -> fx.GraphModule:
     """Export a module and return its graph with our own convolutions.
 
     Args:
         module: in eval mode.
         example: an input of its shape and dtype.
         precision: how float32 operands are multiplied: "tf32" or "ieee".
+        tiles: chooses each convolution's.
     """
     with torch.no_grad():
         graph_module: Any = torch.export.export(module, (example,)).module(check_guards=False)
@@ -81,11 +83,34 @@ def fuse(module: nn.Module, example: Tensor, precision: str) -> fx.GraphModule:
             _extend(conv)
             _put(graph_module, conv, precision, index)
     _put_groups(graph_module)
+    for node in graph_module.graph.nodes:
+        if (problem := problem_of(node)) is not None:
+            node.args = (*node.args, list(tiles(problem)))
     graph_module.graph.eliminate_dead_code()
     graph_module.delete_all_unused_submodules()
     graph_module.recompile()
     fused: fx.GraphModule = graph_module
     return fused
+
+
+def problem_of(node: Node) -> Problem | None:
+    """Return what a node convolves, None where it is no convolution of ours."""
+    if node.target is _OURS.conv2d.default:
+        inputs, weight, _, _, kernel, stride, padding, _, _, precision = node.args[:10]
+        values = [value.meta["val"] for value in inputs]
+        height, width = (max(value.shape[axis] for value in values) for axis in (2, 3))
+        sides = [(side + 2 * padding - kernel) // stride + 1 for side in (height, width)]
+        pixels: tuple[int, ...] = (values[0].shape[0] * sides[0] * sides[1],)
+        doubled = sum((value.shape[2] != height) << index for index, value in enumerate(values))
+    elif node.target is _OURS.conv2d_group.default:
+        images, (weight, *_), _, kernel, _, _, precision = node.args[:7]
+        values, stride, doubled = [value.meta["val"] for value in images], 1, 0
+        pixels = tuple(value.shape[0] * value.shape[2] * value.shape[3] for value in values)
+    else:
+        return None
+    channels = tuple(value.shape[1] for value in values)
+    size, columns = values[0].element_size(), weight.meta["val"].shape[0]
+    return Problem(pixels, columns, channels, kernel, stride, size, precision == "ieee", doubled)
 
 
 def _drop_assertions(module: fx.GraphModule) -> None:

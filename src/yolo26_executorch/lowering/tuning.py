@@ -7,28 +7,15 @@ tile that the product fills and that still gives every multiprocessor a tile.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from .kernels.conv import Tile
+
 MULTIPROCESSORS = 132
 """Of an H100; the rule asks the GPU at hand and uses this where it cannot."""
-
-
-@dataclass(frozen=True)
-class Tile:
-    """One configuration of a matrix kernel; sizes in elements."""
-
-    m: int
-    n: int
-    k: int
-    stages: int
-    warps: int
-    splits: int = 1
-    """Programs that share the sum of one tile."""
 
 
 def choose_tile(
@@ -96,8 +83,6 @@ def choose(problem: Problem, capability: tuple[int, int] | None, multiprocessors
         capability: the GPU's compute capability; None asks the rule alone.
         multiprocessors: of the GPU.
     """
-    if _forced is not None:
-        return _forced
     measured = None if capability is None else table(capability).get(problem.key)
     return measured or rule(problem, multiprocessors)
 
@@ -131,20 +116,6 @@ def table(capability: tuple[int, int]) -> dict[str, Tile]:
     if not path.is_file():
         return {}
     return {key: Tile(*values) for key, values in json.loads(path.read_text(encoding="utf-8"))["tiles"].items()}
-
-
-_forced: Tile | None = None
-
-
-@contextlib.contextmanager
-def forced(tile: Tile) -> Iterator[None]:
-    """Have every convolution take one tile, to measure it."""
-    global _forced
-    before, _forced = _forced, tile
-    try:
-        yield
-    finally:
-        _forced = before
 
 
 def _tiles(m: int, n: int, block_m: int, block_n: int) -> int:

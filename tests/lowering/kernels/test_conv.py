@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from torch.nn import functional
 import interpreter
 from interpreter import Interpreter
 from yolo26_executorch.lowering.kernels.conv import conv2d, conv2d_group, stem
+from yolo26_executorch.lowering.tuning import Problem, rule
 
 ROUNDING = 2e-5
 """Sums of some hundred products of values near 1, in another order."""
@@ -20,6 +22,9 @@ ROUNDING = 2e-5
 def interpret() -> Iterator[Interpreter]:
     with Interpreter() as run:
         yield run
+
+
+TILE = [16, 32, 16, 2, 4, 1]
 
 
 class Case:
@@ -56,6 +61,9 @@ class Case:
         self.plain = functional.conv2d(
             torch.cat(wide, 1), self.square.float(), self.bias.float(), stride=stride, padding=padding
         )
+        pixels = tuple(self.plain.permute(0, 2, 3, 1).reshape(-1, out).shape[:1])
+        self.problem = Problem(pixels, out, channels, kernel, stride, dtype.itemsize, ieee=True, doubled=doubled)
+        self.tile = list(rule(replace(self.problem, ieee=False)))
         self.residual = torch.randn(self.plain.shape, generator=generator).to(dtype).permute(0, 2, 3, 1).contiguous()
 
     def expected(self, silu: bool, residual: bool) -> Tensor:
@@ -95,21 +103,22 @@ SQUARE = [
 @pytest.mark.parametrize(("silu", "residual"), [(True, False), (False, True), (True, True)])
 @pytest.mark.parametrize("case", POINTWISE + SQUARE)
 def test_the_kernel_is_a_convolution(interpret: Interpreter, case: Case, silu: bool, residual: bool) -> None:
-    given = interpret(interpreter.conv, *case.operands(residual), silu, False, "ieee")
+    given = interpret(interpreter.conv, *case.operands(residual), silu, False, "ieee", case.tile)
     torch.testing.assert_close(torch.from_numpy(given), case.expected(silu, residual), atol=ROUNDING, rtol=0)
 
 
 @pytest.mark.parametrize("case", POINTWISE[2:3] + SQUARE[:4])
 @pytest.mark.parametrize("splits", [2, 3, 4])
 def test_a_sum_that_is_shared_out(interpret: Interpreter, case: Case, splits: int) -> None:
-    given = interpret(interpreter.conv, *case.operands(True), True, False, "ieee", splits=splits)
+    tile = [*case.tile[:-1], splits]
+    given = interpret(interpreter.conv, *case.operands(True), True, False, "ieee", tile)
     torch.testing.assert_close(torch.from_numpy(given), case.expected(True, True), atol=ROUNDING, rtol=0)
 
 
 @pytest.mark.parametrize("kernel", [1, 3])
 def test_half_precision_is_rounded_once(interpret: Interpreter, kernel: int) -> None:
     case = Case((32,), 24, (6, 5), kernel, 1, kernel // 2, dtype=torch.float16)
-    given = interpret(interpreter.conv, *case.operands(True), True, False, "tf32")
+    given = interpret(interpreter.conv, *case.operands(True), True, False, "tf32", case.tile)
     assert given.dtype == np.float16
     torch.testing.assert_close(torch.from_numpy(given).float(), case.expected(True, True), atol=ROUNDING, rtol=2**-11)
 
@@ -117,7 +126,7 @@ def test_half_precision_is_rounded_once(interpret: Interpreter, kernel: int) -> 
 @pytest.mark.parametrize("kernel", [1, 3])
 def test_tf32_is_a_rounding_of_the_result(interpret: Interpreter, kernel: int) -> None:
     case = Case((32,), 24, (6, 5), kernel, 1, kernel // 2)
-    given = torch.from_numpy(interpret(interpreter.conv, *case.operands(True), True, True, "ieee"))
+    given = torch.from_numpy(interpret(interpreter.conv, *case.operands(True), True, True, "ieee", case.tile))
     assert not bool((given.contiguous().view(torch.int32) & 0x1FFF).any())
     torch.testing.assert_close(given, case.expected(True, True), atol=ROUNDING, rtol=2**-11)
 
@@ -126,7 +135,7 @@ def test_slices_are_read_where_they_lie() -> None:
     wide = torch.randn(1, 48, 4, 4).contiguous(memory_format=torch.channels_last)
     left, right = wide.split([16, 32], 1)
     weight, bias = torch.randn(8, 48), torch.randn(8)
-    given = conv2d([left, right], weight, bias, None, 1, 1, 0, True, False, "ieee")
+    given = conv2d([left, right], weight, bias, None, 1, 1, 0, True, False, "ieee", TILE)
     expected = functional.silu(functional.conv2d(wide, weight[..., None, None], bias))
     torch.testing.assert_close(given, expected, atol=ROUNDING, rtol=0)
 
@@ -136,7 +145,9 @@ def test_slices_are_read_where_they_lie() -> None:
 def test_on_the_cpu_it_is_its_reference(case: Case, dtype: torch.dtype) -> None:
     inputs = [value.permute(0, 3, 1, 2).to(dtype) for value in case.inputs]
     residual = case.residual.permute(0, 3, 1, 2).to(dtype)
-    given = conv2d(inputs, case.weight.to(dtype), case.bias.to(dtype), residual, *case.settings, True, False, "ieee")
+    given = conv2d(
+        inputs, case.weight.to(dtype), case.bias.to(dtype), residual, *case.settings, True, False, "ieee", case.tile
+    )
     assert given.dtype == dtype
     assert given.is_contiguous(memory_format=torch.channels_last)
     rough = 0.02 if dtype == torch.float16 else ROUNDING
@@ -160,9 +171,9 @@ def test_a_group_is_its_convolutions(
     images = [case.inputs[0] for case in cases]
     weights, biases = [case.weight for case in cases], [case.bias for case in cases]
     lists = [[value.numpy() for value in values] for values in (images, weights, biases)]
-    given = interpret(interpreter.group, "conv", *lists, kernel, silu, False, "ieee")
+    given = interpret(interpreter.group, "conv", *lists, kernel, silu, False, "ieee", TILE)
     batches = [value.permute(0, 3, 1, 2) for value in images]
-    reference = conv2d_group(batches, weights, biases, kernel, silu, False, "ieee")
+    reference = conv2d_group(batches, weights, biases, kernel, silu, False, "ieee", TILE)
     for case, one, other in zip(cases, given, reference, strict=True):
         torch.testing.assert_close(torch.from_numpy(one), case.expected(silu, False), atol=ROUNDING, rtol=0)
         torch.testing.assert_close(other, case.expected(silu, False), atol=ROUNDING, rtol=0)
@@ -197,7 +208,7 @@ def test_they_are_exported_as_one_operator_each() -> None:
         def forward(self, images: Tensor, first: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
             x = stem(images, first, bias, 3, 2, 1, True, False, "tf32")
             left, right = x.split([8, 8], 1)
-            out: Tensor = conv2d([left, right], weight, bias, x, 1, 1, 0, True, False, "tf32")
+            out: Tensor = conv2d([left, right], weight, bias, x, 1, 1, 0, True, False, "tf32", TILE)
             return out
 
     shapes = torch.randn(1, 3, 8, 8), torch.randn(16, 32), torch.randn(16, 16), torch.randn(16)

@@ -11,7 +11,7 @@ tile, and every variant.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -19,11 +19,25 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
-from ..tuning import Problem, Tile, choose
 from .layout import GROUP, channels_last, hidden, pixels_in_line, size_of, unit_of
 
 INPUTS = 4
 """Most tensors that one launch reads as if they lay side by side."""
+
+
+class Tile(NamedTuple):
+    """One configuration of a kernel; sizes in elements."""
+
+    m: int
+    """Pixels."""
+    n: int
+    """Output channels."""
+    k: int
+    """Channels multiplied at once."""
+    stages: int
+    warps: int
+    splits: int = 1
+    """Programs that share the sum of one tile."""
 
 
 @triton.jit
@@ -306,7 +320,7 @@ def stem_kernel(  # type: ignore[no-untyped-def]
 @triton_op("yolo26_et::conv2d", mutates_args={})
 def conv2d(
     inputs: Sequence[Tensor], weight: Tensor, bias: Tensor, residual: Tensor | None,
-    kernel: int, stride: int, padding: int, silu: bool, tf32: bool, precision: str,
+    kernel: int, stride: int, padding: int, silu: bool, tf32: bool, precision: str, tile: Sequence[int],
 ) -> Tensor:  # fmt: skip
     """Convolve tensors laid side by side along their channels, add the bias, apply SiLU, add another tensor.
 
@@ -324,6 +338,7 @@ def conv2d(
         silu: whether to apply `y * sigmoid(y)`.
         tf32: whether to round the result to tf32's 10 bits, for the matrix product that reads it.
         precision: how float32 operands are multiplied: "tf32" or "ieee".
+        tile: the numbers of a `Tile`. Its sum is split for kernels of more than one tap alone.
 
     Returns:
         (N, O, H', W'), channels last, of the inputs' dtype.
@@ -337,48 +352,44 @@ def conv2d(
     pixels = batch * size[0] * size[1]
     # What a kernel never reads is given the bias: a tensor given twice, and written, would be copied first.
     other, step = (bias, 0) if residual is None else pixels_in_line(residual)
-    problem = Problem(
-        (pixels,), columns, tuple(value.shape[1] for value in inputs), kernel, stride,
-        element_bytes=out.element_size(), ieee=precision == "ieee",
-        doubled=sum((value.shape[2] != height) << index for index, value in enumerate(inputs)),
-    )  # fmt: skip
-    tile = _tile(problem, out)
-    grid = (-(-pixels // tile.m), -(-columns // tile.n))
+    shape = Tile(*tile)
+    grid = (-(-pixels // shape.m), -(-columns // shape.n))
     finish: dict[str, Any] = {"SILU": silu, "RESIDUAL": residual is not None, "TF32": tf32}
     unit = unit_of(*[value.shape[1] for value in inputs], *steps)
     out_unit = unit_of(columns, step)
     units: dict[str, Any] = {"UNIT": unit, "OUT_UNIT": out_unit}
-    settings = _settings(tile, precision, all(value.shape[1] % tile.k == 0 for value in inputs))
+    settings = _settings(shape, precision, all(value.shape[1] % shape.k == 0 for value in inputs))
     if kernel == 1 and stride == 1 and padding == 0:
 
         def four(values: Sequence[Any]) -> list[Any]:
             return [*values, *[values[0]] * (INPUTS - len(values))]
 
         places = four(inputs)
+        doubled = sum((value.shape[2] != height) << index for index, value in enumerate(inputs))
         wrap_triton(pointwise_kernel)[grid](
             *places, weight, bias, other, out,
             *hidden(*[value.shape[1] // unit for value in places], *[each // unit for each in four(steps)]),
             *hidden(height, width, pixels, columns // out_unit, step // out_unit),
-            INPUTS=len(inputs), DOUBLED=problem.doubled, **units, **finish, **settings, **_launch(tile),
+            INPUTS=len(inputs), DOUBLED=doubled, **units, **finish, **settings, **_launch(shape),
         )  # fmt: skip
         return channels_last(out)
     (images,) = inputs
     partial = bias
-    if tile.splits > 1:
-        partial = out.new_empty((tile.splits, pixels, columns), dtype=torch.float32)
-    wrap_triton(conv_kernel)[(*grid, tile.splits)](
+    if shape.splits > 1:
+        partial = out.new_empty((shape.splits, pixels, columns), dtype=torch.float32)
+    wrap_triton(conv_kernel)[(*grid, shape.splits)](
         images, weight, bias, other, out, partial,
         *hidden(images.shape[1] // unit, height, width, *size, pixels),
         *hidden(columns // out_unit, steps[0] // unit, step // out_unit), **units,
-        KERNEL=kernel, STRIDE=stride, PADDING=padding, **finish, **settings, SPLITS=tile.splits,
-        **_launch(tile),
+        KERNEL=kernel, STRIDE=stride, PADDING=padding, **finish, **settings, SPLITS=shape.splits,
+        **_launch(shape),
     )  # fmt: skip
-    if tile.splits > 1:
+    if shape.splits > 1:
         block_n = min(64, triton.next_power_of_2(columns))
         block_m = 1024 // block_n
         wrap_triton(sum_kernel)[(-(-pixels // block_m), -(-columns // block_n))](
             partial, bias, other, out, *hidden(pixels, columns // out_unit, step // out_unit),
-            OUT_UNIT=out_unit, **finish, SPLITS=tile.splits, BLOCK_M=block_m, BLOCK_N=block_n, num_warps=4,
+            OUT_UNIT=out_unit, **finish, SPLITS=shape.splits, BLOCK_M=block_m, BLOCK_N=block_n, num_warps=4,
         )  # fmt: skip
     return channels_last(out)
 
@@ -386,7 +397,7 @@ def conv2d(
 @conv2d.register_kernel("cpu")
 def conv2d_reference(
     inputs: Sequence[Tensor], weight: Tensor, bias: Tensor, residual: Tensor | None,
-    kernel: int, stride: int, padding: int, silu: bool, tf32: bool, precision: str,
+    kernel: int, stride: int, padding: int, silu: bool, tf32: bool, precision: str, tile: Sequence[int],
 ) -> Tensor:  # fmt: skip
     """Eager form of `conv2d`, and what it computes on the CPU."""
     largest = max(value.shape[2] for value in inputs)
@@ -407,7 +418,7 @@ def conv2d_reference(
 @triton_op("yolo26_et::conv2d_group", mutates_args={})
 def conv2d_group(
     images: Sequence[Tensor], weights: Sequence[Tensor], biases: Sequence[Tensor],
-    kernel: int, silu: bool, tf32: bool, precision: str,
+    kernel: int, silu: bool, tf32: bool, precision: str, tile: Sequence[int],
 ) -> list[Tensor]:  # fmt: skip
     """Convolve several batches, each with its own weight, in one launch; sizes are kept.
 
@@ -419,6 +430,7 @@ def conv2d_group(
         silu: see `conv2d`.
         tf32: see `conv2d`.
         precision: see `conv2d`.
+        tile: the numbers of a `Tile`, which all share; its sum is not split.
 
     Returns:
         (N, O, Hᵢ, Wᵢ) each, channels last.
@@ -427,19 +439,15 @@ def conv2d_group(
     columns = weights[0].shape[0]
     outs = [value.new_empty((value.shape[0], *value.shape[2:], columns)) for value in images]
     pixels = [value.shape[0] * value.shape[2] * value.shape[3] for value in images]
-    problem = Problem(
-        tuple(pixels), columns, tuple(value.shape[1] for value in images), kernel, 1,
-        element_bytes=images[0].element_size(), ieee=precision == "ieee",
-    )  # fmt: skip
-    tile = _tile(problem, images[0])
-    tiles = [-(-count // tile.m) for count in pixels]
+    shape = Tile(*tile)
+    tiles = [-(-count // shape.m) for count in pixels]
 
     def three(values: Sequence[Any]) -> list[Any]:
         return [*values, *[values[0]] * (GROUP - len(images))]
 
-    settings = _settings(tile, precision, all(value.shape[1] % tile.k == 0 for value in images))
+    settings = _settings(shape, precision, all(value.shape[1] % shape.k == 0 for value in images))
     unit, out_unit = unit_of(*[value.shape[1] for value in images], *steps), unit_of(columns)
-    wrap_triton(group_kernel)[(sum(tiles), -(-columns // tile.n))](
+    wrap_triton(group_kernel)[(sum(tiles), -(-columns // shape.n))](
         *three(images), *three(weights), *three(biases),
         # A tensor that is written may not be given twice; what would be written in place of a missing one, is not.
         *outs, *[biases[0]] * (GROUP - len(outs)),
@@ -449,7 +457,7 @@ def conv2d_group(
             *three(pixels), *three([step // unit for step in steps]),
             tiles[0], sum(tiles[:2]) if len(images) > 2 else sum(tiles), columns // out_unit,
         ),
-        UNIT=unit, OUT_UNIT=out_unit, KERNEL=kernel, SILU=silu, TF32=tf32, **settings, **_launch(tile),
+        UNIT=unit, OUT_UNIT=out_unit, KERNEL=kernel, SILU=silu, TF32=tf32, **settings, **_launch(shape),
     )  # fmt: skip
     return [channels_last(out) for out in outs]
 
@@ -457,11 +465,11 @@ def conv2d_group(
 @conv2d_group.register_kernel("cpu")
 def conv2d_group_reference(
     images: Sequence[Tensor], weights: Sequence[Tensor], biases: Sequence[Tensor],
-    kernel: int, silu: bool, tf32: bool, precision: str,
+    kernel: int, silu: bool, tf32: bool, precision: str, tile: Sequence[int],
 ) -> list[Tensor]:  # fmt: skip
     """Eager form of `conv2d_group`, and what it computes on the CPU."""
     return [
-        conv2d_reference([value], weight, bias, None, kernel, 1, kernel // 2, silu, tf32, precision)
+        conv2d_reference([value], weight, bias, None, kernel, 1, kernel // 2, silu, tf32, precision, tile)
         for value, weight, bias in zip(images, weights, biases, strict=True)
     ]
 
@@ -514,20 +522,13 @@ def stem_reference(
     channels = images.shape[1]
     values = _rounded(images / 255 if images.dtype == torch.uint8 else images.float(), tf32).to(weight.dtype)
     taps = weight[:, : kernel * kernel * channels].contiguous()
-    out: Tensor = conv2d_reference([values], taps, bias, None, kernel, stride, padding, silu, tf32, precision)
+    out: Tensor = conv2d_reference([values], taps, bias, None, kernel, stride, padding, silu, tf32, precision, ())
     return out
 
 
 def _rounded(values: Tensor, tf32: bool) -> Tensor:
     multiple = values * 8192.0
     return (values + multiple) - multiple if tf32 else values
-
-
-def _tile(problem: Problem, on: Tensor) -> Tile:
-    if on.device.type != "cuda":
-        return choose(problem, None)
-    properties = torch.cuda.get_device_properties(on.device)
-    return choose(problem, (properties.major, properties.minor), properties.multi_processor_count)
 
 
 def _launch(tile: Tile) -> dict[str, int]:
