@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
 from yolo26_executorch import runtime
 from yolo26_executorch.artifact import Draft
@@ -111,6 +112,15 @@ def random_model(name: str, **options: Any) -> ExportModel:
     size = min(320, VARIANTS[name].task.native_imgsz)
     settings: dict[str, Any] = {"precision": "fp32", "imgsz": (size, size), **options}
     return ExportModel(random_checkpoint(name), ExportOptions(**settings))
+
+
+def fused_network(name: str, precision: str) -> GraphModule:
+    """Return a variant with random weights as our own kernels compute it, of the size of `random_model`'s."""
+    from yolo26_executorch.lowering.fusion import fuse
+    from yolo26_executorch.lowering.rewrites import for_cuda
+
+    rewritten = for_cuda(random_model(name, backend="cuda", precision=precision), own_kernels=True)
+    return fuse(rewritten, rewritten.example_input, "ieee" if precision == "fp32" else "tf32")
 
 
 def eager_artifact(

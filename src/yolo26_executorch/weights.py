@@ -183,7 +183,7 @@ def find_checkpoint(
         folders = dict.fromkeys(filter(None, (weights_dir, Path(), default_weights_dir())))
         places = [folder / Path(file).name for folder in folders if file]
     there = [place for place in places if place.is_file()]
-    found = next((place for place in there if _sha256(place) == sha256), None)
+    found = next((place for place in there if sha256_of(place) == sha256), None)
     if found is None:
         looked = ", ".join(str(place.parent.absolute()) for place in places)
         state = f"{', '.join(map(str, there))} has another SHA-256" if there else f"no such file in {looked}"
@@ -231,7 +231,7 @@ def _load_file(path: Path, origin: str, trusted: bool) -> Checkpoint:
     from ultralytics.nn import tasks as ultralytics_tasks
 
     check_archive(path)
-    sha256 = _sha256(path)
+    sha256 = sha256_of(path)
     try:
         with _torchvision_stand_ins():
             content, _ = ultralytics_tasks.torch_safe_load(str(path), safe_only=not trusted)
@@ -344,7 +344,8 @@ def _spread(network: Any, task: Task, seed: int) -> None:
             module.bias.add_(-float(out.mean())).mul_(scale).add_(mean)
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

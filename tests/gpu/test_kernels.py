@@ -8,9 +8,8 @@ from torch import Tensor
 from torch.export.passes import move_to_device_pass
 from torch.nn import functional
 
-from support import random_model
+from support import fused_network, random_model
 from yolo26_executorch.lowering.autotune import operator, tune
-from yolo26_executorch.lowering.fusion import fuse
 from yolo26_executorch.lowering.kernels import topk as topk_module
 from yolo26_executorch.lowering.kernels.attention import attention
 from yolo26_executorch.lowering.kernels.conv import stem
@@ -215,10 +214,8 @@ def test_pooling_is_its_reference(dtype: torch.dtype) -> None:
 def test_a_fused_model_is_the_model(task: str, precision: str) -> None:
     name = f"yolo26n{TASKS[task].suffix}"
     model = random_model(name)
-    rewritten = for_cuda(random_model(name, backend="cuda", precision=precision), own_kernels=True)
-    network = fuse(rewritten, rewritten.example_input, "ieee" if precision == "fp32" else "tf32")
-    program = move_to_device_pass(torch.export.export(network, (rewritten.example_input,)), "cuda")
-    network = program.module(check_guards=False)
+    program = torch.export.export(fused_network(name, precision), (model.example_input,))
+    network = move_to_device_pass(program, "cuda").module(check_guards=False)
     images = random_input(model.input_spec, seed=1)
     with torch.no_grad(), float32_precision("ieee"):
         given = network(images.cuda())

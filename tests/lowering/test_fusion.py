@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from support import random_model
+from support import fused_network, random_model
 from yolo26_executorch.lowering.fusion import fuse
 from yolo26_executorch.lowering.rewrites import for_cuda, round_tf32
 from yolo26_executorch.model import ExportModel
@@ -306,8 +306,7 @@ def outputs_of(model: ExportModel, network: Any, images: Tensor) -> dict[str, Te
 def test_a_fused_model_is_the_model(task: str, precision: str) -> None:
     name = f"yolo26n{TASKS[task].suffix}"
     model = random_model(name)
-    rewritten = for_cuda(random_model(name, backend="cuda", precision=precision), own_kernels=True)
-    network = fuse(rewritten, rewritten.example_input, "ieee" if precision == "fp32" else "tf32")
+    network = fused_network(name, precision)
     found = operators(network)
     assert found["stem"] == 1
     assert not [target for target in found if "aten.conv" in target or "silu" in target or "pool2d" in target[:15]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -19,7 +18,7 @@ from ..jobs import Job, Record
 from ..manifest import Manifest
 from ..supervision import GRACE_S, Limits, OnEvent
 from ..tasks import TASKS
-from ..weights import default_weights_dir
+from ..weights import default_weights_dir, sha256_of
 from . import node
 from .connection import Resources
 from .stores import Store, log_of
@@ -326,9 +325,8 @@ def _is_current(manifest: Manifest, export: _Export) -> bool:
     if job.options.random_weights:
         same = (made_of["origin"], made_of["seed"]) == ("random", job.options.seed)
     elif export.checkpoint is not None:
-        with export.checkpoint.open("rb") as file:
-            same = made_of["sha256"] == hashlib.file_digest(file, "sha256").hexdigest()
-        same = same and made_of["origin"] == ("user" if job.source.path else "published")
+        origin = "user" if job.source.path else "published"
+        same = (made_of["origin"], made_of["sha256"]) == (origin, sha256_of(export.checkpoint))
     else:
         same = (made_of["origin"], manifest.name) == ("published", job.source.name)
     try:

@@ -77,11 +77,7 @@ def fuse(module: nn.Module, example: Tensor, precision: str, tiles: Callable[[Pr
     _put_pools(graph_module)
     _merge_siblings(graph_module)
     for index, conv in enumerate(list(_convolutions(graph_module))):
-        if picture := _picture(conv):
-            _put_stem(graph_module, conv, picture, precision, index)
-        else:
-            _extend(conv)
-            _put(graph_module, conv, precision, index)
+        _put(graph_module, conv, precision, index)
     _put_groups(graph_module)
     for node in graph_module.graph.nodes:
         if (problem := problem_of(node)) is not None:
@@ -254,31 +250,24 @@ def _extend(conv: _Conv) -> None:
 
 
 def _put(module: fx.GraphModule, conv: _Conv, precision: str, index: int) -> None:
+    """Put one of our operators in a convolution's place, with all that goes along."""
+    source: Any = conv.node.args[0]
+    more: tuple[Any, ...] = ()
+    if picture := _picture(conv):
+        length = max(16, 1 << (conv.weight.shape[1] - 1).bit_length())
+        taps = nn.functional.pad(conv.weight, (0, length - conv.weight.shape[1]))
+        target, inputs = _OURS.stem.default, picture
+    else:
+        _extend(conv)
+        laid = _laid_side_by_side(source) if conv.pointwise else [source]
+        taps, inputs = conv.weight, laid if len(laid) <= INPUTS else [source]
+        target, more = _OURS.conv2d.default, (conv.residual,)
     graph = module.graph
-    inputs = [conv.node.args[0]]
-    if conv.pointwise:
-        laid = _laid_side_by_side(inputs[0])
-        inputs = laid if len(laid) <= INPUTS else inputs
-    with graph.inserting_after(conv.last):
-        anchor = conv.last.next
-    with graph.inserting_before(anchor):
-        weight = _buffer(module, f"_conv_{index}_weight", conv.weight)
-        bias = _buffer(module, f"_conv_{index}_bias", _padded(conv.bias))
-        sizes = (conv.kernel, conv.stride, conv.padding, conv.silu, conv.tf32, precision)
-        fused = graph.call_function(_OURS.conv2d.default, (inputs, weight, bias, conv.residual, *sizes))
-    fused.meta["val"] = conv.last.meta["val"]
-    conv.last.replace_all_uses_with(fused)
-
-
-def _put_stem(module: fx.GraphModule, conv: _Conv, picture: Node, precision: str, index: int) -> None:
-    graph = module.graph
-    length = max(16, 1 << (conv.weight.shape[1] - 1).bit_length())
-    taps = nn.functional.pad(conv.weight, (0, length - conv.weight.shape[1]))
-    with graph.inserting_before(conv.last):
+    with graph.inserting_before(conv.last.next):
         weight = _buffer(module, f"_conv_{index}_weight", taps)
         bias = _buffer(module, f"_conv_{index}_bias", _padded(conv.bias))
         sizes = (conv.kernel, conv.stride, conv.padding, conv.silu, conv.tf32, precision)
-        fused = graph.call_function(_OURS.stem.default, (picture, weight, bias, *sizes))
+        fused = graph.call_function(target, (inputs, weight, bias, *more, *sizes))
     fused.meta["val"] = conv.last.meta["val"]
     conv.last.replace_all_uses_with(fused)
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..model import ExportModel, attentions, readers_of_sums, sums
 from .kernels.attention import attention
 from .kernels.depthwise import depthwise_conv2d
+from .kernels.tf32 import round_tf32
 from .kernels.topk import topk
 
 
@@ -56,21 +57,6 @@ def is_depthwise(conv: nn.Conv2d) -> bool:
         and conv.padding[0] == conv.padding[1]
         and conv.padding_mode == "zeros"
     )
-
-
-def round_tf32(values: Tensor) -> Tensor:
-    """Round float32 values to the nearest that tf32 holds: 10 bits behind the point.
-
-    A GPU's matrix units cut the lower 13 bits off their tf32 operands. cuDNN rounds before; Triton's `tl.dot` does not,
-    and a network of operands that are all cut towards zero fades layer by layer: a YOLO26's logits shrink by some
-    percent. Rounded operands have nothing left to cut.
-
-    Adding a multiple pushes the lower bits out; taking it away again leaves the rest (after Veltkamp and Dekker,
-    Numerische Mathematik 18, 1971). The multiple is a power of two, hence exact, so that a compiler which contracts
-    multiplications and additions into one changes nothing.
-    """
-    multiple = values * 8192.0
-    return (values + multiple) - multiple
 
 
 class Rounded(nn.Module):

@@ -16,6 +16,7 @@ from torch.library import triton_op, wrap_triton
 
 from .depthwise import depthwise_reference
 from .layout import channels_last, hidden, pixels_in_line, size_of
+from .tf32 import round_tf32, rounded
 
 
 @triton.jit
@@ -55,9 +56,8 @@ def attention_kernel(  # type: ignore[no-untyped-def]
         share = tl.exp2(scores - now[:, None])
         faded = tl.exp2(greatest - now)
         weights = weights * faded + tl.sum(share, 1)
-        if TF32:  # `tl.dot` cuts off what tf32 does not hold; see `lowering.rewrites.round_tf32`
-            multiple = share * 8192.0
-            share = (share + multiple) - multiple
+        if TF32:  # `tl.dot` cuts off what tf32 does not hold; see `tf32.round_tf32`
+            share = rounded(share)
         v = tl.load(values + column[:, None] * qkv_stride + channel[None, :], mask=inside[:, None], other=0.0)
         total = tl.dot(share.to(v.dtype), v, total * faded[:, None], input_precision=PRECISION)
         greatest = now
@@ -73,8 +73,7 @@ def attention_kernel(  # type: ignore[no-untyped-def]
         total += near * tl.load(taps + (tap * heads + head) * HEAD + channel).to(tl.float32)[None, :]
     total += tl.load(bias + head * HEAD + channel).to(tl.float32)[None, :]
     if TF32:
-        multiple = total * 8192.0
-        total = (total + multiple) - multiple
+        total = rounded(total)
     at = (picture + row)[:, None] * out_stride + (head * HEAD + channel)[None, :]
     tl.store(out + at, total.to(out.dtype.element_ty), mask=inside_row[:, None])
 
@@ -126,6 +125,5 @@ def attention_reference(
     out: Tensor = (v @ share.transpose(-2, -1)).reshape(values.shape)
     out = out + depthwise_reference(values, taps.float(), bias.float(), 1, math.isqrt(taps.shape[0]) // 2, False, False)
     if tf32:
-        multiple = out * 8192.0
-        out = (out + multiple) - multiple
+        out = round_tf32(out)
     return out.to(qkv.dtype).contiguous(memory_format=torch.channels_last)

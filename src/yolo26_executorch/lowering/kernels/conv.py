@@ -19,7 +19,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
-from .layout import GROUP, channels_last, hidden, pixels_in_line, size_of, unit_of
+from .layout import channels_last, hidden, of_group, pixels_in_line, size_of, unit_of
+from .tf32 import round_tf32, rounded
 
 INPUTS = 4
 """Most tensors that one launch reads as if they lay side by side."""
@@ -54,9 +55,8 @@ def _finish(  # type: ignore[no-untyped-def]
     if RESIDUAL:
         place = row.to(tl.int64)[:, None] * residual_stride + column[None, :]
         total += tl.load(residual + place, mask=inside, other=0.0).to(tl.float32)
-    if TF32:  # rounded to the nearest, as `lowering.rewrites.round_tf32` does
-        multiple = total * 8192.0
-        total = (total + multiple) - multiple
+    if TF32:
+        total = rounded(total)
     place = row.to(tl.int64)[:, None] * columns + column[None, :]
     tl.store(out + place, total.to(out.dtype.element_ty), mask=inside)
 
@@ -310,8 +310,7 @@ def stem_kernel(  # type: ignore[no-untyped-def]
     if BYTES:
         values = values / 255.0
     if TF32:
-        multiple = values * 8192.0
-        values = (values + multiple) - multiple
+        values = rounded(values)
     factors = tl.load(weight + column[None, :] * BLOCK_K + k[:, None], mask=(column < columns)[None, :], other=0.0)
     total = tl.dot(values.to(weight.dtype.element_ty), factors, input_precision=PRECISION).to(tl.float32)
     _finish(total, bias, bias, 0, out, row, inside_row, column, columns, SILU, False, TF32)
@@ -412,7 +411,7 @@ def conv2d_reference(
     )
     out = torch.nn.functional.silu(out) if silu else out
     out = out if residual is None else out + residual.float()
-    return _rounded(out, tf32).to(images.dtype).contiguous(memory_format=torch.channels_last)
+    return (round_tf32(out) if tf32 else out).to(images.dtype).contiguous(memory_format=torch.channels_last)
 
 
 @triton_op("yolo26_et::conv2d_group", mutates_args={})
@@ -441,22 +440,10 @@ def conv2d_group(
     pixels = [value.shape[0] * value.shape[2] * value.shape[3] for value in images]
     shape = Tile(*tile)
     tiles = [-(-count // shape.m) for count in pixels]
-
-    def three(values: Sequence[Any]) -> list[Any]:
-        return [*values, *[values[0]] * (GROUP - len(images))]
-
     settings = _settings(shape, precision, all(value.shape[1] % shape.k == 0 for value in images))
     unit, out_unit = unit_of(*[value.shape[1] for value in images], *steps), unit_of(columns)
     wrap_triton(group_kernel)[(sum(tiles), -(-columns // shape.n))](
-        *three(images), *three(weights), *three(biases),
-        # A tensor that is written may not be given twice; what would be written in place of a missing one, is not.
-        *outs, *[biases[0]] * (GROUP - len(outs)),
-        *hidden(
-            *three([value.shape[1] // unit for value in images]),
-            *three([value.shape[2] for value in images]), *three([value.shape[3] for value in images]),
-            *three(pixels), *three([step // unit for step in steps]),
-            tiles[0], sum(tiles[:2]) if len(images) > 2 else sum(tiles), columns // out_unit,
-        ),
+        *of_group(images, weights, biases, outs, steps, tiles, unit), *hidden(columns // out_unit),
         UNIT=unit, OUT_UNIT=out_unit, KERNEL=kernel, SILU=silu, TF32=tf32, **settings, **_launch(shape),
     )  # fmt: skip
     return [channels_last(out) for out in outs]
@@ -520,15 +507,11 @@ def stem_reference(
 ) -> Tensor:  # fmt: skip
     """Eager form of `stem`, and what it computes on the CPU."""
     channels = images.shape[1]
-    values = _rounded(images / 255 if images.dtype == torch.uint8 else images.float(), tf32).to(weight.dtype)
+    values = images / 255 if images.dtype == torch.uint8 else images.float()
+    values = (round_tf32(values) if tf32 else values).to(weight.dtype)
     taps = weight[:, : kernel * kernel * channels].contiguous()
     out: Tensor = conv2d_reference([values], taps, bias, None, kernel, stride, padding, silu, tf32, precision, ())
     return out
-
-
-def _rounded(values: Tensor, tf32: bool) -> Tensor:
-    multiple = values * 8192.0
-    return (values + multiple) - multiple if tf32 else values
 
 
 def _launch(tile: Tile) -> dict[str, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import triton
@@ -12,7 +11,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
-from .layout import GROUP, channels_last, hidden, pixels_in_line, size_of, unit_of
+from .layout import channels_last, hidden, of_group, pixels_in_line, size_of, unit_of
+from .tf32 import round_tf32, rounded
 
 
 @triton.jit
@@ -39,9 +39,8 @@ def _tile(  # type: ignore[no-untyped-def]
     total += tl.load(bias + channel, mask=channel < channels, other=0.0).to(tl.float32)[None, :]
     if SILU:
         total = total * tl.sigmoid(total)
-    if TF32:  # rounded to the nearest, as `lowering.rewrites.round_tf32` does
-        multiple = total * 8192.0
-        total = (total + multiple) - multiple
+    if TF32:
+        total = rounded(total)
     place = pixel.to(tl.int64)[:, None] * channels + channel[None, :]
     tl.store(out + place, total.to(out.dtype.element_ty), mask=inside)
 
@@ -157,8 +156,7 @@ def depthwise_reference(
     )
     out = torch.nn.functional.silu(out) if silu else out
     if tf32:
-        multiple = out * 8192.0
-        out = (out + multiple) - multiple
+        out = round_tf32(out)
     return out.to(images.dtype).contiguous(memory_format=torch.channels_last)
 
 
@@ -185,20 +183,9 @@ def depthwise_group(
     block_p = 1024 // block_c
     tiles = [-(-count // block_p) * -(-value.shape[1] // block_c) for value, count in zip(images, pixels, strict=True)]
     unit = unit_of(*[value.shape[1] for value in images], *steps)
-
-    def three(values: Sequence[Any]) -> list[Any]:
-        return [*values, *[values[0]] * (GROUP - len(images))]
-
     wrap_triton(depthwise_group_kernel)[(sum(tiles),)](
-        *three(images), *three(weights), *three(biases), *outs, *[biases[0]] * (GROUP - len(outs)),
-        *hidden(
-            *three([value.shape[1] // unit for value in images]),
-            *three([value.shape[2] for value in images]), *three([value.shape[3] for value in images]),
-            *three(pixels), *three([step // unit for step in steps]),
-            tiles[0], sum(tiles[:2]) if len(images) > 2 else sum(tiles),
-        ),
-        UNIT=unit,
-        KERNEL=_side(weights[0]), SILU=silu, TF32=tf32, BLOCK_P=block_p, BLOCK_C=block_c, num_warps=4,
+        *of_group(images, weights, biases, outs, steps, tiles, unit),
+        UNIT=unit, KERNEL=_side(weights[0]), SILU=silu, TF32=tf32, BLOCK_P=block_p, BLOCK_C=block_c, num_warps=4,
     )  # fmt: skip
     return [channels_last(out) for out in outs]
 

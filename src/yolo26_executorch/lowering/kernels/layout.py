@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl  # noqa: F401 - Triton's interpreter wants to see it
@@ -56,3 +59,36 @@ def size_of(odd):  # type: ignore[no-untyped-def]
 def unit_of(*sizes: int) -> int:
     """Return what kernels are told sizes in: 8 where all are multiples of it, else 1."""
     return 8 if all(size % 8 == 0 for size in sizes) else 1
+
+
+def of_group(
+    images: Sequence[Tensor], weights: Sequence[Tensor], biases: Sequence[Tensor], outs: Sequence[Tensor],
+    steps: Sequence[int], tiles: Sequence[int], unit: int,
+) -> list[Any]:  # fmt: skip
+    """Return the arguments that every kernel of a group begins with, three of a kind.
+
+    Args:
+        images: up to three (N, Cᵢ, Hᵢ, Wᵢ), which sizes are read from; a missing one is given the first's arguments.
+        weights: one each.
+        biases: one each.
+        outs: one each.
+        steps: elements from pixel to pixel.
+        tiles: how many programs each takes.
+        unit: what channels and steps are told in; see `unit_of`.
+    """
+
+    def three(values: Sequence[Any]) -> list[Any]:
+        return [*values, *[values[0]] * (GROUP - len(images))]
+
+    batch, channels, height, width = zip(*[value.shape for value in images], strict=True)
+    pixels = [n * h * w for n, h, w in zip(batch, height, width, strict=True)]
+    first2 = sum(tiles[:2]) if len(images) > 2 else sum(tiles)
+    return [
+        *three(images), *three(weights), *three(biases),
+        # A tensor that is written may not be given twice; what would be written in place of a missing one, is not.
+        *outs, *[biases[0]] * (GROUP - len(outs)),
+        *hidden(
+            *three([count // unit for count in channels]), *three(height), *three(width), *three(pixels),
+            *three([step // unit for step in steps]), tiles[0], first2,
+        ),
+    ]  # fmt: skip
