@@ -32,17 +32,29 @@ class Interpreter:
         return self._pool.submit(function, *arguments, **more).result()
 
 
-def topk(scores: Any, k: int, group: int | None = None) -> tuple[Any, Any]:
-    """Values and indices of `topk`'s kernels; `group` replaces the longest row that is ranked in one launch."""
+def topk(scores: Any, k: int, block: int | None = None) -> tuple[Any, Any]:
+    """Values and indices of `topk`'s kernels; `block` replaces the number of elements that are sieved at once."""
     import torch
 
     from yolo26_executorch.lowering.kernels import topk as module
 
-    if group:
-        module.GROUP = group
+    if block:
+        module.BLOCK = block
     _call_directly(module)
     values, indices = module.topk._init_fn(torch.from_numpy(scores), k)  # type: ignore[attr-defined]
     return values.numpy(), indices.numpy()
+
+
+def sieve(scores: Any, k: int) -> Any:
+    """The positions in a row that `topk`'s first kernel leaves."""
+    import torch
+
+    from yolo26_executorch.lowering.kernels.topk import sieve_kernel
+
+    n = scores.shape[1]
+    candidates, counts = torch.empty((1, n), dtype=torch.int32), torch.empty((1,), dtype=torch.int32)
+    sieve_kernel[(1,)](torch.from_numpy(scores), candidates, counts, n, k, GROUPS=1024, BLOCK=4096)
+    return candidates[0, : int(counts)].numpy()
 
 
 def depthwise(images: Any, weight: Any, bias: Any, channels_last: bool, *settings: Any) -> Any:

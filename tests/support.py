@@ -119,7 +119,7 @@ def fused_network(name: str, precision: str) -> GraphModule:
     from yolo26_executorch.lowering.fusion import fuse
     from yolo26_executorch.lowering.rewrites import for_cuda
 
-    rewritten = for_cuda(random_model(name, backend="cuda", precision=precision), own_kernels=True)
+    rewritten = for_cuda(random_model(name, backend="cuda", precision=precision))
     return fuse(rewritten, rewritten.example_input, "ieee" if precision == "fp32" else "tf32")
 
 

@@ -44,7 +44,7 @@ def find_problems(models: list[str], **options: Any) -> Counter[Problem]:
     for source in find_sources(models):
         checkpoint = load(source, weights_dir=None, random=True, seed=0)
         chosen = ExportOptions(backend="cuda", precision="fp16", **options).resolve(checkpoint.task)
-        model = for_cuda(ExportModel(checkpoint, chosen), own_kernels=True)
+        model = for_cuda(ExportModel(checkpoint, chosen))
         found.update(problems_of(fuse(model, model.example_input, "tf32")))
         print(f"{source.name}: {len(found)} problems so far", flush=True)
     return found
@@ -78,9 +78,20 @@ class Table:
         self.content |= {"versions": versions(), "measured": datetime.now(UTC).isoformat(timespec="seconds")}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         part = self.path.with_suffix(".part")
-        lines = json.dumps(self.content, indent=1, sort_keys=True)
-        part.write_text(lines + "\n", encoding="utf-8")
+        part.write_text(a_line_each(self.content), encoding="utf-8")
         part.replace(self.path)
+
+
+def a_line_each(content: dict[str, Any]) -> str:
+    """Return a table as JSON with a line for each problem."""
+    parts = []
+    for name, value in sorted(content.items()):
+        if isinstance(value, dict):
+            rows = ",\n".join(f"  {json.dumps(key)}: {json.dumps(value[key])}" for key in sorted(value))
+            parts.append(f" {json.dumps(name)}: {{\n{rows}\n }}")
+        else:
+            parts.append(f" {json.dumps(name)}: {json.dumps(value)}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -10,7 +10,6 @@ from torch.nn import functional
 
 from support import fused_network, random_model
 from yolo26_executorch.lowering.autotune import operator, tune
-from yolo26_executorch.lowering.kernels import topk as topk_module
 from yolo26_executorch.lowering.kernels.attention import attention
 from yolo26_executorch.lowering.kernels.conv import stem
 from yolo26_executorch.lowering.kernels.depthwise import depthwise_conv2d, depthwise_reference
@@ -38,6 +37,8 @@ def rows_of(kind: str, rows: int, n: int) -> Tensor:
     values = torch.randn(rows, n, generator=generator)
     if kind == "ties":
         return (values * 20).round()
+    if kind == "equal":
+        return torch.full((rows, n), 0.25)
     if kind == "odd":
         odd = torch.tensor([NAN, INF, -INF, 0.0, -0.0, 1e-45, 3e38, 1.0, -1.0])
         return odd[torch.randint(len(odd), (rows, n), generator=generator)]
@@ -63,16 +64,10 @@ def assert_stable(given: tuple[Tensor, Tensor], rows: Tensor, k: int) -> None:
         (1, 1_376_256, 300),
     ],
 )
-@pytest.mark.parametrize("kind", ["random", "ties", "odd"])
+@pytest.mark.parametrize("kind", ["random", "ties", "odd", "equal"])
 def test_topk_is_a_stable_sort(kind: str, rows: int, n: int, k: int) -> None:
     given = rows_of(kind, rows, n)
     assert_stable(topk(given.cuda(), k), given, k)
-
-
-def test_topk_in_several_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(topk_module, "GROUP", 512)
-    given = rows_of("ties", 3, 50_000)
-    assert_stable(topk(given.cuda(), 20), given, 20)
 
 
 def test_topk_of_strided_rows() -> None:
@@ -127,7 +122,7 @@ def test_depthwise_rounds_to_tf32() -> None:
     torch.testing.assert_close(given, exact, atol=1e-6, rtol=2**-11)
 
 
-ROUNDINGS = {torch.float32: (5e-3, 0.0), torch.float16: (2e-3, 2**-10), torch.bfloat16: (2e-2, 2**-7)}
+ROUNDINGS = {torch.float32: (5e-3, 2**-10), torch.float16: (2e-3, 2**-10), torch.bfloat16: (2e-2, 2**-7)}
 """Absolute and relative: of sums of some hundred products of values near 1; float32 is multiplied as tf32."""
 
 
@@ -231,7 +226,8 @@ def test_the_fastest_tile_is_found() -> None:
     problem = PROBLEMS[3]
     (found,) = tune([problem], full=False, jobs=4)
     assert 0 < found.us <= found.rule_us
-    assert found.tried > 3
+    assert found.tried >= 3
+    assert not found.refused
 
 
 def test_pixel_shuffle_is_the_transposed_convolution() -> None:

@@ -51,7 +51,7 @@ def test_a_small_operator_has_the_same_code(pixels: int) -> None:
 
 
 def test_the_problems_of_a_model() -> None:
-    model = for_cuda(random_model("yolo26n", precision="fp16", backend="cuda"), own_kernels=True)
+    model = for_cuda(random_model("yolo26n", precision="fp16", backend="cuda"))
     graph = fuse(model, model.example_input, "tf32")
     found = problems_of(graph)
     nodes = [node for node in graph.graph.nodes if "yolo26_et.conv2d" in str(node.target)]
@@ -63,6 +63,14 @@ def test_the_problems_of_a_model() -> None:
     for problem in set(found):
         outs = operator(problem, device="cpu", pixels=4)(rule(problem))
         assert all(out.shape[1] == problem.columns for out in outs)
+
+
+@pytest.mark.parametrize(("precision", "kind"), [("fp16", "half"), ("bf16", "half"), ("tf32", "tf32")])
+def test_what_ships_was_measured_on_an_h100(precision: str, kind: str) -> None:
+    model = for_cuda(random_model("yolo26n-seg", precision=precision, backend="cuda"))
+    found = problems_of(fuse(model, model.example_input, "tf32"))
+    assert {problem.key.split()[0] for problem in found} == {kind}
+    assert {problem.key for problem in found} <= set(tuning.table((9, 0)))
 
 
 def test_keys_tell_problems_apart() -> None:

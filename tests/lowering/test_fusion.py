@@ -200,7 +200,7 @@ def test_levels_are_computed_together() -> None:
 
 
 def test_levels_of_depthwise_convolutions() -> None:
-    model = for_cuda(random_model("yolo26n"), own_kernels=True)
+    model = for_cuda(random_model("yolo26n"))
     found = operators(fuse(model, model.example_input, "ieee"))
     assert (found["depthwise_group"], found["depthwise_conv2d"]) == (2, 0)
 
@@ -286,7 +286,7 @@ def test_a_sum_that_is_not_rounded_keeps_its_rounded_part() -> None:
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "fp16"])
 @pytest.mark.parametrize("form", ["float32", "uint8"])
 def test_the_first_layer_reads_the_picture(form: str, precision: str) -> None:
-    model = for_cuda(random_model("yolo26n-cls", precision=precision, input=form, backend="cuda"), own_kernels=True)
+    model = for_cuda(random_model("yolo26n-cls", precision=precision, input=form, backend="cuda"))
     graph = fuse(model, model.example_input, "ieee" if precision == "fp32" else "tf32")
     (first,) = (node for node in graph.graph.nodes if "stem" in str(node.target))
     source = first.args[0]
@@ -323,7 +323,7 @@ def test_a_fused_model_is_the_model(task: str, precision: str) -> None:
 def test_a_batch_of_another_size() -> None:
     options: dict[str, Any] = {"batch": 2, "imgsz": (224, 352), "backend": "cuda"}
     model = random_model("yolo26n-seg", **options)
-    rewritten = for_cuda(random_model("yolo26n-seg", **options), own_kernels=True)
+    rewritten = for_cuda(random_model("yolo26n-seg", **options))
     images = random_input(model.input_spec, seed=2)
     network = fuse(rewritten, images, "ieee")
     report = compare(
@@ -333,7 +333,7 @@ def test_a_batch_of_another_size() -> None:
 
 
 def test_a_fused_model_can_be_exported_again() -> None:
-    rewritten = for_cuda(random_model("yolo26n"), own_kernels=True)
+    rewritten = for_cuda(random_model("yolo26n"))
     with torch.no_grad(), warnings.catch_warnings(action="ignore"):
         network = fuse(rewritten, rewritten.example_input, "ieee")
         program = torch.export.export(network, (rewritten.example_input,))

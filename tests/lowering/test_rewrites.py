@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from support import random_model
 from yolo26_executorch.lowering.rewrites import (
     DepthwiseConv,
+    FusedAttention,
     PixelShuffleConv,
     Rounded,
     for_cuda,
@@ -207,7 +208,7 @@ def test_nothing_is_left_to_rewrite(task: str) -> None:
         or (isinstance(module, nn.Conv2d) and is_depthwise(module))
     ]
     assert left == []
-    assert any(isinstance(module, DepthwiseConv) for module in rewritten.modules())
+    assert any(isinstance(module, DepthwiseConv | FusedAttention) for module in rewritten.modules())
     weights = [module.weight for module in rewritten.modules() if isinstance(module, nn.Conv2d)]
     assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
 

@@ -46,11 +46,10 @@ def lower(model: ExportModel, options: ExportOptions, stage: Callable[[str], Non
     from executorch.exir.backend.compile_spec_schema import CompileSpec
 
     stage("export")
-    network: torch.nn.Module = for_cuda(model, own_kernels=own_kernels())
+    for_cuda(model)
     example = model.example_input
     with torch.no_grad(), warnings.catch_warnings(action="ignore"):
-        if own_kernels():
-            network = fuse(network, example, "ieee" if options.precision == "fp32" else "tf32", _tiles())
+        network = fuse(model, example, "ieee" if options.precision == "fp32" else "tf32", _tiles())
         program = torch.export.export(network, (example,))
         stage("lower")
         specs = [
@@ -72,11 +71,6 @@ def lower(model: ExportModel, options: ExportOptions, stage: Callable[[str], Non
         delegated = check_delegated(edge.exported_program())
         stage("write")
         return Lowered(edge.to_executorch(_backend_config(options)), DELEGATE, delegated)
-
-
-def own_kernels() -> bool:
-    """Whether convolutions are those of `lowering.kernels.conv` instead of Inductor's; not before they are measured."""
-    return os.environ.get("YOLO26_ET_KERNELS") == "own"
 
 
 def _tiles() -> Callable[[Problem], Tile]:
@@ -149,7 +143,7 @@ def _compiling(options: ExportOptions, stage: Callable[[str], None]) -> Iterator
 
 @contextlib.contextmanager
 def _fixed_tiles(ieee: bool) -> Iterator[None]:
-    """Give Inductor's matrix and convolution templates the one tile that tuning.py chooses."""
+    """Give Inductor's templates, for the products that no kernel of ours takes, the one tile that tuning.py chooses."""
     from torch._inductor.template_heuristics import triton as heuristics
 
     count = torch.cuda.get_device_properties(torch.cuda.current_device()).multi_processor_count

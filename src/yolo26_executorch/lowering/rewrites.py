@@ -18,21 +18,15 @@ from .kernels.tf32 import round_tf32
 from .kernels.topk import topk
 
 
-def for_cuda(model: ExportModel, *, own_kernels: bool = False) -> ExportModel:
-    """Apply every rewrite that the CUDA delegate needs, in place, and return the model.
-
-    Args:
-        model: what to rewrite.
-        own_kernels: whether `fusion.fuse` comes next; attention is prepared for it then.
-    """
+def for_cuda(model: ExportModel) -> ExportModel:
+    """Apply every rewrite that the CUDA delegate needs, in place, and return the model; `fusion.fuse` comes next."""
     tf32 = model.options.precision == "tf32"
     model.topk = topk
     if model.options.precision != "fp32":
         model.rounded = round_tf32
-    if own_kernels:
-        for parent, name in attentions(model):
-            if FusedAttention.takes(getattr(parent, name)):
-                setattr(parent, name, FusedAttention(getattr(parent, name), model.options.precision))
+    for parent, name in attentions(model):
+        if FusedAttention.takes(getattr(parent, name)):
+            setattr(parent, name, FusedAttention(getattr(parent, name), model.options.precision))
     for parent in list(model.modules()):
         if isinstance(conv := getattr(parent, "conv", None), nn.Conv2d) and is_depthwise(conv):
             _fuse_depthwise(parent, conv, tf32)

@@ -10,10 +10,9 @@ from torch import Tensor
 
 import interpreter
 from interpreter import Interpreter
-from yolo26_executorch.lowering.kernels import topk as module
 from yolo26_executorch.lowering.kernels.topk import topk
 
-GROUP = 64
+BLOCK = 1024
 NAN, INF = float("nan"), float("inf")
 
 
@@ -31,6 +30,9 @@ def scores(kind: str, rows: int, n: int) -> Tensor:
         return (values * 2).round()
     if kind == "equal":
         return torch.full((rows, n), 0.25)
+    if kind == "clumped":  # all that is great in few of the sieve's groups
+        values[:, ::256] += 100
+        return values
     if kind == "odd":
         odd = torch.tensor([NAN, INF, -INF, 0.0, -0.0, -NAN, 1e-45, -1e-45, 3e38, 1.0, -1.0])
         return odd[torch.randint(len(odd), (rows, n), generator=generator)]
@@ -59,44 +61,39 @@ def test_the_kernel_is_a_stable_sort(interpret: Interpreter, kind: str, rows: in
 @pytest.mark.parametrize(
     ("rows", "n", "k"),
     [
-        (1, GROUP + 1, 4),  # two rounds
-        (2, 1000, 8),  # 32 groups of 31 or 32, then 8 of 32, then one
-        (1, 999, 15),
-        (1, 300, 60),  # a round that would not halve the row: one long launch
-        (1, 200, 200),
+        (1, BLOCK + 1, 4),
+        (2, 3000, 8),
+        (1, 5000, 300),
+        (1, 1500, 1100),  # more than the usual number of groups
+        (1, 1024, 1024),
     ],
 )
-@pytest.mark.parametrize("kind", ["random", "ties", "odd", "equal", "rising"])
-def test_long_rows_take_several_rounds(interpret: Interpreter, kind: str, rows: int, n: int, k: int) -> None:
+@pytest.mark.parametrize("kind", ["random", "ties", "odd", "equal", "rising", "probabilities", "clumped"])
+def test_long_rows_are_sieved_in_blocks(interpret: Interpreter, kind: str, rows: int, n: int, k: int) -> None:
     given = scores(kind, rows, n)
-    values, indices = interpret(interpreter.topk, given.numpy(), k, group=GROUP)
+    values, indices = interpret(interpreter.topk, given.numpy(), k, block=BLOCK)
     wanted = expected(given, k)
     np.testing.assert_array_equal(indices, wanted[1])
     np.testing.assert_array_equal(values.view(np.int32), wanted[0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "most"),
+    [("random", 400), ("probabilities", 400), ("rising", 400), ("equal", 300), ("ties", 2000)],
+)
+def test_few_elements_are_left_to_rank(interpret: Interpreter, kind: str, most: int) -> None:
+    """Among them the 300 greatest, in order; of equal ones no more than that many."""
+    given = scores(kind, 1, 8400)
+    left = interpret(interpreter.sieve, given.numpy(), 300)
+    assert 300 <= len(left) <= most
+    assert list(left) == sorted(left)
+    assert set(expected(given, 300)[1][0].tolist()) <= set(left.tolist())
 
 
 def test_rows_that_are_strided_are_read_right(interpret: Interpreter) -> None:
     given = scores("random", 40, 3)
     _, indices = interpret(interpreter.topk, given.numpy().T, 5)
     np.testing.assert_array_equal(indices, expected(given.T.contiguous(), 5)[1])
-
-
-def test_launches_stay_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """640 and 1024 pixels take one, the largest picture two."""
-    grids: list[tuple[int, ...]] = []
-
-    class Kernel:
-        def __getitem__(self, grid: tuple[int, ...]) -> object:
-            grids.append(grid)
-            return lambda *arguments, **constants: None
-
-    monkeypatch.setattr(module, "wrap_triton", lambda kernel: Kernel())
-    for n, launches in ((8400, 1), (21504, 1), (300 * 80, 1), (8192 * 8192 * 21 // 1024, 2)):
-        grids.clear()
-        values, indices = topk._init_fn(torch.empty(1, n), 300)  # type: ignore[attr-defined]
-        assert (values.shape, indices.shape) == ((1, 300), (1, 300))
-        assert len(grids) == launches
-        assert max(grid[0] for grid in grids) <= module.GROUP // 32
 
 
 @pytest.mark.parametrize("kind", ["random", "ties", "equal", "odd", "probabilities"])
