@@ -116,10 +116,13 @@ def read_cuda_payload(program: Path, data: Path) -> CudaPayload:
 
 
 @contextlib.contextmanager
-def little_memory() -> Iterator[None]:
-    """Let this process take `_READING_BYTES` more and no further, where the system can do that.
+def little_memory(folder: Path) -> Iterator[None]:
+    """Let this process take `_READING_BYTES` more and no further, where the system can do that, to look into a folder.
 
     Some kilobytes made on purpose can describe a program whose parts, each shared by many others, fill any memory.
+
+    Raises:
+        ArtifactError: that is what the folder's files did.
     """
     try:
         import resource
@@ -134,10 +137,16 @@ def little_memory() -> Iterator[None]:
     limit = psutil.Process().memory_info().vms + _READING_BYTES
     if soft == resource.RLIM_INFINITY or limit < soft:
         resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    filled = False
     try:
         yield
+    except MemoryError:  # where it was met there may be no memory left to say so; here the reader's is free again
+        filled = True
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    if filled:
+        size = f"{_READING_BYTES / 1e9:g} GB"
+        raise ArtifactError(f"{folder} is damaged: MemoryError: its files describe more than {size}; export it again")
 
 
 def _read_data_file(data: bytes) -> dict[str, bytes]:

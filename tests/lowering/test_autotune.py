@@ -67,7 +67,7 @@ def test_the_problems_of_a_model() -> None:
 
 @pytest.mark.parametrize(("precision", "kind"), [("fp16", "half"), ("bf16", "half"), ("tf32", "tf32")])
 def test_what_ships_was_measured_on_an_h100(precision: str, kind: str) -> None:
-    model = for_cuda(random_model("yolo26n-seg", precision=precision, backend="cuda"))
+    model = for_cuda(random_model("yolo26n-seg", precision=precision, backend="cuda", imgsz=(640, 640)))
     found = problems_of(fuse(model, model.example_input, "tf32"))
     assert {problem.key.split()[0] for problem in found} == {kind}
     assert {problem.key for problem in found} <= set(tuning.table((9, 0)))

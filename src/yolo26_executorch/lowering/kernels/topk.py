@@ -1,8 +1,8 @@
 """Exact top-k of long rows, sorted and stable, in two Triton launches.
 
-The first sieves: it splits a row into as many groups as it has lanes and searches a bound that at least k of the groups'
-maxima reach. At least k elements reach it, then, so none of the top k lies below. Few others do: of 8400 anchors'
-scores, about 350 are left for k = 300.
+The first sieves: it splits a row into as many groups as it has lanes and searches a bound that at least k of the
+groups' maxima reach. At least k elements reach it, then, so none of the top k lies below. Few others do: of 8400
+anchors' scores, about 350 are left for k = 300.
 
 The second counts the rank of every element that is left: the number of those that are greater, or equal and further
 left. The k of lowest rank are written at their ranks, which leaves them sorted; nothing is exchanged between programs.
