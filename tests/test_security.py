@@ -134,9 +134,9 @@ def test_looking_neither_unpickles_nor_runs_nor_writes_anything(tmp_path: Path, 
 
 
 def test_memory_that_runs_out_while_it_is_said_is_said_afterwards(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="is damaged: MemoryError: its files describe more than 4 GB"):
-        with program_file.little_memory(tmp_path):
-            raise MemoryError
+    said = "is damaged: MemoryError: its files describe more than 4 GB"
+    with pytest.raises(ArtifactError, match=said), program_file.little_memory(tmp_path):
+        raise MemoryError
 
 
 def test_the_limit_of_memory_is_lifted_again(tmp_path: Path) -> None:

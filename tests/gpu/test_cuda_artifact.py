@@ -158,12 +158,43 @@ def test_a_graphs_replay_is_the_call(runner: Any) -> None:
         runner.replay()
         torch.cuda.synchronize()
         assert same(dict(zip(names, (output.cpu() for output in outputs), strict=True)), expected[seed])
-    # A plain call in between disturbs neither.
+    # A plain call in between disturbs neither what was written nor what is to be read.
     assert same(runner(pictures(runner, 2)), expected[2])
-    batch.copy_(pictures(runner, 2))
+    torch.cuda.synchronize()
+    assert same(dict(zip(names, (output.cpu() for output in outputs), strict=True)), expected[1])
     runner.replay()
     torch.cuda.synchronize()
-    assert same(dict(zip(names, (output.cpu() for output in outputs), strict=True)), expected[2])
+    assert same(dict(zip(names, (output.cpu() for output in outputs), strict=True)), expected[1])
+
+
+def test_a_call_is_what_its_launches_give(runner: Any) -> None:
+    names = [spec.name for spec in runner.outputs]
+    for seed in (1, 2, 1):
+        images = pictures(runner, seed)
+        launched = [output.cpu() for output in runner.run(images.cuda())]
+        assert same(runner(images), dict(zip(names, launched, strict=True)))
+
+
+def test_a_call_can_be_captured_in_a_graph_of_the_callers(runner: Any) -> None:
+    expected = runner(pictures(runner, 1))
+    held = pictures(runner, 1).cuda()
+    side: Any = torch.cuda.Stream
+    with torch.cuda.stream(side()):
+        runner.run(held)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        outputs = runner(held)
+    graph.replay()
+    torch.cuda.synchronize()
+    assert same({name: output.cpu() for name, output in outputs.items()}, expected)
+
+
+def test_results_are_the_callers_to_keep(runner: Any) -> None:
+    first = runner(pictures(runner, 1))
+    kept = {name: output.clone() for name, output in first.items()}
+    runner(pictures(runner, 2))
+    assert same(first, kept)
 
 
 def test_replay_needs_a_capture(runner: Any) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,10 +28,20 @@ if TYPE_CHECKING:
 _LIBRARIES = ("libc10.so", "libc10_cuda.so", "libtorch_cpu.so", "libtorch_cuda.so")
 
 
+@dataclass(frozen=True)
+class _Captured:
+    """One call as a CUDA graph, which computes `outputs` from what `batch` holds when it is replayed."""
+
+    graph: torch.cuda.CUDAGraph
+    batch: Tensor
+    outputs: list[Tensor]
+
+
 class AotiRunner(Closing):
     """The artifact's shared object, in this process and on the current GPU.
 
-    The object is native code: it is loaded only after its artifact's hashes were checked.
+    Calls replay a CUDA graph, captured at the first; `run` launches kernel by kernel. The object is native code: it is
+    loaded only after its artifact's hashes were checked.
     """
 
     name = "aoti"
@@ -49,13 +60,21 @@ class AotiRunner(Closing):
             ctypes.byref(self._container), ctypes.c_size_t(1), str(self.device).encode(), None,
         )  # fmt: skip
         self._weights = self._bind(payload)
-        self._graph: torch.cuda.CUDAGraph | None = None
+        self._called: _Captured | None = None
+        """What calls replay."""
+        self._lent: _Captured | None = None
+        """What `capture` has handed out."""
+        self._idle: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        """Reached when nothing uses `_called` any more, on whatever stream."""
 
     def __call__(self, images: Images) -> dict[str, Tensor]:
-        """Run one batch; see `Runner`. Artifacts made with `--io device` leave their outputs on the GPU."""
-        results = self.run(prepare(images, self.input).to(self.device))
-        if self._on_host:
-            results = [result.cpu() for result in results]
+        """Run one batch; see `Runner`.
+
+        Artifacts made with `--io device` leave their outputs on the GPU, and so do all where a graph is captured.
+        """
+        batch = prepare(images, self.input)
+        capturing = torch.cuda.is_current_stream_capturing()
+        results = self.run(batch.to(self.device)) if capturing else self._replayed(batch)
         return {spec.name: result for spec, result in zip(self.outputs, results, strict=True)}
 
     def run(self, batch: Tensor) -> list[Tensor]:
@@ -77,8 +96,29 @@ class AotiRunner(Closing):
         """Capture one call in a CUDA graph.
 
         Returns:
-            The input to write into and the outputs to read from; `replay` computes the second from the first.
+            The input to write into and the outputs to read from; `replay` computes the second from the first, and
+            plain calls touch neither.
         """
+        self._lent = self._capture()
+        return self._lent.batch, self._lent.outputs
+
+    def replay(self) -> None:
+        """Replay the captured call on the current stream."""
+        if self._lent is None:
+            raise RuntimeError("capture() first")
+        self._lent.graph.replay()
+
+    def _replayed(self, batch: Tensor) -> list[Tensor]:
+        """Return a batch's outputs, where the artifact's options want them, by replaying the graph of calls."""
+        self._called = self._called or self._capture()
+        self._idle.wait()
+        self._called.batch.copy_(batch)
+        self._called.graph.replay()
+        results = [result.cpu() if self._on_host else result.clone() for result in self._called.outputs]
+        self._idle.record()
+        return results
+
+    def _capture(self) -> _Captured:
         batch = torch.zeros(self.input.shape, dtype=getattr(torch, self.input.dtype), device=self.device)
         side = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream(self.device))
@@ -86,20 +126,16 @@ class AotiRunner(Closing):
             for _ in range(3):
                 self.run(batch)
         torch.cuda.current_stream(self.device).wait_stream(side)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
             outputs = self.run(batch)
-        return batch, outputs
-
-    def replay(self) -> None:
-        """Replay the captured call on the current stream."""
-        if self._graph is None:
-            raise RuntimeError("capture() first")
-        self._graph.replay()
+        return _Captured(graph, batch, outputs)
 
     def close(self) -> None:
-        """Delete the graph, the model and its weights."""
-        self._graph = None
+        """Delete the graphs, the model and its weights."""
+        if self._called is not None or self._lent is not None:
+            torch.cuda.synchronize(self.device)
+        self._called = self._lent = None
         if self._container:
             torch.cuda.synchronize(self.device)
             self._call("AOTInductorModelContainerDelete", self._container)
