@@ -62,3 +62,16 @@ def test_a_replaced_attribute_comes_back_even_after_an_error() -> None:
     with cuda._replaced(Base, "word", "new"):
         assert Owner.word == "new"
     assert Base.word == "base"
+
+
+def test_what_calls_the_kernels_is_compiled_for_any_cpu() -> None:
+    from torch._inductor import cpp_builder
+
+    def architecture() -> list[str]:
+        flags, _ = cpp_builder._get_optimization_cflags("g++", True)
+        return [flag for flag in flags if flag.startswith(("march", "mcpu"))]
+
+    before = architecture()
+    with cuda._for_any_cpu():
+        assert architecture() == []
+    assert architecture() == before != []

@@ -123,6 +123,10 @@ def _compiling(options: ExportOptions, stage: Callable[[str], None]) -> Iterator
         "force_layout_optimization": True,
         "shape_padding": False,
         "compile_threads": threads,
+        # No kernel runs on the CPU. Inductor would build and start a program for each of its vector units to ask.
+        "cpp.vec_isa_ok": False,
+        # A program that includes nothing but these headers takes longer than the second that they save.
+        "aot_inductor.precompile_headers": False,
     }
     original = torch._inductor.aot_compile
 
@@ -137,6 +141,7 @@ def _compiling(options: ExportOptions, stage: Callable[[str], None]) -> Iterator
         stack.enter_context(_kernels_shared_by_sizes())
         stack.enter_context(_fatbins(torch.cuda.get_device_capability()))
         stack.enter_context(_embedded_quickly())
+        stack.enter_context(_for_any_cpu())
         stack.enter_context(_replaced(torch._inductor, "aot_compile", compile_in_stage))
         yield
 
@@ -236,6 +241,25 @@ def _embedded_quickly() -> Iterator[None]:
         return f"{base}.o"
 
     with _replaced(codecache, "convert_cubin_to_obj", embed):
+        yield
+
+
+@contextlib.contextmanager
+def _for_any_cpu() -> Iterator[None]:
+    """Compile what calls the kernels for every CPU of the platform, not for the one at hand (`-march=native`)."""
+    from torch._inductor import config, cpp_builder
+
+    if hasattr(config.cpp, "march"):  # from torch 2.13 on
+        with config.patch({"cpp.march": ""}):
+            yield
+        return
+    original = cpp_builder._get_optimization_cflags
+
+    def portable(*args: Any, **kwargs: Any) -> Any:
+        flags, libraries = original(*args, **kwargs)
+        return [flag for flag in flags if flag != "march=native"], libraries
+
+    with _replaced(cpp_builder, "_get_optimization_cflags", portable):
         yield
 
 

@@ -130,13 +130,13 @@ def topk(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     candidates = torch.empty((rows, n), dtype=torch.int32, device=scores.device)
     counts = torch.empty((rows,), dtype=torch.int32, device=scores.device)
     wrap_triton(sieve_kernel)[(rows,)](
-        scores, candidates, counts, n, k, GROUPS=groups, BLOCK=max(groups, BLOCK), num_warps=32
+        scores, candidates, counts, n, k, GROUPS=groups, BLOCK=max(groups, BLOCK), num_warps=8
     )
     values = torch.empty((rows, k), dtype=torch.float32, device=scores.device)
     indices = torch.empty((rows, k), dtype=torch.int64, device=scores.device)
-    block = 16
+    block = 8
     wrap_triton(rank_kernel)[(-(-n // block), rows)](
-        scores, candidates, counts, values, indices, n, k, BLOCK=block, STEP=128, num_warps=4
+        scores, candidates, counts, values, indices, n, k, BLOCK=block, STEP=256, num_warps=4
     )
     return values, indices
 
