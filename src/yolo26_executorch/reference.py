@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Answers: TypeAlias = "Mapping[str, Dense | Tensor]"
-"""PyTorch's predictions of a batch before the ranking, by precision: the artifact's own first, and fp32."""
+"""PyTorch's predictions of a batch before the ranking, by precision: the artifact's own first, and fp32. For tf32 there
+is `OPERANDS`, too."""
+
+OPERANDS = "tf32 operands"
+"""fp32 with every operand rounded to tf32: nothing to compare with, but what shows how far rounding leads."""
 
 
 def device_of(manifest: Manifest) -> str:
@@ -35,16 +39,23 @@ def precision_of(manifest: Manifest) -> str:
 
 
 class Reference:
-    """Eager PyTorch in the artifact's precision and in fp32."""
+    """Eager PyTorch in the artifact's precision and in fp32; for tf32 also as `rounding` wants to see it."""
 
     def __init__(self, manifest: Manifest, checkpoint: Checkpoint) -> None:
         self._manifest = manifest
         self._task = checkpoint.task
         self._eager: dict[str, EagerRunner] = {}
-        for precision in dict.fromkeys((precision_of(manifest), "fp32")):
+
+        def model(precision: str) -> ExportModel:
             own = replace(checkpoint, network=copy.deepcopy(checkpoint.network))  # ExportModel fuses and casts it
-            model = ExportModel(own, replace(manifest.options, precision=precision))
-            self._eager[precision] = EagerRunner(model, device_of(manifest))
+            return ExportModel(own, replace(manifest.options, precision=precision))
+
+        for precision in dict.fromkeys((precision_of(manifest), "fp32")):
+            self._eager[precision] = EagerRunner(model(precision), device_of(manifest))
+        if precision_of(manifest) == "tf32":
+            operands = model("fp32")
+            rounding.round_operands(operands)
+            self._eager[OPERANDS] = EagerRunner(operands, device_of(manifest))
 
     def answers(self, batch: Tensor) -> Answers:
         """Return PyTorch's predictions of an input of the artifact's."""
@@ -65,7 +76,7 @@ class Reference:
             given = {name: output[image : image + 1] for name, output in given.items()}
             answers = {name: _picture(answer, image) for name, answer in answers.items()}
         tolerances = rounding.stretched(
-            self._task, answers[precision], answers["fp32"],
+            self._task, [answers[name] for name in (precision, OPERANDS) if name in answers], answers["fp32"],
             precision=precision, keypoint_shape=manifest.keypoint_shape,
         )  # fmt: skip
         return {
@@ -74,6 +85,7 @@ class Reference:
                 precision=precision, keypoint_shape=manifest.keypoint_shape, tolerances=tolerances,
             )
             for name, answer in answers.items()
+            if name != OPERANDS
         }  # fmt: skip
 
 

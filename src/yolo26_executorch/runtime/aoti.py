@@ -127,7 +127,8 @@ class AotiRunner(Closing):
                 self.run(batch)
         torch.cuda.current_stream(self.device).wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # Other threads may do what a capture forbids: a data loader that pins memory, for one.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             outputs = self.run(batch)
         return _Captured(graph, batch, outputs)
 
