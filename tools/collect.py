@@ -1,6 +1,7 @@
-"""Take what `yolo26-et export` reported into a file of results/: the only way in which figures get there.
+"""Take what `yolo26-et export` and `val` reported into a file of results/: the only way in which figures get there.
 
 python tools/collect.py results/h100-80gb-tf32.json tf32-3=tf32/report.json --commit COMMIT [--note TEXT]
+python tools/collect.py results/h100-80gb-accuracy.json val-1=val.json --machine tf32/report.json --commit COMMIT
 
 A variant that passed again replaces its former record with the same options; attempts that did not pass are added. The
 precision of a file is that of all its records, or none where they differ. Run `python tools/results.py` afterwards.
@@ -23,6 +24,9 @@ _WORDS = ("answer", "picture", "largest")
 _USUAL = ("backend", "precision", "imgsz", "batch", "outputs", "input", "io", "random_weights", "seed")
 
 
+_VERSIONS = ("python", "torch", "executorch", "ultralytics", "triton")
+
+
 class CollectError(Yolo26Error):
     """A report and a file of results that do not go together."""
 
@@ -40,15 +44,10 @@ def collect(file: Path, run: str, report: Mapping[str, Any], *, commit: str, not
     Raises:
         CollectError: the report is of another machine than the file, or names and hashes are not what they should be.
     """
-    if not re.fullmatch("[0-9a-f]{40}", commit):
-        raise CollectError(f"--commit {commit}: expected a full hash of 40 digits, as `git rev-parse HEAD` prints it")
+    _check_commit(commit)
     head = _head(report["machine"])
-    data: dict[str, Any] = {"kind": "exports", **head, "precision": None, "note": "", "runs": [], "records": [],
-                            "not_passed": []}  # fmt: skip
-    if file.exists():
-        data = json.loads(file.read_text(encoding="utf-8"))
-        if other := [key for key in head if head[key] != data[key]]:
-            raise CollectError(f"{file} is of another machine ({', '.join(other)} differ); name another file")
+    empty: dict[str, Any] = {"runs": [], "records": [], "not_passed": []}
+    data = _read(file, {"kind": "exports", **head, "precision": None, "note": "", **empty}, head)
     if run in {known["run"] for known in data["runs"]}:
         raise CollectError(f"{file} has a run {run} already; name this one otherwise")
     options = {key: report["options"][key] for key in _USUAL}
@@ -59,8 +58,8 @@ def collect(file: Path, run: str, report: Mapping[str, Any], *, commit: str, not
     of_run = {known["run"]: known["options"] for known in data["runs"]}
     for record in report["records"]:
         if record["outcome"] == "exported":
-            same = (record["variant"], options)
-            kept = [old for old in data["records"] if (old["variant"], of_run[old["run"]]) != same]
+            same = (record["name"], options)
+            kept = [old for old in data["records"] if (old["name"], of_run[old["run"]]) != same]
             test = {key: value for key, value in record["test"].items() if key not in _WORDS}
             data["records"] = [*kept, {**record, "test": test, "run": run}]
         elif record["outcome"] != "skipped":
@@ -74,10 +73,66 @@ def collect(file: Path, run: str, report: Mapping[str, Any], *, commit: str, not
     return data
 
 
+def collect_accuracy(
+    file: Path, run: str, report: Mapping[str, Any], machine: Mapping[str, Any], *, commit: str, note: str | None
+) -> dict[str, Any]:
+    """Return a file of accuracies with what `yolo26-et val --against pytorch` reported for one more model in it.
+
+    Args:
+        file: the file, which need not exist yet; a model and precision that it has are replaced.
+        run: the run's name; all its reports are of one precision.
+        report: what `val` wrote.
+        machine: the machine in a report of `export`, where it ran: `val` says less of it.
+        commit: what was run, a full hash.
+        note: what a reader has to know; None keeps the file's.
+
+    Raises:
+        CollectError: the report lacks PyTorch's figures, or is of another machine than the file or `machine`.
+    """
+    _check_commit(commit)
+    head = _head(machine)
+    versions = {key: report["versions"][key] for key in _VERSIONS}
+    if report["artifact"]["device"] != head["gpu"] or any(head["versions"][key] != versions[key] for key in _VERSIONS):
+        raise CollectError(f"--machine: {report['name']} was measured on another machine, or with other versions")
+    if report["pytorch"] is None:
+        raise CollectError(f"{report['name']} was not measured against PyTorch; run val with --against pytorch")
+    data = _read(file, {"kind": "accuracy", **head, "precision": None, "note": "", "runs": [], "records": []}, head)
+    options = {key: report[key] for key in ("backend", "precision", "imgsz", "batch")}
+    told = {"run": run, "commit": commit, "options": options}
+    others = [known for known in data["runs"] if known["run"] != run]
+    if len(others) < len(data["runs"]) and told not in data["runs"]:
+        raise CollectError(f"{file} has another run {run} already; name this one otherwise")
+    data["runs"] = [*others, told]
+    same = (report["name"], report["precision"])
+    about = ("name", "task", "precision", "pictures", "instances", "data", "split", "command", "created")
+    ours, theirs = report["artifact"]["metrics"], report["pytorch"]["metrics"]
+    metrics = {key: [ours[key], theirs[key]] for key in ours if "mAP50-95" in key or "top1" in key}
+    record = {"variant": None, **{key: report[key] for key in about}, "metrics": metrics, "run": run}
+    kept = [old for old in data["records"] if (old["name"], old["precision"]) != same]
+    data["records"] = sorted([*kept, record], key=lambda one: (one["name"], one["precision"]))
+    data["note"] = data["note"] if note is None else note
+    return data
+
+
+def _check_commit(commit: str) -> None:
+    if not re.fullmatch("[0-9a-f]{40}", commit):
+        raise CollectError(f"--commit {commit}: expected a full hash of 40 digits, as `git rev-parse HEAD` prints it")
+
+
+def _read(file: Path, new: dict[str, Any], head: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a file holds, or what a new one begins with; raises CollectError where it is of another machine."""
+    if not file.exists():
+        return new
+    data: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    if other := [key for key in head if head[key] != data[key]]:
+        raise CollectError(f"{file} is of another machine ({', '.join(other)} differ); name another file")
+    return data
+
+
 def _head(machine: Mapping[str, Any]) -> dict[str, Any]:
     """Return what must be the same for figures to stand in one table."""
     try:
-        versions = {key: machine[key] for key in ("python", "torch", "executorch", "ultralytics", "triton")}
+        versions = {key: machine[key] for key in _VERSIONS}
         versions |= {"cuda": machine["torch_cuda"], "os": machine["os"], "cpu_cores": machine["cores"]}
         versions |= {key: machine[key] and machine[key]["version"] for key in ("nvcc", "ptxas", "cxx")}
         return {"gpu": machine["gpus"][0]["name"], "driver": machine["driver"]["version"], "versions": versions}
@@ -103,17 +158,26 @@ def dump(data: Mapping[str, Any]) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Take reports in; returns the exit status."""
-    parser = argparse.ArgumentParser(description="Take reports of `yolo26-et export` into a file of results/.")
+    parser = argparse.ArgumentParser(description="Take reports of `yolo26-et export` and `val` into results/.")
     parser.add_argument("file", type=Path, help="the file, such as results/h100-80gb-tf32.json")
     parser.add_argument("reports", nargs="+", metavar="RUN=REPORT", help="a name for the run, and its report.json")
     parser.add_argument("--commit", required=True, help="what was run: `git rev-parse HEAD`")
+    parser.add_argument("--machine", type=Path, metavar="REPORT", help="for val: an export's report of that machine")
+    parser.add_argument("--title", help="what the table of a file with several options is headed")
     parser.add_argument("--note", help="what a reader of the table has to know")
     args = parser.parse_args(argv)
     try:
         for word in args.reports:
             run, _, path = word.partition("=")
             report = json.loads(Path(path).read_text(encoding="utf-8"))
-            data = collect(args.file, run, report, commit=args.commit, note=args.note)
+            if "records" in report:
+                data = collect(args.file, run, report, commit=args.commit, note=args.note)
+            elif args.machine is None:
+                raise CollectError(f"{path} is of val; name an export's report of that machine with --machine")
+            else:
+                machine = json.loads(args.machine.read_text(encoding="utf-8"))["machine"]
+                data = collect_accuracy(args.file, run, report, machine, commit=args.commit, note=args.note)
+            data |= {"title": args.title} if args.title else {}
             args.file.write_text(dump(data), encoding="utf-8")
     except (OSError, ValueError, KeyError, Yolo26Error) as error:
         print(f"collect: error: {error}", file=sys.stderr)

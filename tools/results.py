@@ -20,18 +20,19 @@ from typing import Any
 
 from yolo26_executorch import VARIANTS, ExportOptions, Yolo26Error
 from yolo26_executorch.lowering.options import PRECISIONS
+from yolo26_executorch.report.page import metric
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
-KINDS = ("exports", "device latency")
+KINDS = ("exports", "device latency", "accuracy")
 WIDTH = 127
 INTRO = (
-    "All weights were random. These are first looks, not benchmarks: exports ran side by side, which lengthens "
-    "times and latencies. Export s counts all stages, the test too. Latency is the median of calls from host memory"
-    " and back, inside PyTorch. Ratio is the test's worst error ÷ tolerance and its quantity, over all inputs, "
-    "against PyTorch in the artifact's precision and in fp32; above 1 fails. Rows are the predictions of all these "
-    "comparisons, and how many matched; for classify a row is a picture, which matches where the top-5 is the same "
-    "and need not for the test to pass."
+    "Weights were random unless a table says otherwise. These are first looks, not benchmarks: exports ran side by "
+    "side, which lengthens times and latencies. Export s counts all stages, the test too. Latency is the median of "
+    "calls from host memory and back, inside PyTorch. Ratio is the test's worst error ÷ tolerance and its quantity, "
+    "over all inputs, against PyTorch in the artifact's precision and in fp32; above 1 fails. Rows are the predictions "
+    "of all these comparisons, and how many matched; for classify a row is a picture, which matches where the top-5 is "
+    "the same and need not for the test to pass."
 )
 
 Table = list[list[str]]
@@ -92,7 +93,7 @@ class Passed:
     @classmethod
     def from_json(cls, data: Mapping[str, Any], runs: Mapping[str, Run]) -> Passed:
         """Read a record and check that it says the same everywhere; raises like `Run.from_json`."""
-        run, test, name = runs[data["run"]], data["test"], _variant(data)
+        run, test, name = runs[data["run"]], data["test"], _model(data)
         inputs = test["inputs"]
         ratio, quantity = max((_number(q["ratio"]), q["name"]) for one in inputs for q in one["quantities"])
         latency = _number(test["latency_ms"]["p50"])
@@ -149,6 +150,12 @@ class Results:
     def lines(self) -> Iterator[str]:
         """Yield README's lines for this file."""
         about = f"{self.data['note']} Data: [{self.path.name}](results/{self.path.name})."
+        if self.data["kind"] == "accuracy":
+            yield from ("**Accuracy, trained weights**", "")
+            heads = ["model", "precision", "pictures", "metric", "artifact", "PyTorch fp32", "difference", "run"]
+            yield from _table(heads, self._accuracies())
+            yield from ("", _wrap(about))
+            return
         if self.data["kind"] == "device latency":
             yield from (f"**{self.data['precision']}, inputs and outputs on the GPU**", "")
             yield from _table(["model", "launched, ms", "CUDA graph, ms", "run"], self._device_latencies())
@@ -157,7 +164,7 @@ class Results:
             yield from ("", _wrap(f"{timing} {about}"))
             return
         precision = self.data["precision"]
-        yield from (f"**{precision}**" if precision else "**Other options**", "")
+        yield from (f"**{precision or self.data.get('title', 'Other options')}**", "")
         heads = ["size MB", "export s", "latency ms", "ratio", "rows matched", "run"]
         passed = self.passed()
         if precision:
@@ -180,14 +187,15 @@ class Results:
         precision = self.data["precision"]
         if precision and any(one.run.differences() or one.run.options.precision != precision for one in found):
             raise ValueError(f"expected records of {precision} with the usual options only")
-        return sorted(found, key=lambda one: [*VARIANTS].index(one.variant))
+        order = [*VARIANTS]
+        return sorted(found, key=lambda one: order.index(one.variant) if one.variant in order else len(order))
 
     def _missing(self, passed: Sequence[Passed]) -> str:
         """Say what has no passing record and what became of the attempts that did not pass."""
         last: dict[str, str] = {}
         failures, attempts = [], Counter[str]()
         for record in self.data["not_passed"]:
-            run, name, outcome = self.runs[record["run"]], _variant(record), str(record["outcome"])
+            run, name, outcome = self.runs[record["run"]], _model(record), str(record["outcome"])
             if outcome not in ("failed", "interrupted"):
                 raise ValueError(f"{name} of {run.name}: expected failed or interrupted, given {outcome}")
             last[name] = f"{outcome} in {run.name}"
@@ -214,7 +222,22 @@ class Results:
             if record["graph_equals_call"] is not True or self.data["unit"] != "ms":
                 raise ValueError(f"{record['variant']}: expected ms, of a graph that gives the call's outputs")
             figures = [f"{_number(record[key]):.2f}" for key in ("launched", "graph")]
-            rows.append([_variant(record), *figures, str(self.runs[record["run"]])])
+            rows.append([_model(record), *figures, str(self.runs[record["run"]])])
+        return rows
+
+    def _accuracies(self) -> Table:
+        rows = []
+        for record in self.data["records"]:
+            run = self.runs[record["run"]]
+            if record["precision"] != run.options.precision:
+                raise ValueError(f"{record['name']} of {run.name} does not hold together: precision")
+            for key, (artifact, pytorch) in record["metrics"].items():
+                figures = [f"{_number(value):.4f}" for value in (artifact, pytorch)]
+                told = f"{artifact - pytorch:+.4f}"
+                about = [_model(record), run.options.precision, str(int(record["pictures"]))]
+                rows.append([*about, metric(key), *figures, told, str(run)])
+        if not rows:
+            raise ValueError("no records")
         return rows
 
 
@@ -254,9 +277,10 @@ def replace_block(text: str, block: str) -> str:
     return f"{before}{BEGIN}\n\n{block}\n\n{END}{rest.split(END)[1]}"
 
 
-def _variant(record: Mapping[str, Any]) -> str:
-    name = str(record["variant"])
-    if name not in VARIANTS:
+def _model(record: Mapping[str, Any]) -> str:
+    """Return the variant's name, or that of a checkpoint which is none."""
+    name = str(record["name"] if record["variant"] is None else record["variant"])
+    if record["variant"] is not None and name not in VARIANTS:
         raise ValueError(f"{name!r} is none of the 25 variants")
     return name
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -102,3 +103,64 @@ def test_names_and_hashes_are_checked(
     assert collect.main([*words, words[1], "--commit", COMMIT]) == 1
     assert "has a run one already" in capsys.readouterr().err
     assert collect.main([words[0], "two=/no/such/file", "--commit", COMMIT]) == 1
+
+
+@pytest.fixture
+def validation(report: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """Make up a report of val on the same machine; the machine's is written beside it."""
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    machine = report["machine"]
+    versions = {key: machine[key] for key in ("python", "torch", "executorch", "ultralytics", "triton")}
+    measured = {"metrics/precision(B)": 0.8, "metrics/mAP50-95(B)": 0.7, "metrics/mAP50-95(M)": 0.6}
+    return {
+        "name": "best", "task": "segment", "backend": "cuda", "precision": "fp16", "imgsz": [320, 320], "batch": 1,
+        "data": "data.yaml", "split": "val", "pictures": 10, "instances": 70, "command": "yolo26-et val best",
+        "created": "2026-11-22T18:00:00+00:00", "versions": versions,
+        "artifact": {"runner": "aoti", "device": machine["gpus"][0]["name"], "metrics": measured},
+        "pytorch": {"runner": "eager", "device": "", "metrics": {**measured, "metrics/mAP50-95(B)": 0.701}},
+    }  # fmt: skip
+
+
+def collect_validation(collect: ModuleType, tmp_path: Path, validation: dict[str, Any], *more: str) -> int:
+    (tmp_path / "val.json").write_text(json.dumps(validation))
+    (tmp_path / "results").mkdir(exist_ok=True)
+    words = [str(tmp_path / "results" / "accuracy.json"), f"val-1={tmp_path / 'val.json'}", "--commit", COMMIT]
+    return int(collect.main([*words, *(more or ("--machine", str(tmp_path / "report.json")))]))
+
+
+def test_accuracies_are_taken_in(collect: ModuleType, validation: dict[str, Any], tmp_path: Path) -> None:
+    for name in ("best", "best", "other"):
+        assert collect_validation(collect, tmp_path, {**validation, "name": name}) == 0
+    data = json.loads((tmp_path / "results" / "accuracy.json").read_text())
+    assert [record["name"] for record in data["records"]] == ["best", "other"]
+    assert data["records"][0]["metrics"] == {"metrics/mAP50-95(B)": [0.7, 0.701], "metrics/mAP50-95(M)": [0.6, 0.6]}
+    assert [run["run"] for run in data["runs"]] == ["val-1"]
+    block = load_tool("results").render(tmp_path / "results")
+    assert f"| best | fp16 | 10 | box mAP50-95 | 0.7000 | 0.7010 | -0.0010 | val-1 {COMMIT[:7]} |" in block
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda one: one.update(pytorch=None), "--against pytorch"),
+        (lambda one: one["versions"].update(torch="2.13.0"), "another machine, or with other versions"),
+        (lambda one: one["artifact"].update(device="cpu"), "another machine, or with other versions"),
+    ],
+)
+def test_accuracies_that_say_too_little_are_refused(
+    collect: ModuleType, validation: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    change: Callable[[dict[str, Any]], object], said: str,
+) -> None:  # fmt: skip
+    change(validation)
+    assert collect_validation(collect, tmp_path, validation) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_a_run_has_one_precision_and_a_machine(
+    collect: ModuleType, validation: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert collect_validation(collect, tmp_path, validation) == 0
+    assert collect_validation(collect, tmp_path, {**validation, "precision": "bf16"}) == 1
+    assert "has another run val-1" in capsys.readouterr().err
+    assert collect_validation(collect, tmp_path, validation, "--note", "no machine") == 1
+    assert "--machine" in capsys.readouterr().err
