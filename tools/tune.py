@@ -16,14 +16,13 @@ import sys
 import time
 from collections import Counter
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from yolo26_executorch.environment import versions
 from yolo26_executorch.errors import Yolo26Error
-from yolo26_executorch.lowering.autotune import Measured, problems_of, tune
+from yolo26_executorch.lowering.autotune import problems_of, tune
 from yolo26_executorch.lowering.options import ExportOptions
+from yolo26_executorch.lowering.tile_table import TileTable
 from yolo26_executorch.lowering.tuning import Problem
 
 TABLES = Path(__file__).parent.parent / "src" / "yolo26_executorch" / "lowering" / "tiles"
@@ -59,41 +58,6 @@ def read_problems(path: Path) -> Counter[Problem]:
     return found
 
 
-class Table:
-    """The package's table of an architecture, as a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.content: dict[str, Any] = {"tiles": {}, "us": {}}
-        if path.is_file():
-            self.content = json.loads(path.read_text(encoding="utf-8"))
-
-    def __contains__(self, problem: Problem) -> bool:
-        return problem.key in self.content["tiles"]
-
-    def add(self, found: Measured) -> None:
-        """Write what was found for one problem."""
-        self.content["tiles"][found.problem.key] = list(found.tile)
-        self.content["us"][found.problem.key] = [round(found.us, 2), round(found.rule_us, 2)]
-        self.content |= {"versions": versions(), "measured": datetime.now(UTC).isoformat(timespec="seconds")}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_suffix(".part")
-        part.write_text(a_line_each(self.content), encoding="utf-8")
-        part.replace(self.path)
-
-
-def a_line_each(content: dict[str, Any]) -> str:
-    """Return a table as JSON with a line for each problem."""
-    parts = []
-    for name, value in sorted(content.items()):
-        if isinstance(value, dict):
-            rows = ",\n".join(f"  {json.dumps(key)}: {json.dumps(value[key])}" for key in sorted(value))
-            parts.append(f" {json.dumps(name)}: {{\n{rows}\n }}")
-        else:
-            parts.append(f" {json.dumps(name)}: {json.dumps(value)}")
-    return "{\n" + ",\n".join(parts) + "\n}\n"
-
-
 def main(argv: list[str] | None = None) -> int:
     """Measure what is asked for; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -127,13 +91,14 @@ def main(argv: list[str] | None = None) -> int:
         replace(problem, element_bytes=size, ieee=ieee) for problem, _ in problems.most_common() for size, ieee in kinds
     ]
     major, minor = torch.cuda.get_device_capability()
-    table = Table(args.tables / f"{major}.{minor}.json")
-    todo = [problem for problem in every if args.again or problem not in table]
+    table = TileTable(args.tables / f"{major}.{minor}.json")
+    known = set() if args.again else table.searched(full=args.full)
+    todo = [problem for problem in every if problem.key not in known]
     print(f"{len(todo)} of {len(every)} problems to measure", flush=True)
     saved = spent = 0.0
     done = 0
     for found in tune(todo, full=args.full, jobs=args.jobs):
-        table.add(found)
+        table.add(found.problem.key, found.tile, found.us, found.rule_us, full=args.full)
         done += 1
         spent += found.us
         saved += found.rule_us - found.us

@@ -205,6 +205,11 @@ def release(version: str) -> tuple[int, ...] | None:
     return tuple(int(part) for part in match[0].split(".")) if match else None
 
 
+def cache_folder() -> Path:
+    """Return the user's folder for what this package keeps between runs; it need not exist."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "yolo26-executorch"
+
+
 def cores() -> int:
     """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):

@@ -10,7 +10,7 @@ from typing import Any
 from .lowering.options import ExportOptions
 from .weights import Source
 
-STAGES = ("load", "export", "lower", "compile", "write", "test")
+STAGES = ("load", "export", "tune", "lower", "compile", "write", "test")
 """What a worker goes through, in this order; a backend that has nothing to do in one leaves it out."""
 
 OUTCOMES = ("exported", "skipped", "failed", "interrupted")

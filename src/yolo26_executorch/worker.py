@@ -8,10 +8,9 @@ import json
 import os
 import signal
 import sys
-from pathlib import Path
 from typing import Any, NoReturn
 
-from .environment import probe, toolkit_variables
+from .environment import cache_folder, probe, toolkit_variables
 from .export import export_one
 from .jobs import Job
 from .supervision import PARENT
@@ -45,7 +44,7 @@ def _keep_kernels() -> None:
     PyTorch's default lies in the folder for temporary files, under a name that others can guess; it is left where the
     user has no other place.
     """
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "yolo26-executorch" / "inductor"
+    folder = cache_folder() / "inductor"
     with contextlib.suppress(OSError):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))

@@ -133,7 +133,7 @@ def test_the_report(out: Path, stub: Stub, cpu_machine: Environment) -> None:
     assert report["machine"] == json.loads(json.dumps(cpu_machine.to_json()))
     expected = {
         "backend": "xnnpack", "precision": "tf32", "imgsz": [640, 640], "batch": 2, "outputs": "named",
-        "input": "float32", "io": "host", "random_weights": True, "seed": 7,
+        "input": "float32", "io": "host", "random_weights": True, "seed": 7, "autotune": "off",
         "models": ["yolo26n"], "test": False, "skip_existing": False, "jobs": 1,
         "devices": [], "time_limit_s": 3600.0, "memory_limit_bytes": None, "retries": 2,
     }  # fmt: skip
@@ -156,7 +156,7 @@ def test_the_flags_reach_the_worker(out: Path, tmp_path: Path, stub: Stub) -> No
     assert (job["test"], job["skip_existing"], job["trusted"]) == (True, True, True)
     assert job["options"] == {
         "backend": "xnnpack", "precision": "fp32", "imgsz": [640, 480], "batch": 1, "outputs": "ultralytics",
-        "input": "uint8", "io": "host", "random_weights": False, "seed": 0,
+        "input": "uint8", "io": "host", "random_weights": False, "seed": 0, "autotune": "off",
     }  # fmt: skip
     assert job["command"].startswith("yolo26-et export ")
 

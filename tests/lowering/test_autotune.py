@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,10 +8,11 @@ import torch
 
 from support import random_model
 from yolo26_executorch.lowering import autotune, tuning
-from yolo26_executorch.lowering.autotune import candidates, operator, problems_of
-from yolo26_executorch.lowering.fusion import fuse
+from yolo26_executorch.lowering.autotune import Measured, candidates, operator, problems_of
+from yolo26_executorch.lowering.fusion import fuse, problem_of, set_tiles
 from yolo26_executorch.lowering.kernels.conv import Tile
 from yolo26_executorch.lowering.rewrites import for_cuda
+from yolo26_executorch.lowering.tile_table import TileTable
 from yolo26_executorch.lowering.tuning import Problem, rule
 
 SQUARE = Problem((400,), 256, (128,), 3, 1, 2, ieee=False)
@@ -63,6 +65,42 @@ def test_the_problems_of_a_model() -> None:
     for problem in set(found):
         outs = operator(problem, device="cpu", pixels=4)(rule(problem))
         assert all(out.shape[1] == problem.columns for out in outs)
+
+
+def test_ones_own_measurement_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    package, own = Tile(16, 16, 16, 2, 4), Tile(32, 16, 16, 2, 4)
+    monkeypatch.setattr(tuning, "table", lambda capability: {SQUARE.key: package, LAID.key: package})
+    assert tuning.choose(SQUARE, (9, 0), own={SQUARE.key: own}) == own
+    assert tuning.choose(LAID, (9, 0), own={SQUARE.key: own}) == package
+    assert tuning.choose(LEVELS, (9, 0), own={SQUARE.key: own}) == rule(LEVELS)
+
+
+def test_what_is_missing_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[Problem]] = []
+
+    def measure(problems: list[Problem], **_: object) -> list[Measured]:
+        asked.append(problems)
+        return [Measured(problem, rule(problem), 2.0, 3.0, tried=5) for problem in problems]
+
+    monkeypatch.setattr(autotune, "tune", measure)
+    table = TileTable(tmp_path / "tiles.json")
+    told = list(autotune.tune_missing(table, [SQUARE, LAID, SQUARE], full=False, jobs=1))
+    assert [(done, of, found.problem) for done, of, found in told] == [(1, 2, SQUARE), (2, 2, LAID)]
+    assert list(autotune.tune_missing(table, [SQUARE, LAID], full=False, jobs=1)) == []
+    list(autotune.tune_missing(table, [SQUARE, LEVELS], full=True, jobs=1))
+    assert asked == [[SQUARE, LAID], [], [SQUARE, LEVELS]]
+    assert table.tiles() == {problem.key: rule(problem) for problem in (SQUARE, LAID, LEVELS)}
+
+
+def test_tiles_are_replaced_and_nothing_else() -> None:
+    model = for_cuda(random_model("yolo26n", precision="fp16", backend="cuda"))
+    graph = fuse(model, model.example_input, "tf32")
+    before = [node.args for node in graph.graph.nodes if problem_of(node) is not None]
+    tile = Tile(16, 16, 16, 2, 4)
+    set_tiles(graph, lambda problem: tile)
+    after = [node.args for node in graph.graph.nodes if problem_of(node) is not None]
+    assert [args[:-1] for args in after] == [args[:-1] for args in before]
+    assert all(args[-1] == list(tile) for args in after)
 
 
 @pytest.mark.parametrize(("precision", "kind"), [("fp16", "half"), ("bf16", "half"), ("tf32", "tf32")])

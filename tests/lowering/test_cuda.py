@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from yolo26_executorch.lowering import cuda
@@ -75,3 +77,32 @@ def test_what_calls_the_kernels_is_compiled_for_any_cpu() -> None:
     with cuda._for_any_cpu():
         assert architecture() == []
     assert architecture() == before != []
+
+
+def test_a_kernel_is_analysed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._higher_order_ops import triton_kernel_wrap as wrap
+
+    name = next(n for n in ("identify_accessed_tensors", "identify_mutated_tensors") if hasattr(wrap, n))
+    asked: list[dict[str, object]] = []
+    monkeypatch.setattr(wrap, name, lambda kernel, kwargs, *more: asked.append(kwargs) or ["out"])
+
+    class Kernel:
+        def __init__(self, *names: str) -> None:
+            self.arg_names, self.constexprs = names, [names.index("BLOCK")]
+
+    function = Kernel("x", "n", "BLOCK")
+    launches = SimpleNamespace(fn=function)
+    with cuda._analysed_once():
+        identify = getattr(wrap, name)
+        for kernel, kwargs in (
+            (function, {"x": object(), "n": 9, "BLOCK": 64}),
+            (launches, {"x": object(), "n": 7, "BLOCK": 64}),
+            (function, {"x": object(), "n": 1, "BLOCK": 64}),
+            (function, {"x": None, "n": 9, "BLOCK": 64}),
+            (function, {"x": object(), "n": 9, "BLOCK": 32}),
+            (Kernel("BLOCK"), {"BLOCK": 64}),
+            (function, {"x": None, "n": 5, "BLOCK": 64}),
+        ):
+            assert identify(kernel, kwargs, {}) == ["out"]
+    # Not again for other sizes, but for size 1, for nothing, and for another constant or kernel.
+    assert [kwargs.get("n") for kwargs in asked] == [9, 1, 9, 9, None]

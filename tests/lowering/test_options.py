@@ -22,6 +22,8 @@ DETECT, CLASSIFY, OBB = TASKS["detect"], TASKS["classify"], TASKS["obb"]
         ({"outputs": "raw"}, "--outputs raw: expected one of named, ultralytics"),
         ({"input": "uint16"}, "--input uint16: expected one of float32, uint8"),
         ({"io": "disk"}, "--io disk: expected one of host, device"),
+        ({"autotune": "slow"}, "--autotune slow: expected one of off, fast, full"),
+        ({"autotune": "fast"}, "--autotune fast measures GPU kernels and needs --backend cuda"),
         ({"batch": 0}, "try --batch 1"),
         ({"batch": -3}, "--batch -3"),
         ({"io": "device"}, "needs --backend cuda; try --io host"),

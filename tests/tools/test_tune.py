@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from types import ModuleType
@@ -11,7 +10,7 @@ from support import load_tool
 from yolo26_executorch.lowering import autotune, tuning
 from yolo26_executorch.lowering.autotune import Measured
 from yolo26_executorch.lowering.kernels.conv import Tile
-from yolo26_executorch.lowering.tuning import Problem, rule
+from yolo26_executorch.lowering.tuning import Problem
 
 SQUARE = Problem((400,), 256, (128,), 3, 1, 2, ieee=False)
 LAID = Problem((6400,), 64, (32, 16), 1, 1, 2, ieee=False, doubled=1)
@@ -33,23 +32,6 @@ def test_the_problems_of_a_model_are_listed_and_read(
     assert found.total() > len(found) > 15
     assert found == tune.find_problems(["yolo26n-cls"])
     assert "yolo26n-cls: " in capsys.readouterr().out
-
-
-def test_a_table_is_what_the_package_reads(tune: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "__file__", str(tmp_path / "tuning.py"))
-    tuning.table.cache_clear()
-    path = tmp_path / "tiles" / "9.0.json"
-    table = tune.Table(path)
-    assert SQUARE not in table
-    table.add(Measured(SQUARE, TILE, 4.126, 8.5, tried=12))
-    again = tune.Table(path)
-    assert SQUARE in again
-    assert LAID not in again
-    again.add(Measured(LAID, rule(LAID), 2.0, 2.0, tried=3))
-    assert tuning.table((9, 0)) == {SQUARE.key: TILE, LAID.key: rule(LAID)}
-    assert tuning.table((8, 0)) == {}
-    assert json.loads(path.read_text())["us"][SQUARE.key] == [4.13, 8.5]
-    tuning.table.cache_clear()
 
 
 def test_what_is_measured_already_is_left_alone(

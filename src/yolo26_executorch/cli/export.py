@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from .. import artifact, environment, fleet, suitability
 from ..errors import BackendError, OptionError, UsageError
 from ..jobs import Job, Record
-from ..lowering.options import INPUT_FORMATS, IO_PLACES, PRECISIONS, ExportOptions, parse_imgsz
+from ..lowering.options import AUTOTUNE, INPUT_FORMATS, IO_PLACES, PRECISIONS, ExportOptions, parse_imgsz
 from ..tasks import OUTPUT_FORMATS, TASKS
 from ..variants import VARIANTS
 from ..weights import Source, find_sources
@@ -82,6 +82,13 @@ def add_parser(subparsers: Subparsers) -> None:
     model.add_argument(
         "--io", choices=IO_PLACES, default="host",
         help="device: inputs and outputs stay in GPU memory (default: %(default)s)",
+    )  # fmt: skip
+
+    model.add_argument(
+        "--autotune", choices=AUTOTUNE, default="off",
+        help="measure which tiles are fastest for each convolution on this GPU: fast tries those near the usual "
+        "choice, full every sensible one; what is found is kept for later exports (default: %(default)s: tiles that "
+        "were measured on an H100, or a rule's)",
     )  # fmt: skip
 
     how = parser.add_argument_group("how")
@@ -286,6 +293,7 @@ def _options(args: argparse.Namespace, machine: environment.Environment, ray: Re
         io=args.io,
         random_weights=args.random_weights,
         seed=args.seed,
+        autotune=args.autotune,
     )
     # A CUDA artifact's test has PyTorch itself to fall back on; an XNNPACK artifact's has not.
     here = backend == "xnnpack" and not args.no_test and ray is None

@@ -23,6 +23,7 @@ from torch import Tensor, fx
 from .fusion import problem_of
 from .kernels.conv import Tile, conv2d, conv2d_group
 from .kernels.layout import unit_of
+from .tile_table import TileTable
 from .tuning import MULTIPROCESSORS, Problem, rule
 
 SHARED_BYTES = 200 * 1024
@@ -145,6 +146,28 @@ def tune(problems: Iterable[Problem], *, full: bool, jobs: int) -> Iterator[Meas
     compile_all(work, jobs)
     for problem, tiles in work.items():
         yield fastest(problem, tiles)
+
+
+def tune_missing(
+    table: TileTable, problems: Iterable[Problem], *, full: bool, jobs: int
+) -> Iterator[tuple[int, int, Measured]]:
+    """Measure the problems that a table lacks, and write each into it; yields how many are done, of how many, and it.
+
+    Exports side by side do this one after the other, since what runs beside a measurement spoils it; the later ones
+    find done what they share with the earlier.
+
+    Args:
+        table: where tiles are kept.
+        problems: what is needed.
+        full: see `candidates`.
+        jobs: processes that compile.
+    """
+    with table.locked("tuning"):
+        known = table.searched(full=full)
+        todo = [problem for problem in dict.fromkeys(problems) if problem.key not in known]
+        for done, found in enumerate(tune(todo, full=full, jobs=jobs), 1):
+            table.add(found.problem.key, found.tile, found.us, found.rule_us, full=full)
+            yield done, len(todo), found
 
 
 def compile_all(work: dict[Problem, list[Tile]], jobs: int) -> None:

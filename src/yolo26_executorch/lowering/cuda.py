@@ -17,11 +17,13 @@ import torch
 
 from ..errors import ExportError, GpuMemoryError, LoweringError
 from ..model import ExportModel, float32_precision
-from .fusion import fuse
+from .autotune import problems_of, tune_missing
+from .fusion import fuse, set_tiles
 from .kernels.conv import Tile
 from .options import ExportOptions
 from .program import Lowered, check_delegated
 from .rewrites import for_cuda
+from .tile_table import TileTable
 from .tuning import Problem, choose, choose_tile
 
 DELEGATE = "CudaBackend"
@@ -33,7 +35,7 @@ def lower(model: ExportModel, options: ExportOptions, stage: Callable[[str], Non
     Args:
         model: the eager model on the CPU; rewritten in place.
         options: precision, and whether inputs and outputs stay in GPU memory.
-        stage: called with "export", "lower", "compile" and "write" when each begins.
+        stage: called with "export", "tune" (with `autotune` alone), "lower", "compile" and "write" when each begins.
 
     Raises:
         LoweringError: an operator stayed outside the delegate or needs a kernel that the runtime lacks, or a compiler
@@ -50,6 +52,9 @@ def lower(model: ExportModel, options: ExportOptions, stage: Callable[[str], Non
     example = model.example_input
     with torch.no_grad(), warnings.catch_warnings(action="ignore"):
         network = fuse(model, example, "ieee" if options.precision == "fp32" else "tf32", _tiles())
+        if options.autotune != "off":
+            stage("tune")
+            _tune(network, full=options.autotune == "full")
         program = torch.export.export(network, (example,))
         stage("lower")
         specs = [
@@ -75,7 +80,20 @@ def lower(model: ExportModel, options: ExportOptions, stage: Callable[[str], Non
 
 def _tiles() -> Callable[[Problem], Tile]:
     gpu = torch.cuda.get_device_properties(torch.cuda.current_device())
-    return lambda problem: choose(problem, (gpu.major, gpu.minor), gpu.multi_processor_count)
+    own = TileTable.of_user(gpu.name).tiles()
+    return lambda problem: choose(problem, (gpu.major, gpu.minor), gpu.multi_processor_count, own)
+
+
+def _tune(network: torch.fx.GraphModule, *, full: bool) -> None:
+    """Measure the tiles of a network's convolutions on the GPU at hand, where that was not done before; set them."""
+    table = TileTable.of_user(torch.cuda.get_device_name())
+    try:
+        for done, of, found in tune_missing(table, problems_of(network), full=full, jobs=_compile_threads()):
+            told = f"{found.us:.2f} µs, the rule's {found.rule_us:.2f} µs"
+            print(f"tune {done} of {of}: {found.problem.key}: {told}", flush=True)
+    except RuntimeError as error:
+        raise _in_words(error) from error
+    set_tiles(network, _tiles())
 
 
 def architectures(capability: tuple[int, int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -110,19 +128,22 @@ def _backend_config(options: ExportOptions) -> Any:
     )
 
 
+def _compile_threads() -> int:
+    return int(os.environ.get("YOLO26_ET_COMPILE_THREADS", 0)) or min(32, os.cpu_count() or 1)
+
+
 @contextlib.contextmanager
 def _compiling(options: ExportOptions, stage: Callable[[str], None]) -> Iterator[None]:
     """Set Inductor up for the options, for the time of one lowering."""
     import torch._inductor
     from torch._inductor import config
 
-    threads = int(os.environ.get("YOLO26_ET_COMPILE_THREADS", 0)) or min(32, os.cpu_count() or 1)
     settings = {
         "max_autotune_gemm": True,
         "benchmark_epilogue_fusion": False,
         "force_layout_optimization": True,
         "shape_padding": False,
-        "compile_threads": threads,
+        "compile_threads": _compile_threads(),
         # No kernel runs on the CPU. Inductor would build and start a program for each of its vector units to ask.
         "cpp.vec_isa_ok": False,
         # A program that includes nothing but these headers takes longer than the second that they save.
@@ -139,6 +160,7 @@ def _compiling(options: ExportOptions, stage: Callable[[str], None]) -> Iterator
         stack.enter_context(float32_precision("ieee" if options.precision == "fp32" else "tf32"))
         stack.enter_context(_fixed_tiles(ieee=options.precision == "fp32"))
         stack.enter_context(_kernels_shared_by_sizes())
+        stack.enter_context(_analysed_once())
         stack.enter_context(_fatbins(torch.cuda.get_device_capability()))
         stack.enter_context(_embedded_quickly())
         stack.enter_context(_for_any_cpu())
@@ -202,6 +224,37 @@ def _kernels_shared_by_sizes() -> Iterator[None]:
         return original(self, *args, **kwargs)
 
     with _replaced(PythonWrapperCodegen, "define_user_defined_triton_kernel", define):
+        yield
+
+
+@contextlib.contextmanager
+def _analysed_once() -> Iterator[None]:
+    """Analyse a kernel once, not anew at every launch, for what it does to its tensors: that compiles it half-way.
+
+    That depends on the kernel's constants, and on the arguments that Triton makes constants of: None and 1.
+    """
+    from torch._higher_order_ops import triton_kernel_wrap
+
+    module: Any = triton_kernel_wrap
+    # The second is the name until torch 2.12.
+    names = ("identify_accessed_tensors", "identify_mutated_tensors")
+    name = next(name for name in names if hasattr(module, name))
+    original = getattr(module, name)
+    found: dict[Any, Any] = {}
+
+    def identify(kernel: Any, kwargs: dict[str, Any], *more: Any) -> Any:
+        function = kernel if hasattr(kernel, "constexprs") else kernel.fn  # of what only adds launch settings
+        constants = {function.arg_names[index] for index in function.constexprs}
+        told = [
+            (name, repr(value) if name in constants else value is None or (type(value) is int and value == 1))
+            for name, value in sorted(kwargs.items())
+        ]
+        key = (function, *told, repr(more))
+        if key not in found:
+            found[key] = original(kernel, kwargs, *more)
+        return found[key]
+
+    with _replaced(module, name, identify):
         yield
 
 

@@ -30,6 +30,8 @@ _ATEN = torch.ops.aten
 _OURS = torch.ops.yolo26_et
 _REGISTERED_BY = (_attention, _depthwise, _pool)
 _SPLITS = (_ATEN.chunk.default, _ATEN.split.Tensor, _ATEN.split_with_sizes.default)
+_ARGUMENTS = {_OURS.conv2d.default: 10, _OURS.conv2d_group.default: 7}
+"""How many a convolution has before its tile."""
 _PICTURE_CHANNELS = 4
 _STEM_TAPS = 128
 """Most taps times channels that `stem` multiplies at once."""
@@ -79,27 +81,32 @@ def fuse(module: nn.Module, example: Tensor, precision: str, tiles: Callable[[Pr
     for index, conv in enumerate(list(_convolutions(graph_module))):
         _put(graph_module, conv, precision, index)
     _put_groups(graph_module)
-    for node in graph_module.graph.nodes:
-        if (problem := problem_of(node)) is not None:
-            node.args = (*node.args, list(tiles(problem)))
     graph_module.graph.eliminate_dead_code()
     graph_module.delete_all_unused_submodules()
-    graph_module.recompile()
     fused: fx.GraphModule = graph_module
+    set_tiles(fused, tiles)
     return fused
+
+
+def set_tiles(module: fx.GraphModule, tiles: Callable[[Problem], Tile]) -> None:
+    """Give every convolution of a fused graph its tile, in place of the one that it has."""
+    for node in module.graph.nodes:
+        if (problem := problem_of(node)) is not None:
+            node.args = (*node.args[: _ARGUMENTS[node.target]], list(tiles(problem)))
+    module.recompile()
 
 
 def problem_of(node: Node) -> Problem | None:
     """Return what a node convolves, None where it is no convolution of ours."""
     if node.target is _OURS.conv2d.default:
-        inputs, weight, _, _, kernel, stride, padding, _, _, precision = node.args[:10]
+        inputs, weight, _, _, kernel, stride, padding, _, _, precision = node.args[: _ARGUMENTS[node.target]]
         values = [value.meta["val"] for value in inputs]
         height, width = (max(value.shape[axis] for value in values) for axis in (2, 3))
         sides = [(side + 2 * padding - kernel) // stride + 1 for side in (height, width)]
         pixels: tuple[int, ...] = (values[0].shape[0] * sides[0] * sides[1],)
         doubled = sum((value.shape[2] != height) << index for index, value in enumerate(values))
     elif node.target is _OURS.conv2d_group.default:
-        images, (weight, *_), _, kernel, _, _, precision = node.args[:7]
+        images, (weight, *_), _, kernel, _, _, precision = node.args[: _ARGUMENTS[node.target]]
         values, stride, doubled = [value.meta["val"] for value in images], 1, 0
         pixels = tuple(value.shape[0] * value.shape[2] * value.shape[3] for value in values)
     else:

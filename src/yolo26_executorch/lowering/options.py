@@ -13,6 +13,7 @@ BACKENDS = ("cuda", "xnnpack")
 PRECISIONS = ("tf32", "fp32", "fp16", "bf16")
 INPUT_FORMATS = ("float32", "uint8")
 IO_PLACES = ("host", "device")
+AUTOTUNE = ("off", "fast", "full")
 
 STRIDE = 32
 SMALLEST_IMGSZ = 320
@@ -35,6 +36,7 @@ class ExportOptions:
     io: str = "host"
     random_weights: bool = False
     seed: int = 0
+    autotune: str = "off"
 
     def __post_init__(self) -> None:
         """Refuse every value that is illegal whatever the task; raises OptionError."""
@@ -43,10 +45,13 @@ class ExportOptions:
         _one_of("--outputs", self.outputs, OUTPUT_FORMATS)
         _one_of("--input", self.input, INPUT_FORMATS)
         _one_of("--io", self.io, IO_PLACES)
+        _one_of("--autotune", self.autotune, AUTOTUNE)
         if self.batch < 1:
             raise OptionError(f"--batch {self.batch}: expected a whole number from 1 up; try --batch 1")
         if self.backend == "xnnpack" and self.io == "device":
             raise OptionError("--io device keeps tensors in GPU memory and needs --backend cuda; try --io host")
+        if self.backend == "xnnpack" and self.autotune != "off":
+            raise OptionError(f"--autotune {self.autotune} measures GPU kernels and needs --backend cuda; leave it out")
         if self.backend == "xnnpack" and self.precision in ("fp16", "bf16"):
             raise OptionError(
                 f"--precision {self.precision} needs --backend cuda; XNNPACK models compute in float32: "

@@ -8,11 +8,11 @@ tile that the product fills and that still gives every multiprocessor a tile.
 from __future__ import annotations
 
 import functools
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from .kernels.conv import Tile
+from .tile_table import TileTable
 
 MULTIPROCESSORS = 132
 """Of an H100; the rule asks the GPU at hand and uses this where it cannot."""
@@ -75,15 +75,21 @@ class Problem:
         return " ".join([kind, shape, *sizes, *([f"doubled{self.doubled}"] if self.doubled else [])])
 
 
-def choose(problem: Problem, capability: tuple[int, int] | None, multiprocessors: int = MULTIPROCESSORS) -> Tile:
-    """Return the tile of a convolution: the measured one where a table of the GPU's architecture has it, else a rule's.
+def choose(
+    problem: Problem,
+    capability: tuple[int, int] | None,
+    multiprocessors: int = MULTIPROCESSORS,
+    own: Mapping[str, Tile] | None = None,
+) -> Tile:
+    """Return the tile of a convolution: the measured one where a table has it, else a rule's.
 
     Args:
         problem: what is convolved.
-        capability: the GPU's compute capability; None asks the rule alone.
+        capability: the GPU's compute capability, whose table ships with the package; None asks the rule alone.
         multiprocessors: of the GPU.
+        own: tiles that were measured on the very GPU, by `Problem.key`; they come first.
     """
-    measured = None if capability is None else table(capability).get(problem.key)
+    measured = (own or {}).get(problem.key) or (None if capability is None else table(capability).get(problem.key))
     return measured or rule(problem, multiprocessors)
 
 
@@ -112,10 +118,7 @@ def rule(problem: Problem, multiprocessors: int = MULTIPROCESSORS) -> Tile:
 @functools.cache
 def table(capability: tuple[int, int]) -> dict[str, Tile]:
     """Return the tiles that were measured on GPUs of an architecture, by `Problem.key`; empty where none were."""
-    path = Path(__file__).with_name("tiles") / f"{capability[0]}.{capability[1]}.json"
-    if not path.is_file():
-        return {}
-    return {key: Tile(*values) for key, values in json.loads(path.read_text(encoding="utf-8"))["tiles"].items()}
+    return TileTable.of_package(capability).tiles()
 
 
 def _tiles(m: int, n: int, block_m: int, block_n: int) -> int:
