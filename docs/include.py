@@ -86,4 +86,6 @@ def _moved(link: re.Match[str], name: str, here: str, homes: dict[tuple[str, str
     if (file, anchor[1:]) in homes:
         page = homes[file, anchor[1:]]
         return anchor if page == here else f"{page}{anchor}"
+    if file.startswith("docs/"):
+        return f"{file.removeprefix('docs/')}{anchor}"
     return f"files/{file}"

@@ -184,7 +184,7 @@ def test_the_site_is_whole(tmp_path: Path) -> None:
     assert 'id="yolo26_executorch.YOLO26.predict"' in pages["api"]
     assert "auto|cuda|xnnpack" in pages["workflow"]
     for data in (ROOT / "results").glob("*.json"):
-        assert f'href="files/results/{data.name}"' in pages["performance"]
+        assert f'href="files/results/{data.name}"' in pages["results"]
         assert (tmp_path / "files" / "results" / data.name).read_bytes() == data.read_bytes()
     # Nothing is fetched from elsewhere.
     assert re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="https?:', "".join(pages.values())) == []
@@ -196,7 +196,7 @@ def test_the_site_is_whole(tmp_path: Path) -> None:
     [
         ("docs/workflow.md", "performance.md#accuracy", "performance.md#precision"),
         ("README.md", "## Export\n", "## Exporting\n"),
-        ("README.md", "(results/h100-80gb-fp16.json)", "(results/none.json)"),
+        ("docs/results.md", "(../results/h100-80gb-fp16.json)", "(../results/none.json)"),
     ],
 )
 def test_a_broken_link_fails_the_build(file: str, old: str, new: str, copy: Path, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -87,7 +89,7 @@ def test_what_is_written_and_said(tmp_path: Path, no_lowering: None, monkeypatch
         assert job.options.imgsz == (224, 224)
         return PASSED
 
-    monkeypatch.setattr(export, "_test", test)
+    monkeypatch.setattr(export, "_Trial", lambda backend: contextlib.nullcontext(test))
     events: Events = []
     record = export_one(job_of("yolo26n-cls", tmp_path, test=True, imgsz=None), events.append)
     assert [event["stage"] for event in events if event["event"] == "stage"] == [
@@ -146,7 +148,8 @@ def test_a_failed_test_leaves_the_former_artifact_or_none(
     tmp_path: Path, no_lowering: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failures = ["bus.jpg, against eager fp32: 3 of 300 rows match no prediction", "random 1: more"]
-    monkeypatch.setattr(export, "_test", lambda folder, job: {**PASSED, "passed": False, "failures": failures})
+    found = {**PASSED, "passed": False, "failures": failures}
+    monkeypatch.setattr(export, "_Trial", lambda backend: contextlib.nullcontext(lambda folder, job: found))
     job = job_of("yolo26n-cls", tmp_path, test=True)
     record = export_one(job, lambda event: None)
     assert (record.outcome, record.stage, record.task, record.folder) == ("failed", "test", "classify", None)
@@ -180,6 +183,27 @@ def test_failures_with_words_become_records(tmp_path: Path, monkeypatch: pytest.
     record = export_one(own, lambda event: None)
     assert (record.outcome, record.stage) == ("failed", "load")
     assert "nearest: --imgsz 320" in str(record.message)
+
+
+def test_the_tests_process_ends_with_an_export_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[str]] = []
+    meanwhile: list[list[int | None]] = []
+
+    class Started(subprocess.Popen[str]):
+        def __init__(self, *words: Any, **more: Any) -> None:
+            super().__init__(*words, **more)
+            started.append(self)
+
+    def lower(*_: object) -> Lowered:
+        meanwhile.append([process.poll() for process in started])
+        raise LoweringError("operators without a kernel: aten.topk")
+
+    monkeypatch.setattr(xnnpack, "lower", lower)
+    monkeypatch.setattr(export.subprocess, "Popen", Started)
+    assert export_one(job_of("yolo26n-cls", tmp_path, test=True), lambda event: None).outcome == "failed"
+    assert [process.poll() for process in started] == [-9]
+    assert export_one(job_of("yolo26n-cls", tmp_path, test=False), lambda event: None).outcome == "failed"
+    assert meanwhile == [[None], [-9]]  # the second was told not to test
 
 
 def test_failures_without_words_are_defects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

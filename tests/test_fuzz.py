@@ -217,7 +217,7 @@ def test_looking_inside_never_crashes(
         for weight in program_file.read_cuda_payload(*files).weights:
             weight.tensor("cpu")
 
-    with program_file.little_memory(tmp_path):
+    with program_file.LittleMemory(tmp_path):
         for seed in range(count):
             with case(seed) as chance:
                 path.write_bytes(damage(whole, chance, chance.choice((None, 100, 600))))

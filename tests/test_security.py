@@ -135,7 +135,7 @@ def test_looking_neither_unpickles_nor_runs_nor_writes_anything(tmp_path: Path, 
 
 def test_memory_that_runs_out_while_it_is_said_is_said_afterwards(tmp_path: Path) -> None:
     said = "is damaged: MemoryError: its files describe more than 4 GB"
-    with pytest.raises(ArtifactError, match=said), program_file.little_memory(tmp_path):
+    with pytest.raises(ArtifactError, match=said), program_file.LittleMemory(tmp_path):
         raise MemoryError
 
 
@@ -143,7 +143,7 @@ def test_the_limit_of_memory_is_lifted_again(tmp_path: Path) -> None:
     import resource
 
     before = resource.getrlimit(resource.RLIMIT_AS)
-    with contextlib.suppress(KeyError), program_file.little_memory(tmp_path):
+    with contextlib.suppress(KeyError), program_file.LittleMemory(tmp_path):
         assert resource.getrlimit(resource.RLIMIT_AS)[0] != before[0]
         raise KeyError
     assert resource.getrlimit(resource.RLIMIT_AS) == before

@@ -170,8 +170,8 @@ def run_main(monkeypatch: pytest.MonkeyPatch, outcome: Any) -> None:
         "",
     )
     monkeypatch.setattr(trial, "run_trial", trial_of)
-    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(job.to_json())))
-    monkeypatch.setattr("sys.argv", ["trial", "folder"])
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps({"folder": "folder", "job": job.to_json()})))
+    monkeypatch.setattr("sys.argv", ["trial", "xnnpack"])
 
 
 def test_figures_are_the_last_line(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
@@ -184,6 +184,15 @@ def test_errors_with_words_are_figures_too(monkeypatch: pytest.MonkeyPatch, capf
     run_main(monkeypatch, CompatibilityError("no CudaBackend here"))
     assert trial.main() == 0
     assert json.loads(capfd.readouterr().out) == {"error": "no CudaBackend here", "kind": "CompatibilityError"}
+
+
+def test_an_export_that_came_to_nothing_is_not_tested(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run_main(monkeypatch, {"passed": True})
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    assert trial.main() == 0
+    assert capfd.readouterr().out == ""
 
 
 def test_defects_are_raised(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
-"""Write README's tables of measured results from results/*.json: every figure in them comes from those files.
+"""Write docs/results.md and README's table from results/*.json: every figure in them comes from those files.
 
 python tools/results.py           # write them
-python tools/results.py --check   # exit with 1 where README is not what the files give
+python tools/results.py --check   # exit with 1 where they are not what the files give
 """
 
 from __future__ import annotations
@@ -33,6 +33,19 @@ INTRO = (
     "over all inputs, against PyTorch in the artifact's precision and in fp32; above 1 fails. Rows are the predictions "
     "of all these comparisons, and how many matched; for classify a row is a picture, which matches where the top-5 is "
     "the same and need not for the test to pass."
+)
+
+ABOUT = (
+    "`python tools/results.py` writes this page from the files of data that are named below each table; "
+    "`results/README.md` says what they hold."
+)
+SUMMARY = (
+    "One call with inputs and outputs on the GPU, the kernels replayed as a CUDA graph inside PyTorch: the median, at "
+    "batch 1, 640×640 pixels and with random weights. Sizes are of the whole artifact; – was not measured so."
+)
+MORE = (
+    "[All results](docs/results.md): exports and their tests, accuracy of trained weights in every precision, the runs "
+    "with their commits, and what did not pass."
 )
 
 Table = list[list[str]]
@@ -148,23 +161,23 @@ class Results:
         return f"On an {self.data['gpu']}, driver {self.data['driver']}, {versions}."
 
     def lines(self) -> Iterator[str]:
-        """Yield README's lines for this file."""
-        about = f"{self.data['note']} Data: [{self.path.name}](results/{self.path.name})."
+        """Yield the page's lines for this file."""
+        about = f"{self.data['note']} Data: [{self.path.name}](../results/{self.path.name})."
         if self.data["kind"] == "accuracy":
-            yield from ("**Accuracy, trained weights**", "")
+            yield from ("### Accuracy, trained weights", "")
             heads = ["model", "precision", "pictures", "metric", "artifact", "PyTorch fp32", "difference", "run"]
             yield from _table(heads, self._accuracies())
             yield from ("", _wrap(about))
             return
         if self.data["kind"] == "device latency":
-            yield from (f"**{self.data['precision']}, inputs and outputs on the GPU**", "")
-            yield from _table(["model", "launched, ms", "CUDA graph, ms", "run"], self._device_latencies())
+            yield from (f"### {self.data['precision']}, inputs and outputs on the GPU", "")
+            yield from _table(["model", "launched, ms", "CUDA graph, ms", "run"], self.device_latencies())
             calls = f"{self.data['timed']} calls after {self.data['warm_up']} to warm up"
             timing = f"Launched: kernel by kernel. Each is the {self.data['statistic']} of {calls}."
             yield from ("", _wrap(f"{timing} {about}"))
             return
         precision = self.data["precision"]
-        yield from (f"**{precision or self.data.get('title', 'Other options')}**", "")
+        yield from (f"### {precision or self.data.get('title', 'Other options')}", "")
         heads = ["size MB", "export s", "latency ms", "ratio", "rows matched", "run"]
         passed = self.passed()
         if precision:
@@ -216,7 +229,8 @@ class Results:
         counted = " and ".join(f"{count} {outcome}" for outcome, count in attempts.items())
         return f"{said} The data also holds the attempts that did not pass: {counted}." if attempts else said
 
-    def _device_latencies(self) -> Table:
+    def device_latencies(self) -> Table:
+        """Return rows of a file of latencies: variant, launched, as a CUDA graph, run; raises ValueError."""
         rows = []
         for record in self.data["records"]:
             if record["graph_equals_call"] is not True or self.data["unit"] != "ms":
@@ -241,13 +255,13 @@ class Results:
         return rows
 
 
-def render(folder: Path) -> str:
-    """Return README's block, without its markers, for the files of a folder.
+def read(folder: Path) -> dict[str, list[Results]]:
+    """Return a folder's files by machine, in the order of the page.
 
     Raises:
         ResultsError: there are none, or one is damaged.
     """
-    blocks: dict[str, list[tuple[tuple[int, int, str], str]]] = {}
+    found: list[tuple[tuple[int, int, str], Results]] = []
     for path in sorted(folder.glob("*.json")):
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
@@ -256,17 +270,52 @@ def render(folder: Path) -> str:
                 raise ValueError("two runs have one name")
             results = Results(path, data, runs)
             precision = PRECISIONS.index(data["precision"]) if data["precision"] else len(PRECISIONS)
-            order = KINDS.index(data["kind"]), precision, path.name
-            blocks.setdefault(results.machine, []).append((order, "\n".join(results.lines())))
+            found.append(((KINDS.index(data["kind"]), precision, path.name), results))
+            list(results.lines())
+            str(results.machine)
         except (AttributeError, LookupError, TypeError, ValueError, Yolo26Error) as error:
             said = f"no {error}" if isinstance(error, KeyError) else str(error)
             raise ResultsError(f"{path.name} is damaged: {said}; restore it from git") from error
-    if not blocks:
+    if not found:
         raise ResultsError(f"{folder} holds no results; expected JSON files")
-    parts = ["### Measured so far", _wrap(INTRO)]
-    for machine, tables in blocks.items():
-        parts += [_wrap(machine), *(text for _, text in sorted(tables))]
-    return "\n\n".join(parts)
+    by_machine: dict[str, list[Results]] = {}
+    for _, results in sorted(found, key=lambda one: one[0]):
+        by_machine.setdefault(results.machine, []).append(results)
+    return by_machine
+
+
+def render(folder: Path) -> str:
+    """Return the page docs/results.md for the files of a folder; raises as `read`."""
+    parts = ["# Measured results", _wrap(ABOUT), _wrap(INTRO)]
+    for machine, files in read(folder).items():
+        parts += [f"## {files[0].data['gpu']}", _wrap(machine), *("\n".join(results.lines()) for results in files)]
+    return "\n\n".join(parts) + "\n"
+
+
+def summary(folder: Path) -> str:
+    """Return README's block, without its markers: latency and size of every variant, by precision; raises as `read`."""
+    parts = ["### Measured so far"]
+    for machine, files in read(folder).items():
+        figures: dict[tuple[str, str], tuple[str, str]] = {}
+        for latencies in files:
+            if latencies.data["kind"] != "device latency":
+                continue
+            precision = str(latencies.data["precision"])
+            # Of the runs that made what was timed.
+            exports = [one for one in files if (one.data["kind"], one.data["precision"]) == ("exports", precision)]
+            sizes = {(one.variant, str(one.run)): f"{one.size_mb:.1f}" for file in exports for one in file.passed()}
+            for variant, _, graph, run in latencies.device_latencies():
+                figures[variant, precision] = graph, sizes.get((variant, run), "–")
+        if not figures:
+            continue
+        precisions = [name for name in PRECISIONS if name in {precision for _, precision in figures}]
+        heads = ["model", *(f"{name}, ms" for name in precisions), *(f"{name}, MB" for name in precisions)]
+        rows = []
+        for variant in [name for name in VARIANTS if name in {name for name, _ in figures}]:
+            told = [figures.get((variant, name), ("–", "–")) for name in precisions]
+            rows.append([variant, *(ms for ms, _ in told), *(mb for _, mb in told)])
+        parts += [_wrap(f"{SUMMARY} {machine}"), "\n".join(_table(heads, rows))]
+    return "\n\n".join([*parts, _wrap(MORE)])
 
 
 def replace_block(text: str, block: str) -> str:
@@ -302,23 +351,27 @@ def _wrap(text: str) -> str:
 
 
 def main() -> int:
-    """Write README's block or check it; returns the exit status."""
-    parser = argparse.ArgumentParser(description="Write README's tables of measured results from results/*.json.")
-    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 where README is stale")
-    parser.add_argument("--root", type=Path, default=ROOT, help="the folder of README.md and results/")
+    """Write the page and README's block or check them; returns the exit status."""
+    parser = argparse.ArgumentParser(description="Write docs/results.md and README's table from results/*.json.")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 where they are stale")
+    parser.add_argument("--root", type=Path, default=ROOT, help="the folder of README.md, docs/ and results/")
     args = parser.parse_args()
-    readme = args.root / "README.md"
+    readme, page = args.root / "README.md", args.root / "docs" / "results.md"
     try:
-        old = readme.read_text(encoding="utf-8")
-        new = replace_block(old, render(args.root / "results"))
+        new = {
+            page: render(args.root / "results"),
+            readme: replace_block(readme.read_text(encoding="utf-8"), summary(args.root / "results")),
+        }
+        stale = [path for path, text in new.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+        for path in [] if args.check else stale:
+            path.write_text(new[path], encoding="utf-8")
     except (OSError, Yolo26Error) as error:
         print(f"results: error: {error}", file=sys.stderr)
         return 1
-    if args.check and old != new:
-        print("results: error: README.md is not what results/ gives; run python tools/results.py", file=sys.stderr)
+    if args.check and stale:
+        names = " and ".join(path.name for path in stale)
+        print(f"results: error: {names}: not what results/ gives; run python tools/results.py", file=sys.stderr)
         return 1
-    if not args.check:
-        readme.write_text(new, encoding="utf-8")
     return 0
 
 

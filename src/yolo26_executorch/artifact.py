@@ -355,7 +355,7 @@ def contents(folder: Path) -> Contents:
     def sizes(name: str) -> dict[str, int]:
         return {key: len(data) for key, data in program_file.read_named_data(folder / name).items()}
 
-    with intact(folder) as manifest, program_file.little_memory(folder):
+    with intact(folder) as manifest, program_file.LittleMemory(folder):
         return Contents(
             methods=program_file.read_methods(folder / PROGRAM),
             program_data=sizes(PROGRAM),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 import shutil
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from . import artifact, weights
 from .environment import versions
@@ -81,8 +82,9 @@ def _export(job: Job, say: Say, clock: _Clock) -> Record:
     if job.skip_existing and artifact.is_current(place, options, identity, tested=job.test):
         there = artifact.load_manifest(place)
         return job.record("skipped", **known, **_figures(there.test), files=_sizes(there))
-    with artifact.Draft(job.base_path, job.source.name) as draft:
+    with artifact.Draft(job.base_path, job.source.name) as draft, contextlib.ExitStack() as stack:
         _check_room(draft.folder, checkpoint)
+        trial = stack.enter_context(_Trial(options.backend)) if job.test else None
         model = ExportModel(checkpoint, options)
         specs = model.input_spec, model.output_specs
         lowered = _lower(model, job, clock)
@@ -112,10 +114,10 @@ def _export(job: Job, say: Say, clock: _Clock) -> Record:
             test=None,
         )
         test = None
-        if job.test:
+        if trial is not None:
             clock("test")
             draft.seal(manifest)
-            test = _test(draft.folder, job)
+            test = trial(draft.folder, job)
             if test["answer"]:
                 say({"event": "answer", "lines": [f"{test['picture']}: {line}" for line in test["answer"]]})
             if not test["passed"]:
@@ -161,23 +163,37 @@ def _platform(backend: str) -> Platform:
     return Platform(platform.system(), platform.machine(), *architectures(torch.cuda.get_device_capability()))
 
 
-def _test(folder: Path, job: Job) -> dict[str, Any]:
-    """Run the trial in a fresh process; raises ParityError where it could not be run."""
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "yolo26_executorch.trial", str(folder)],
-        input=json.dumps(job.to_json()),
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    lines = done.stdout.splitlines()
-    if done.returncode or not lines:
-        raise ParityError(f"the test's process ended with status {done.returncode} before it had figures; see the log")
-    figures: dict[str, Any] = json.loads(lines[-1])
-    if "error" in figures:
-        kind = GpuMemoryError if figures["kind"] == GpuMemoryError.__name__ else ParityError
-        raise kind(f"the test could not run: {figures['error']}")
-    return figures
+class _Trial:
+    """The process of the test, a fresh one: it imports what it needs while the model is lowered, and then waits for it.
+
+    Leaving the context ends it.
+    """
+
+    def __init__(self, backend: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "yolo26_executorch.trial", backend],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def __call__(self, folder: Path, job: Job) -> dict[str, Any]:
+        """Have an artifact tested; raises ParityError where that could not be done."""
+        printed, _ = self._process.communicate(json.dumps({"folder": str(folder), "job": job.to_json()}))
+        lines = printed.splitlines()
+        if (status := self._process.returncode) or not lines:
+            raise ParityError(f"the test's process ended with status {status} before it had figures; see the log")
+        figures: dict[str, Any] = json.loads(lines[-1])
+        if "error" in figures:
+            kind = GpuMemoryError if figures["kind"] == GpuMemoryError.__name__ else ParityError
+            raise kind(f"the test could not run: {figures['error']}")
+        return figures
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.communicate()  # closes the pipes and waits
 
 
 def _figures(test: dict[str, Any] | None) -> dict[str, Any]:

@@ -7,11 +7,13 @@ and `executorch/backends/cuda/cuda_weight_collector.py`, which documents the CUD
 from __future__ import annotations
 
 import contextlib
+import functools
 import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .errors import ArtifactError, first_line
@@ -115,38 +117,51 @@ def read_cuda_payload(program: Path, data: Path) -> CudaPayload:
         return CudaPayload(named[key], weights, _output_order(plans[0]))
 
 
-@contextlib.contextmanager
-def little_memory(folder: Path) -> Iterator[None]:
-    """Let this process take `_READING_BYTES` more and no further, where the system can do that, to look into a folder.
+class LittleMemory:
+    """Within it, this process can take `_READING_BYTES` more and no further, where the system can do that.
 
     Some kilobytes made on purpose can describe a program whose parts, each shared by many others, fill any memory.
 
-    Raises:
-        ArtifactError: that is what the folder's files did.
-    """
-    try:
-        import resource
-    except ImportError:  # not on Windows
-        yield
-        return
-    with quiet():
-        import executorch.exir._serialize  # noqa: F401 (libraries map gigabytes, and are no part of the file)
-    import psutil
+    Args:
+        folder: what is looked into.
 
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    limit = psutil.Process().memory_info().vms + _READING_BYTES
-    if soft == resource.RLIM_INFINITY or limit < soft:
-        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
-    filled = False
-    try:
-        yield
-    except MemoryError:  # where it was met there may be no memory left to say so; here the reader's is free again
-        filled = True
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-    if filled:
-        size = f"{_READING_BYTES / 1e9:g} GB"
-        raise ArtifactError(f"{folder} is damaged: MemoryError: its files describe more than {size}; export it again")
+    Raises:
+        ArtifactError: on leaving, where memory ran out.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lift: Callable[[], object] = lambda: None
+        self._reserve = b""
+
+    def __enter__(self) -> None:
+        try:
+            import resource
+        except ImportError:  # not on Windows
+            return
+        with quiet():
+            import executorch.exir._serialize  # noqa: F401 (libraries map gigabytes, and are no part of the file)
+        import psutil
+
+        before = resource.getrlimit(resource.RLIMIT_AS)
+        self._lift = functools.partial(resource.setrlimit, resource.RLIMIT_AS, before)
+        self._reserve = bytes(4_000_000)
+        limit = psutil.Process().memory_info().vms + _READING_BYTES
+        if before[0] == resource.RLIM_INFINITY or limit < before[0]:
+            resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # No generator of contextlib's: what the reader holds is alive until this returns, and there may be nothing left
+        # to resume one with.
+        self._reserve = b""
+        self._lift()
+        if kind is not None and issubclass(kind, MemoryError):
+            size = f"{_READING_BYTES / 1e9:g} GB"
+            raise ArtifactError(
+                f"{self._folder} is damaged: MemoryError: its files describe more than {size}; export it again"
+            ) from None
 
 
 def _read_data_file(data: bytes) -> dict[str, bytes]:

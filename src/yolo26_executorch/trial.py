@@ -1,11 +1,13 @@
 """The test after an export: the written files, in a fresh process, against PyTorch.
 
-Run as `python -m yolo26_executorch.trial FOLDER` with the job on standard input; prints one line of JSON. It has a
-process of its own, so that nothing of the export (its graph, kernels, settings) can help the model to the right answer.
+Run as `python -m yolo26_executorch.trial BACKEND`; reads {"folder", "job"} from standard input and prints one line of
+JSON. It has a process of its own, so that nothing of the export (its graph, kernels, settings) can help the model to
+the right answer, and is started early, since its imports take seconds.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import statistics
 import sys
@@ -115,11 +117,26 @@ def _latency_ms(runner: Runner, batch: Tensor) -> dict[str, Any]:
     return {"p50": statistics.median(times), "min": min(times), "max": max(times), "runs": len(times)}
 
 
+def _import_early(backend: str) -> None:
+    """Import what a trial needs; what cannot be imported is left to it, which has words for that."""
+    from .program_file import quiet
+
+    with contextlib.suppress(ImportError), quiet():
+        if backend == "cuda":
+            import executorch.exir._serialize
+
+        else:
+            import executorch.runtime  # noqa: F401
+
+
 def main() -> int:
-    """Read the job from standard input, print the figures as JSON; returns the exit status."""
-    job = Job.from_json(json.load(sys.stdin))
+    """Read what to test from standard input, print the figures as JSON; returns the exit status."""
+    _import_early(sys.argv[1])
+    if not (told := sys.stdin.read()):
+        return 0  # the export came to nothing
+    task = json.loads(told)
     try:
-        figures = run_trial(Path(sys.argv[1]), job)
+        figures = run_trial(Path(task["folder"]), Job.from_json(task["job"]))
     except Yolo26Error as error:
         figures = {"error": str(error), "kind": type(error).__name__}
     print(json.dumps(figures))

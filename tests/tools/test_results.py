@@ -42,6 +42,7 @@ def read(name: str) -> dict[str, Any]:
 def copy(root: Path, **changed: dict[str, Any]) -> Path:
     """Make a folder with a README of an empty block and the results, some of them changed; returns README."""
     (root / "results").mkdir()
+    (root / "docs").mkdir()
     for path in FILES:
         text = json.dumps(changed[path.name]) if path.name in changed else path.read_text(encoding="utf-8")
         (root / "results" / path.name).write_text(text, encoding="utf-8")
@@ -71,9 +72,30 @@ def test_the_block_is_written_once_and_nothing_else_changes(
         assert text.startswith("above\n<!-- results:begin -->\n")
         assert text.endswith("\n<!-- results:end -->\nbelow\n")
         assert text.count("### Measured so far") == 1
+        assert (tmp_path / "docs" / "results.md").read_text(encoding="utf-8") == results.render(tmp_path / "results")
     assert run(results, monkeypatch, "--root", str(tmp_path), "--check") == 0
-    readme.write_text(re.sub(r"(\| yolo26n \| )[\d.]+", r"\g<1>16.7", text, count=1), encoding="utf-8")
-    assert run(results, monkeypatch, "--root", str(tmp_path), "--check") == 1
+    for path in (readme, tmp_path / "docs" / "results.md"):
+        whole = path.read_text(encoding="utf-8")
+        path.write_text(re.sub(r"(\| yolo26n \| )[\d.]+", r"\g<1>16.7", whole, count=1), encoding="utf-8")
+        assert run(results, monkeypatch, "--root", str(tmp_path), "--check") == 1
+        assert f"error: {path.name}: not what results/ gives" in capsys.readouterr().err
+        path.write_text(whole, encoding="utf-8")
+
+
+def test_readmes_table_is_of_the_latencies_and_the_runs_that_made_them(results: ModuleType, tmp_path: Path) -> None:
+    latencies = {record["variant"]: record for record in read(LATENCY)["records"]}
+    sizes = {one["variant"]: sum(one["files"].values()) / 1e6 for one in read(TF32)["records"]}
+    rows = table_rows(results.summary(ROOT / "results"))
+    assert [row[0] for row in rows] == [name for name in VARIANTS if name in latencies]
+    for name, tf32_ms, _, tf32_mb, _ in rows:
+        assert tf32_ms == f"{latencies[name]['graph']:.2f}"
+        assert tf32_mb == f"{sizes[name]:.1f}"
+    data = read(LATENCY)
+    data["runs"][0]["run"] = "another"
+    for record in data["records"]:
+        record["run"] = "another"
+    copy(tmp_path, **{LATENCY: data})
+    assert {row[3] for row in table_rows(results.summary(tmp_path / "results"))} == {"–"}
 
 
 def test_every_row_is_a_record_and_every_figure_its_own(results: ModuleType) -> None:
@@ -136,7 +158,7 @@ def test_no_missing_variant_is_left_out(results: ModuleType, name: str) -> None:
     data = read(name)
     missing = set(VARIANTS) - {one["variant"] for one in data["records"]}
     text = " ".join(results.render(ROOT / "results").split())
-    told = re.search(rf"\*\*{data['precision']}\*\* .*?No passing record of (\d+) of the 25 \((.*?)\)\.", text)
+    told = re.search(rf"### {data['precision']} .*?No passing record of (\d+) of the 25 \((.*?)\)\.", text)
     assert told
     assert int(told[1]) == len(missing)
     assert set(re.findall(r"yolo26\w(?:-\w+)?", told[2])) == missing

@@ -91,6 +91,12 @@ def _tune(network: torch.fx.GraphModule, *, full: bool) -> None:
         for done, of, found in tune_missing(table, problems_of(network), full=full, jobs=_compile_threads()):
             told = f"{found.us:.2f} µs, the rule's {found.rule_us:.2f} µs"
             print(f"tune {done} of {of}: {found.problem.key}: {told}", flush=True)
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise LoweringError(
+            f"--autotune keeps what it measures in {table.path.parent}: {why}; set XDG_CACHE_HOME to a folder that can "
+            "be written"
+        ) from error
     except RuntimeError as error:
         raise _in_words(error) from error
     set_tiles(network, _tiles())
@@ -236,9 +242,11 @@ def _analysed_once() -> Iterator[None]:
     from torch._higher_order_ops import triton_kernel_wrap
 
     module: Any = triton_kernel_wrap
-    # The second is the name until torch 2.12.
-    names = ("identify_accessed_tensors", "identify_mutated_tensors")
-    name = next(name for name in names if hasattr(module, name))
+    names = ("identify_accessed_tensors", "identify_mutated_tensors")  # torch 2.13's and 2.11's
+    name = next((name for name in names if hasattr(module, name)), None)
+    if name is None:  # slower, and nothing else
+        yield
+        return
     original = getattr(module, name)
     found: dict[Any, Any] = {}
 
