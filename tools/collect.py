@@ -22,8 +22,6 @@ from yolo26_executorch import ExportOptions, Yolo26Error
 _WORDS = ("answer", "picture", "largest")
 """What a test says that is in words, or twice."""
 _USUAL = ("backend", "precision", "imgsz", "batch", "outputs", "input", "io", "random_weights", "seed")
-
-
 _VERSIONS = ("python", "torch", "executorch", "ultralytics", "triton")
 
 
@@ -91,8 +89,8 @@ def collect_accuracy(
     """
     _check_commit(commit)
     head = _head(machine)
-    versions = {key: report["versions"][key] for key in _VERSIONS}
-    if report["artifact"]["device"] != head["gpu"] or any(head["versions"][key] != versions[key] for key in _VERSIONS):
+    alike = all(report["versions"][key] == head["versions"][key] for key in _VERSIONS)
+    if report["artifact"]["device"] != head["gpu"] or not alike:
         raise CollectError(f"--machine: {report['name']} was measured on another machine, or with other versions")
     if report["pytorch"] is None:
         raise CollectError(f"{report['name']} was not measured against PyTorch; run val with --against pytorch")

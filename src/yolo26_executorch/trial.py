@@ -8,6 +8,7 @@ the right answer, and is started early, since its imports take seconds.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import statistics
 import sys
@@ -121,12 +122,10 @@ def _import_early(backend: str) -> None:
     """Import what a trial needs; what cannot be imported is left to it, which has words for that."""
     from .program_file import quiet
 
-    with contextlib.suppress(ImportError), quiet():
-        if backend == "cuda":
-            import executorch.exir._serialize
-
-        else:
-            import executorch.runtime  # noqa: F401
+    reader = "executorch.exir._serialize" if backend == "cuda" else "executorch.runtime"
+    for name in ("ultralytics.nn.tasks", "yolo26_executorch.reference", "yolo26_executorch.answers", reader):
+        with contextlib.suppress(ImportError), quiet():
+            importlib.import_module(name)
 
 
 def main() -> int:

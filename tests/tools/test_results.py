@@ -230,28 +230,25 @@ def test_damaged_data_is_refused(
 
 
 @pytest.mark.parametrize(
-    "damage",
-    [{"graph_equals_call": False}, {"graph": None}, {"launched": -1}, {"run": "none"}, {"variant": "yolo26"}],
+    ("name", "damage"),
+    [
+        (LATENCY, {"graph_equals_call": False}),
+        (LATENCY, {"graph": None}),
+        (LATENCY, {"launched": -1}),
+        (LATENCY, {"run": "none"}),
+        (LATENCY, {"variant": "yolo26"}),
+        (ACCURACY, {"precision": "fp8"}),
+        (ACCURACY, {"metrics": {"metrics/mAP50-95(B)": [0.5, None]}}),
+        (ACCURACY, {"run": "none"}),
+        (ACCURACY, {"variant": "yolo26"}),
+    ],
     ids=str,
 )
-def test_damaged_latencies_are_refused(results: ModuleType, tmp_path: Path, damage: dict[str, Any]) -> None:
-    data = read(LATENCY)
+def test_damaged_records_are_refused(results: ModuleType, tmp_path: Path, name: str, damage: dict[str, Any]) -> None:
+    data = read(name)
     _first(data).update(damage)
-    copy(tmp_path, **{LATENCY: data})
-    with pytest.raises(results.ResultsError, match=f"{LATENCY} is damaged"):
-        results.render(tmp_path / "results")
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [{"precision": "fp8"}, {"metrics": {"metrics/mAP50-95(B)": [0.5, None]}}, {"run": "none"}, {"variant": "yolo26"}],
-    ids=str,
-)
-def test_damaged_accuracies_are_refused(results: ModuleType, tmp_path: Path, damage: dict[str, Any]) -> None:
-    data = read(ACCURACY)
-    _first(data).update(damage)
-    copy(tmp_path, **{ACCURACY: data})
-    with pytest.raises(results.ResultsError, match=f"{ACCURACY} is damaged"):
+    copy(tmp_path, **{name: data})
+    with pytest.raises(results.ResultsError, match=f"{name} is damaged"):
         results.render(tmp_path / "results")
 
 

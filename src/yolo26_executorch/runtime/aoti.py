@@ -134,11 +134,9 @@ class AotiRunner(Closing):
 
     def close(self) -> None:
         """Delete the graphs, the model and its weights."""
-        if self._called is not None or self._lent is not None:
-            torch.cuda.synchronize(self.device)
-        self._called = self._lent = None
         if self._container:
             torch.cuda.synchronize(self.device)
+            self._called = self._lent = None
             self._call("AOTInductorModelContainerDelete", self._container)
             self._container = ctypes.c_void_p()
         for weight in self._weights:
