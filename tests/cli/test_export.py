@@ -126,7 +126,7 @@ def test_the_report(out: Path, stub: Stub, cpu_machine: Environment) -> None:
     stub(GOOD)
     assert run(out, "--models", "yolo26n", "--batch", "2", "--random-weights", "--seed", "7", "--no-test") == 0
     report = json.loads((out / "report.json").read_text())
-    assert set(report) == {"schema", "created", "command", "machine", "options", "records", "exit_status"}
+    assert set(report) == {"schema", "created", "seconds", "command", "machine", "options", "records", "exit_status"}
     assert report["schema"] == 1
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", report["created"])
     assert report["command"].startswith(f"yolo26-et export --base-path {out} --backend xnnpack --models yolo26n")

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import os
 import shlex
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -200,7 +201,7 @@ def _run(args: argparse.Namespace, until_done: contextlib.ExitStack) -> int:
     if options.backend == "cuda" and not ray:
         os.environ.update(environment.toolkit_variables(machine))  # the workers inherit them
     parallel = args.jobs or (None if ray else max(len(devices), fleet.default_parallel(options.backend, len(jobs))))
-    created = _now()
+    created, began = _now(), time.perf_counter()
     out = console()
     face: Face = Live(out, len(jobs) * max(1, len(architectures))) if out.is_terminal else Plain()
     with face:
@@ -218,6 +219,7 @@ def _run(args: argparse.Namespace, until_done: contextlib.ExitStack) -> int:
     report = {
         "schema": REPORT_SCHEMA,
         "created": created,
+        "seconds": round(time.perf_counter() - began, 1),
         "command": command,
         "machine": machine.to_json(),
         "options": {
