@@ -117,6 +117,17 @@ def max_pools(images: Any, radius: int, count: int) -> Any:
     return module.max_pools._init_fn(torch.from_numpy(images).permute(0, 3, 1, 2), radius, count).numpy()  # type: ignore[attr-defined]
 
 
+def masks(coefficients: Any, protos: Any, boxes: Any, products: str) -> Any:
+    """The result of `masks`' kernel; protos (N, H, W, C)."""
+    import torch
+
+    from yolo26_executorch.lowering.kernels import masks as module
+
+    _call_directly(module)
+    arguments = (torch.from_numpy(coefficients), torch.from_numpy(protos).permute(0, 3, 1, 2), torch.from_numpy(boxes))
+    return module.masks._init_fn(*arguments, products).numpy()  # type: ignore[attr-defined]
+
+
 def group(kind: str, images: Any, weights: Any, biases: Any, *settings: Any) -> Any:
     """The results of `conv2d_group`'s or `depthwise_group`'s kernel; images (N, H, W, C), results (N, C, H, W)."""
     import torch

@@ -154,7 +154,7 @@ def test_a_toolkit_off_path_is_found_and_shown_to_workers(toolkit: Path) -> None
     assert found.cuda_home == str(toolkit)
     assert found.nvcc is not None
     assert found.nvcc.path == str(toolkit / "bin" / "nvcc")
-    variables = environment.toolkit_variables(found)
+    variables = environment.toolkit_variables()
     assert variables["CUDA_HOME"] == str(toolkit)
     assert variables["PATH"].split(os.pathsep)[0] == str(toolkit / "bin")
 
@@ -162,7 +162,7 @@ def test_a_toolkit_off_path_is_found_and_shown_to_workers(toolkit: Path) -> None
 def test_a_wrapper_of_nvcc_does_not_lead_astray(toolkit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program(tmp_path / "local" / "bin", "nvcc", "echo release 13.0")
     monkeypatch.setenv("PATH", str(tmp_path / "local" / "bin"))
-    assert environment.toolkit_variables(environment.probe()) == {"CUDA_HOME": str(toolkit)}
+    assert environment.toolkit_variables() == {"CUDA_HOME": str(toolkit)}
 
 
 def test_the_users_own_cuda_home_comes_first(toolkit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,14 +172,14 @@ def test_the_users_own_cuda_home_comes_first(toolkit: Path, tmp_path: Path, monk
     monkeypatch.setenv("CUDA_HOME", str(own))
     found = environment.probe()
     assert found.cuda_home == str(own)
-    assert "CUDA_HOME" not in environment.toolkit_variables(found)
+    assert "CUDA_HOME" not in environment.toolkit_variables()
 
 
 def test_no_toolkit_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, toolkit: Path) -> None:
     (toolkit / "include" / "cuda.h").unlink()
     found = environment.probe()
     assert found.cuda_home is None
-    assert environment.toolkit_variables(found) == {}
+    assert environment.toolkit_variables() == {}
 
 
 def test_a_runtime_that_crashes_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:

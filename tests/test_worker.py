@@ -33,12 +33,12 @@ def job_of(base_path: Path, **options: Any) -> Job:
     return Job(source, base_path, settings, None, False, False, False, "yolo26-et export")
 
 
-def start(job: Job, body: str | None = None) -> subprocess.Popen[str]:
-    """Start a worker on a job; `body` takes the export's place."""
+def start(job: Job, body: str | None = None, **variables: str) -> subprocess.Popen[str]:
+    """Start a worker on a job; `body` takes the export's place, `variables` join the environment."""
     words = ["-m", "yolo26_executorch.worker"]
     if body is not None:
         words = ["-c", textwrap.dedent(STUBBED).format(body=textwrap.indent(textwrap.dedent(body), "    ").strip())]
-    environment = {key: value for key, value in os.environ.items() if key != "YOLO_AUTOINSTALL"}
+    environment = {key: value for key, value in os.environ.items() if key != "YOLO_AUTOINSTALL"} | variables
     process = subprocess.Popen(
         [sys.executable, "-P", *words],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
@@ -130,3 +130,16 @@ def test_ultralytics_installs_nothing_for_a_checkpoint(tmp_path: Path) -> None:
     )
     out, _ = process.communicate(timeout=60)
     assert json.loads(out)["record"]["message"] == "False"
+
+
+def test_a_cuda_export_finds_the_toolkit(tmp_path: Path) -> None:
+    """The variables are there before PyTorch is imported, which looks for them then."""
+    (tmp_path / "cuda" / "include").mkdir(parents=True)
+    (tmp_path / "cuda" / "include" / "cuda.h").touch()
+    body = """
+        said = [os.environ["CUDA_HOME"], "torch" in sys.modules]
+        return job.record("failed", message=str(said))
+        """
+    process = start(job_of(tmp_path, backend="cuda"), body, CUDA_PATH=str(tmp_path / "cuda"))
+    out, _ = process.communicate(timeout=60)
+    assert json.loads(out)["record"]["message"] == str([str(tmp_path / "cuda"), False])

@@ -124,6 +124,7 @@ def probe(folder: Path | None = None, *, thorough: bool = False) -> Environment:
     """
     torch_version, torch_cuda, gpus, torch_problem = _torch_facts()
     cuda_home = _cuda_home()
+    nvcc = _nvcc(cuda_home)
     return Environment(
         system=platform.system(),
         os=_os_name(),
@@ -144,25 +145,25 @@ def probe(folder: Path | None = None, *, thorough: bool = False) -> Environment:
         gpus=gpus,
         visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"),
         cxx=_tool(os.environ.get("CXX") or "g++"),
-        nvcc=_tool(os.environ.get("CUDACXX") or "nvcc")
-        or (_tool(str(cuda_home / "bin" / "nvcc")) if cuda_home else None),
+        nvcc=_tool(nvcc) if nvcc else None,
         ptxas=_tool("ptxas"),
         cuda_home=str(cuda_home) if cuda_home else None,
         libraries=_libraries() if thorough else None,
     )
 
 
-def toolkit_variables(environment: Environment) -> dict[str, str]:
-    """Return the environment variables that a process needs for PyTorch to find the CUDA toolkit found here.
+def toolkit_variables() -> dict[str, str]:
+    """Return the environment variables that a process needs for PyTorch to find the CUDA toolkit of this machine.
 
     PyTorch takes the folder above nvcc's for the toolkit, which a wrapper in /usr/local/bin leads astray, and looks for
-    nvcc on PATH alone.
+    nvcc on PATH alone; it does so when it is imported.
     """
     variables = {}
-    if environment.cuda_home and os.environ.get("CUDA_HOME") != environment.cuda_home:
-        variables["CUDA_HOME"] = environment.cuda_home
-    if environment.nvcc and not shutil.which("nvcc"):
-        variables["PATH"] = os.pathsep.join([str(Path(environment.nvcc.path).parent), os.environ.get("PATH", "")])
+    home = _cuda_home()
+    if home and os.environ.get("CUDA_HOME") != str(home):
+        variables["CUDA_HOME"] = str(home)
+    if (nvcc := _nvcc(home)) and not shutil.which("nvcc"):
+        variables["PATH"] = os.pathsep.join([str(Path(nvcc).parent), os.environ.get("PATH", "")])
     return variables
 
 
@@ -289,6 +290,11 @@ def _cuda_home() -> Path | None:
         homes.append(Path(nvcc).parent.parent)
     homes += map(Path, TOOLKIT_FOLDERS)
     return next((home for home in homes if (home / "include" / "cuda.h").is_file()), None)
+
+
+def _nvcc(cuda_home: Path | None) -> str | None:
+    named = shutil.which(os.environ.get("CUDACXX") or "nvcc")
+    return named or (shutil.which(str(cuda_home / "bin" / "nvcc")) if cuda_home else None)
 
 
 def _os_name() -> str:

@@ -64,6 +64,27 @@ def aten_topk(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return values, indices
 
 
+def aten_masks(coefficients: Tensor, protos: Tensor, boxes: Tensor) -> Tensor:
+    """Assemble, threshold and crop masks as `ultralytics.utils.ops.process_mask(upsample=False)` does.
+
+    Args:
+        coefficients: float32 (B, K, C).
+        protos: float32 (B, C, H, W).
+        boxes: float32 (B, K, 4): corners x1, y1, x2, y2 in pixels of a picture four times as large.
+
+    Returns:
+        uint8 (B, K, H, W): 1 inside an object.
+    """
+    batch, channels, height, width = protos.shape
+    logits = torch.bmm(coefficients, protos.view(batch, channels, height * width))
+    inside = logits.view(batch, -1, height, width) > 0
+    left, top, right, bottom = torch.split((boxes / 4)[..., None], 1, dim=2)
+    columns = torch.arange(width, dtype=torch.float32, device=boxes.device).view(1, 1, 1, width)
+    rows = torch.arange(height, dtype=torch.float32, device=boxes.device).view(1, 1, height, 1)
+    inside = inside & (columns >= left) & (columns < right) & (rows >= top) & (rows < bottom)
+    return inside.to(torch.uint8)
+
+
 @dataclass(frozen=True)
 class Dense:
     """Every prediction before the ranking: what the parity test checks a ranking against.
@@ -91,6 +112,8 @@ class ExportModel(nn.Module):
     """
 
     topk: TopK
+    assemble: Callable[[Tensor, Tensor, Tensor], Tensor]
+    """Masks from coefficients, prototypes and boxes, as `aten_masks`."""
     rounded: Callable[[Tensor], Tensor]
     """Applied to float32 tensors that are multiplied as tf32; the identity unless a backend needs it."""
 
@@ -103,6 +126,7 @@ class ExportModel(nn.Module):
         self.keypoint_shape = checkpoint.keypoint_shape
         self.dtype = DTYPES[options.precision]
         self.topk = aten_topk
+        self.assemble = aten_masks
         self.rounded = _unchanged
         head = network.model[-1]
         if self.task.ranked:
@@ -243,16 +267,9 @@ class ExportModel(nn.Module):
     def _masks(
         self, boxes: Tensor, scores: Tensor, labels: Tensor, extra: Tensor, protos: Tensor | None
     ) -> list[Tensor]:
-        """Assemble, threshold and crop masks as `ultralytics.utils.ops.process_mask(upsample=False)` does."""
         assert protos is not None
-        batch, channels, height, width = protos.shape
-        logits = torch.bmm(self.rounded(extra), self.rounded(protos).view(batch, channels, height * width))
-        inside = logits.view(batch, -1, height, width) > 0
-        left, top, right, bottom = torch.split((boxes / 4)[..., None], 1, dim=2)
-        columns = torch.arange(width, dtype=torch.float32, device=boxes.device).view(1, 1, 1, width)
-        rows = torch.arange(height, dtype=torch.float32, device=boxes.device).view(1, 1, height, 1)
-        inside = inside & (columns >= left) & (columns < right) & (rows >= top) & (rows < bottom)
-        return [*self._boxes(boxes, scores, labels, extra, None), inside.to(torch.uint8)]
+        masks = self.assemble(self.rounded(extra), self.rounded(protos), boxes)
+        return [*self._boxes(boxes, scores, labels, extra, None), masks]
 
     def _keypoints(
         self, boxes: Tensor, scores: Tensor, labels: Tensor, extra: Tensor, protos: Tensor | None

@@ -10,7 +10,7 @@ import signal
 import sys
 from typing import Any, NoReturn
 
-from .environment import cache_folder, probe, toolkit_variables
+from .environment import cache_folder, toolkit_variables
 from .export import export_one
 from .jobs import Job
 from .supervision import PARENT
@@ -27,7 +27,7 @@ def main() -> int:
     # Ultralytics would install whatever package a checkpoint names.
     os.environ["YOLO_AUTOINSTALL"] = "false"
     if job.options.backend == "cuda":
-        os.environ.update(toolkit_variables(probe()))
+        os.environ.update(toolkit_variables())
         _keep_kernels()
 
     def say(event: dict[str, Any]) -> None:
@@ -70,4 +70,8 @@ def _end_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    ended = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Taking PyTorch, CUDA and the compilers' pool apart takes seconds; who started us ends what is left of our session.
+    os._exit(ended)

@@ -330,21 +330,18 @@ def test_auto_without_cuda_warns_once_and_goes_on(out: Path, stub: Stub, capsys:
     assert json.loads((out / "report.json").read_text())["options"]["backend"] == "xnnpack"
 
 
-def test_auto_with_cuda_takes_it_and_shows_workers_the_toolkit(
+def test_auto_with_cuda_takes_it(
     out: Path,
-    tmp_path: Path,
     stub: Stub,
     machine: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("CUDA_HOME", "/elsewhere")  # put back after the test
     monkeypatch.setattr(fleet, "cores", lambda: 16)
     machine(**gpu_machine())
-    stub('(here / "home").write_text(os.environ["CUDA_HOME"]); record()')
+    stub(GOOD)
     assert run(out, "--backend", "auto", "--models", "yolo26n", "yolo26s") == 0
     assert capsys.readouterr().err == ""
-    assert (tmp_path / "home").read_text() == "/opt/no/such/cuda"
     options = json.loads((out / "report.json").read_text())["options"]
     assert (options["backend"], options["jobs"]) == ("cuda", 2)
 

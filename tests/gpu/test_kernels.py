@@ -13,6 +13,7 @@ from yolo26_executorch.lowering.autotune import operator, tune
 from yolo26_executorch.lowering.kernels.attention import attention
 from yolo26_executorch.lowering.kernels.conv import stem
 from yolo26_executorch.lowering.kernels.depthwise import depthwise_conv2d, depthwise_reference
+from yolo26_executorch.lowering.kernels.masks import masks
 from yolo26_executorch.lowering.kernels.pool import max_pools
 from yolo26_executorch.lowering.kernels.topk import topk
 from yolo26_executorch.lowering.rewrites import PixelShuffleConv, for_cuda
@@ -202,6 +203,21 @@ def test_attention_is_its_reference(size: tuple[int, int], dtype: torch.dtype) -
 def test_pooling_is_its_reference(dtype: torch.dtype) -> None:
     images = torch.randn(2, 20, 20, 136, generator=torch.Generator().manual_seed(0)).to(dtype).permute(0, 3, 1, 2)
     assert torch.equal(max_pools(images.cuda(), 2, 3).cpu(), max_pools(images, 2, 3))
+
+
+@pytest.mark.parametrize("products", ["tf32", "ieee"])
+@pytest.mark.parametrize(("count", "height", "width", "channels"), [(300, 160, 160, 32), (7, 20, 33, 24)])
+def test_masks_are_their_reference(count: int, height: int, width: int, channels: int, products: str) -> None:
+    """Small whole numbers, whose products are exact in any precision."""
+    generator = torch.Generator().manual_seed(count)
+    coefficients, protos = (
+        torch.randint(-3, 4, shape, generator=generator).float()
+        for shape in ((2, count, channels), (2, height, width, channels))
+    )
+    corners = torch.rand((2, count, 2, 2), generator=generator) * 4 * torch.tensor([width, height])
+    boxes = torch.cat([corners.amin(2), corners.amax(2)], dim=-1)
+    given = masks(coefficients.cuda(), protos.permute(0, 3, 1, 2).cuda(), boxes.cuda(), products)
+    assert torch.equal(given.cpu(), masks(coefficients, protos.permute(0, 3, 1, 2), boxes, products))
 
 
 @pytest.mark.parametrize("precision", ["tf32", "fp16", "bf16", "fp32"])

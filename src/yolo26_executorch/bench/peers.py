@@ -1,8 +1,9 @@
 """What artifacts are measured against, behind the runners' protocol.
 
 Each is given its best: PyTorch and torch.compile run channels-last with cuDNN's own search for algorithms, and from
-host memory all replay a CUDA graph. torch.compile takes what `torch.export` makes of the model, one graph without
-breaks; its usual mode is measured unless another is asked for, since max-autotune takes minutes a model.
+host memory all replay a CUDA graph, between the copies that the artifact's runner makes, too. torch.compile takes what
+`torch.export` makes of the model, one graph without breaks; its usual mode is measured unless another is asked for,
+since max-autotune takes minutes a model.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from ..model import ExportModel, float32_precision
 from ..runtime.runner import Closing, prepare
+from ..runtime.staging import Staging
 
 if TYPE_CHECKING:
     from ..runtime.runner import Images
@@ -43,6 +45,7 @@ class Peer(Closing):
         self.device = torch.device(device)
         self._graph: torch.cuda.CUDAGraph | None = None
         self._held: tuple[Tensor, list[Tensor]] | None = None
+        self._staging: Staging | None = None
 
     def __call__(self, images: Images) -> dict[str, Tensor]:
         """Run one batch from host memory and back; see `Runner`. On a GPU it is a graph's replay."""
@@ -50,10 +53,11 @@ class Peer(Closing):
         if self.device.type == "cpu":
             results = self.run(batch)
         else:
-            held, results = self._held or self.capture()
-            held.copy_(batch)
+            staging = self._staging = self._staging or Staging(*self._held or self.capture())
+            staging.upload(batch)
             self.replay()
-        return {spec.name: result.cpu() for spec, result in zip(self.outputs, results, strict=True)}
+            results = staging.download()
+        return {spec.name: result for spec, result in zip(self.outputs, results, strict=True)}
 
     def run(self, batch: Tensor) -> list[Tensor]:
         """Run one batch on its device; returns the outputs there."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import shlex
 import time
 from collections.abc import Sequence
@@ -198,8 +197,6 @@ def _run(args: argparse.Namespace, until_done: contextlib.ExitStack) -> int:
         )
         for source in sources
     ]
-    if options.backend == "cuda" and not ray:
-        os.environ.update(environment.toolkit_variables(machine))  # the workers inherit them
     parallel = args.jobs or (None if ray else max(len(devices), fleet.default_parallel(options.backend, len(jobs))))
     created, began = _now(), time.perf_counter()
     out = console()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,6 +43,7 @@ def lower(model: ExportModel, options: ExportOptions, stage: Callable[[str], Non
             failed.
         GpuMemoryError: the GPU's memory ran out.
     """
+    starting = _start_compilers()
     from executorch.backends.cuda.cuda_backend import CudaBackend
     from executorch.backends.cuda.cuda_partitioner import CudaPartitioner
     from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
@@ -65,7 +67,7 @@ def lower(model: ExportModel, options: ExportOptions, stage: Callable[[str], Non
             CompileSpec("emulate_precision_casts", b"OFF"),
         ]
         try:
-            with _compiling(options, stage):
+            with _compiling(options, stage, starting):
                 edge = to_edge_transform_and_lower(
                     program,
                     partitioner=[CudaPartitioner(specs)],
@@ -138,8 +140,30 @@ def _compile_threads() -> int:
     return int(os.environ.get("YOLO26_ET_COMPILE_THREADS", 0)) or min(32, os.cpu_count() or 1)
 
 
+def _start_compilers() -> threading.Thread:
+    """Start what compiles the kernels, which takes seconds and does not need the model; returns what to wait for.
+
+    That is Inductor's pool of processes, and Triton's own driver, which the C compiler builds for its first use.
+    """
+    from torch._inductor import config
+
+    def build_driver() -> None:
+        with contextlib.suppress(Exception):  # whoever needs it first is told why
+            from triton.runtime import driver
+
+            driver.active.get_current_device()
+
+    with config.patch(compile_threads=_compile_threads()):
+        from torch._inductor.async_compile import AsyncCompile  # makes its pool when it is imported
+
+        AsyncCompile.use_process_pool()  # type: ignore[no-untyped-call]
+    building = threading.Thread(target=build_driver, daemon=True)
+    building.start()
+    return building
+
+
 @contextlib.contextmanager
-def _compiling(options: ExportOptions, stage: Callable[[str], None]) -> Iterator[None]:
+def _compiling(options: ExportOptions, stage: Callable[[str], None], starting: threading.Thread) -> Iterator[None]:
     """Set Inductor up for the options, for the time of one lowering."""
     import torch._inductor
     from torch._inductor import config
@@ -159,6 +183,7 @@ def _compiling(options: ExportOptions, stage: Callable[[str], None]) -> Iterator
 
     def compile_in_stage(*args: Any, **kwargs: Any) -> Any:
         stage("compile")
+        starting.join()
         return original(*args, **kwargs)
 
     with contextlib.ExitStack() as stack:

@@ -6,6 +6,7 @@ they replace, anywhere. XNNPACK needs none of them.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from ..model import ExportModel, attentions, readers_of_sums, sums
 from .kernels.attention import attention
 from .kernels.depthwise import depthwise_conv2d
+from .kernels.masks import masks
 from .kernels.tf32 import round_tf32
 from .kernels.topk import topk
 
@@ -22,6 +24,7 @@ def for_cuda(model: ExportModel) -> ExportModel:
     """Apply every rewrite that the CUDA delegate needs, in place, and return the model; `fusion.fuse` comes next."""
     tf32 = model.options.precision == "tf32"
     model.topk = topk
+    model.assemble = partial(masks, products="ieee" if model.options.precision == "fp32" else "tf32")
     if model.options.precision != "fp32":
         model.rounded = round_tf32
     for parent, name in attentions(model):

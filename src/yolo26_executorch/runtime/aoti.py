@@ -21,6 +21,7 @@ from ..errors import ArtifactError, CompatibilityError
 from ..manifest import PROGRAM, WEIGHTS, Manifest
 from ..program_file import CudaPayload, read_cuda_payload
 from .runner import Closing, prepare
+from .staging import Staging
 
 if TYPE_CHECKING:
     from .runner import Images
@@ -62,6 +63,8 @@ class AotiRunner(Closing):
         self._weights = self._bind(payload)
         self._called: _Captured | None = None
         """What calls replay."""
+        self._staging: Staging | None = None
+        """Between callers' memory and `_called`."""
         self._lent: _Captured | None = None
         """What `capture` has handed out."""
         self._idle: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -110,11 +113,12 @@ class AotiRunner(Closing):
 
     def _replayed(self, batch: Tensor) -> list[Tensor]:
         """Return a batch's outputs, where the artifact's options want them, by replaying the graph of calls."""
-        self._called = self._called or self._capture()
+        called = self._called = self._called or self._capture()
+        staging = self._staging = self._staging or Staging(called.batch, called.outputs)
         self._idle.wait()
-        self._called.batch.copy_(batch)
-        self._called.graph.replay()
-        results = [result.cpu() if self._on_host else result.clone() for result in self._called.outputs]
+        staging.upload(batch)
+        called.graph.replay()
+        results = staging.download() if self._on_host else [output.clone() for output in called.outputs]
         self._idle.record()
         return results
 
@@ -136,7 +140,7 @@ class AotiRunner(Closing):
         """Delete the graphs, the model and its weights."""
         if self._container:
             torch.cuda.synchronize(self.device)
-            self._called = self._lent = None
+            self._called = self._lent = self._staging = None
             self._call("AOTInductorModelContainerDelete", self._container)
             self._container = ctypes.c_void_p()
         for weight in self._weights:
