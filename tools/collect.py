@@ -1,7 +1,8 @@
-"""Take what `yolo26-et export` and `val` reported into a file of results/: the only way in which figures get there.
+"""Take what `yolo26-et export`, `val` and `bench` reported into a file of results/: the only way figures get there.
 
 python tools/collect.py results/h100-80gb-tf32.json tf32-3=tf32/report.json --commit COMMIT [--note TEXT]
 python tools/collect.py results/h100-80gb-accuracy.json val-1=val.json --machine tf32/report.json --commit COMMIT
+python tools/collect.py results/h100-80gb-bench.json bench-1=bench.json --machine tf32/report.json --commit COMMIT
 
 A variant that passed again replaces its former record with the same options; attempts that did not pass are added. The
 precision of a file is that of all its records, or none where they differ. Run `python tools/results.py` afterwards.
@@ -18,10 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from yolo26_executorch import ExportOptions, Yolo26Error
+from yolo26_executorch.bench import Report
 
 _WORDS = ("answer", "picture", "largest")
 """What a test says that is in words, or twice."""
 _USUAL = ("backend", "precision", "imgsz", "batch", "outputs", "input", "io", "random_weights", "seed")
+_MEASURED = ("backend", "precision", "imgsz", "batch")
+_ROW = ("name", "input", "subject", "mode")
+"""What makes a benchmark's row, within one run's options."""
 _VERSIONS = ("python", "torch", "executorch", "ultralytics", "triton")
 
 
@@ -51,7 +56,9 @@ def collect(file: Path, run: str, report: Mapping[str, Any], *, commit: str, not
     options = {key: report["options"][key] for key in _USUAL}
     data["runs"].append(
         {"run": run, "commit": commit, **{key: report[key] for key in ("created", "command", "exit_status")},
-         "jobs": report["options"]["jobs"], "options": options}
+         "jobs": report["options"]["jobs"], "devices": report["options"].get("devices", []),
+         "exports": sum(record["outcome"] == "exported" for record in report["records"]),
+         "seconds": report.get("seconds"), "options": options}
     )  # fmt: skip
     of_run = {known["run"]: known["options"] for known in data["runs"]}
     for record in report["records"]:
@@ -89,14 +96,11 @@ def collect_accuracy(
     """
     _check_commit(commit)
     head = _head(machine)
-    alike = all(report["versions"][key] == head["versions"][key] for key in _VERSIONS)
-    if report["artifact"]["device"] != head["gpu"] or not alike:
-        raise CollectError(f"--machine: {report['name']} was measured on another machine, or with other versions")
+    _check_machine(head, report["artifact"]["device"], report["versions"])
     if report["pytorch"] is None:
         raise CollectError(f"{report['name']} was not measured against PyTorch; run val with --against pytorch")
     data = _read(file, {"kind": "accuracy", **head, "precision": None, "note": "", "runs": [], "records": []}, head)
-    options = {key: report[key] for key in ("backend", "precision", "imgsz", "batch")}
-    told = {"run": run, "commit": commit, "options": options}
+    told = {"run": run, "commit": commit, "options": {key: report[key] for key in _MEASURED}}
     others = [known for known in data["runs"] if known["run"] != run]
     if len(others) < len(data["runs"]) and told not in data["runs"]:
         raise CollectError(f"{file} has another run {run} already; name this one otherwise")
@@ -110,6 +114,52 @@ def collect_accuracy(
     data["records"] = sorted([*kept, record], key=lambda one: (one["name"], one["precision"]))
     data["note"] = data["note"] if note is None else note
     return data
+
+
+def collect_bench(
+    file: Path, run: str, report: Mapping[str, Any], machine: Mapping[str, Any], *, commit: str, note: str | None
+) -> dict[str, Any]:
+    """Return a file of latencies with what `yolo26-et bench` measured in it.
+
+    Args:
+        file: the file, which need not exist yet; a row that it has (name, input, subject, kind) is replaced.
+        run: the run's name, which the file must not have yet.
+        report: what `bench` wrote.
+        machine: the machine in a report of `export`, where it ran: `bench` says less of it.
+        commit: what was run, a full hash.
+        note: what a reader has to know; None keeps the file's.
+
+    Raises:
+        CollectError: the report is damaged or of another machine, or its models' options differ.
+    """
+    _check_commit(commit)
+    head = _head(machine)
+    _check_machine(head, report["machine"]["gpu"], report["versions"])
+    rows = Report.from_json(dict(report)).to_json()["rows"]
+    options = [{key: row[key] for key in _MEASURED} for row in rows]
+    if not rows or any(one != options[0] for one in options):
+        raise CollectError(f"{run}: expected models of one precision, size and batch; measure others in another run")
+    empty: dict[str, Any] = {"precision": None, "note": "", "runs": [], "records": [], "not_measured": []}
+    data = _read(file, {"kind": "bench", **head, "method": report["method"], **empty}, head)
+    if run in {known["run"] for known in data["runs"]}:
+        raise CollectError(f"{file} has a run {run} already; name this one otherwise")
+    about = {key: report[key] for key in ("created", "command", "ceilings")}
+    data["runs"].append({"run": run, "commit": commit, **about, "options": options[0]})
+    for row in rows:
+        if row["outcome"] == "measured":
+            kept = [old for old in data["records"] if any(old[key] != row[key] for key in _ROW)]
+            data["records"] = [*kept, {**row, "run": run}]
+        else:
+            data["not_measured"].append({**{key: row[key] for key in (*_ROW, "outcome", "message")}, "run": run})
+    precisions = {known["options"]["precision"] for known in data["runs"]}
+    data["precision"] = precisions.pop() if len(precisions) == 1 else None
+    data["note"] = data["note"] if note is None else note
+    return data
+
+
+def _check_machine(head: Mapping[str, Any], gpu: object, versions: Mapping[str, Any]) -> None:
+    if gpu != head["gpu"] or any(versions[key] != head["versions"][key] for key in _VERSIONS):
+        raise CollectError("--machine: it is of another machine, or with other versions")
 
 
 def _check_commit(commit: str) -> None:
@@ -156,11 +206,13 @@ def dump(data: Mapping[str, Any]) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Take reports in; returns the exit status."""
-    parser = argparse.ArgumentParser(description="Take reports of `yolo26-et export` and `val` into results/.")
+    parser = argparse.ArgumentParser(description="Take reports of yolo26-et export, val and bench into results/.")
     parser.add_argument("file", type=Path, help="the file, such as results/h100-80gb-tf32.json")
     parser.add_argument("reports", nargs="+", metavar="RUN=REPORT", help="a name for the run, and its report.json")
     parser.add_argument("--commit", required=True, help="what was run: `git rev-parse HEAD`")
-    parser.add_argument("--machine", type=Path, metavar="REPORT", help="for val: an export's report of that machine")
+    parser.add_argument(
+        "--machine", type=Path, metavar="REPORT", help="for val and bench: an export's report of that machine"
+    )
     parser.add_argument("--title", help="what the table of a file with several options is headed")
     parser.add_argument("--note", help="what a reader of the table has to know")
     args = parser.parse_args(argv)
@@ -168,13 +220,14 @@ def main(argv: list[str] | None = None) -> int:
         for word in args.reports:
             run, _, path = word.partition("=")
             report = json.loads(Path(path).read_text(encoding="utf-8"))
-            if "records" in report:
+            if "records" in report:  # of export
                 data = collect(args.file, run, report, commit=args.commit, note=args.note)
             elif args.machine is None:
-                raise CollectError(f"{path} is of val; name an export's report of that machine with --machine")
+                raise CollectError(f"{path} is of no export; name an export's report of that machine with --machine")
             else:
                 machine = json.loads(args.machine.read_text(encoding="utf-8"))["machine"]
-                data = collect_accuracy(args.file, run, report, machine, commit=args.commit, note=args.note)
+                take = collect_bench if report.get("kind") == "bench" else collect_accuracy
+                data = take(args.file, run, report, machine, commit=args.commit, note=args.note)
             data |= {"title": args.title} if args.title else {}
             args.file.write_text(dump(data), encoding="utf-8")
     except (OSError, ValueError, KeyError, Yolo26Error) as error:

@@ -19,29 +19,36 @@ from pathlib import Path
 from typing import Any
 
 from yolo26_executorch import VARIANTS, ExportOptions, Yolo26Error
+from yolo26_executorch.bench.rows import ARTIFACT, MODES, PEERS
 from yolo26_executorch.lowering.options import PRECISIONS
 from yolo26_executorch.report.page import metric
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
-KINDS = ("exports", "device latency", "accuracy")
+KINDS = ("bench", "exports", "device latency", "accuracy")
 WIDTH = 127
 INTRO = (
-    "Weights were random unless a table says otherwise. These are first looks, not benchmarks: exports ran side by "
-    "side, which lengthens times and latencies. Export s counts all stages, the test too. Latency is the median of "
-    "calls from host memory and back, inside PyTorch. Ratio is the test's worst error ÷ tolerance and its quantity, "
-    "over all inputs, against PyTorch in the artifact's precision and in fp32; above 1 fails. Rows are the predictions "
-    "of all these comparisons, and how many matched; for classify a row is a picture, which matches where the top-5 is "
-    "the same and need not for the test to pass."
+    "Weights were random unless a table says otherwise. Tables of exports are first looks, not benchmarks: exports ran "
+    "side by side, which lengthens times and latencies. Export s counts all stages, the test too. Latency is the "
+    "median of calls from host memory and back, inside PyTorch. Ratio is the test's worst error ÷ tolerance and its "
+    "quantity, over all inputs, against PyTorch in the artifact's precision and in fp32; above 1 fails. Rows are the "
+    "predictions of all these comparisons, and how many matched; for classify a row is a picture, which matches where "
+    "the top-5 is the same and need not for the test to pass."
 )
 
 ABOUT = (
     "`python tools/results.py` writes this page from the files of data that are named below each table; "
     "`results/README.md` says what they hold."
 )
+BENCH = (
+    "From `yolo26-et bench`: a process for each row, at least 200 calls, timed one by one, in rounds that take turns "
+    "with the other rows'; ÷ artifact is how many times as long the other takes. The ceiling is that of this GPU's "
+    "matrix products, measured in the same run."
+)
 SUMMARY = (
     "One call with inputs and outputs on the GPU, the kernels replayed as a CUDA graph inside PyTorch: the median, at "
-    "batch 1, 640×640 pixels and with random weights. Sizes are of the whole artifact; – was not measured so."
+    "batch 1, 640×640 pixels and with random weights. torch.compile ran in the same call on the same inputs: same "
+    "precision, channels last, a CUDA graph. Sizes are of the whole artifact; – was not measured so."
 )
 MORE = (
     "[All results](docs/results.md): exports and their tests, accuracy of trained weights in every precision, the runs "
@@ -146,6 +153,47 @@ class Passed:
 
 
 @dataclass(frozen=True)
+class Compared:
+    """One artifact's row of a benchmark, and its peers'."""
+
+    variant: str
+    input: str
+    mode: str
+    run: Run
+    p20_ms: float
+    p50_ms: float
+    p80_ms: float
+    of_compute: float | None
+    """The part of the measured ceiling that is reached, 0..1."""
+    peers: Mapping[str, float]
+    """Medians, ms."""
+
+    @classmethod
+    def of(cls, variant: str, given: str, mode: str, subjects: Mapping[str, Mapping[str, Any]], run: Run) -> Compared:
+        """Take the figures of a row's records; raises like `Run.from_json`."""
+        own = subjects[ARTIFACT]
+        low, middle, high = (_number(own["latency"][key]) for key in ("p20_ms", "p50_ms", "p80_ms"))
+        reached = own["achieved"] and own["achieved"]["of_compute"]
+        peers = {
+            name: _number(one["latency"]["p50_ms"])
+            for name, one in subjects.items()
+            if name != ARTIFACT and one["run"] == run.name  # together or not at all
+        }
+        return cls(variant, given, mode, run, low, middle, high, reached, peers)
+
+    def cells(self, peers: Sequence[str]) -> list[str]:
+        """Return the row of the table."""
+        name = self.variant if self.input == ExportOptions().input else f"{self.variant}, {self.input}"
+        told = []
+        for peer in peers:
+            ms = self.peers.get(peer)
+            told += ["–", "–"] if ms is None else [f"{ms:.3f}", f"{ms / self.p50_ms:.2f}"]
+        reached = "–" if self.of_compute is None else f"{self.of_compute:.1%}"
+        span = f"{self.p20_ms:.3f} to {self.p80_ms:.3f}"
+        return [name, self.mode, f"{self.p50_ms:.3f}", span, *told, reached, str(self.run)]
+
+
+@dataclass(frozen=True)
 class Results:
     """One file of results."""
 
@@ -169,6 +217,17 @@ class Results:
             yield from _table(heads, self._accuracies())
             yield from ("", _wrap(about))
             return
+        if self.data["kind"] == "bench":
+            yield from (f"### Beside other software, {self.data['precision'] or 'several precisions'}", "")
+            peers = [peer for peer in PEERS if any(peer in one.peers for one in self.compared())]
+            columns = [heading for peer in peers for heading in (f"{peer}, ms", "÷ artifact")]
+            heads = ["model", "row", "artifact, ms", "p20 to p80", *columns, "of the ceiling", "run"]
+            yield from _table(heads, [one.cells(peers) for one in self.compared()])
+            modes = ", ".join(f"{mode}: {MODES[mode]}" for mode in dict.fromkeys(one.mode for one in self.compared()))
+            missing = dict.fromkeys(f"{row['name']} ({row['message']})" for row in self.data["not_measured"])
+            told = f" Not measured: {', '.join(missing)}." if missing else ""
+            yield from ("", _wrap(f"Medians. Row {modes}. {BENCH}{told} {about}"))
+            return
         if self.data["kind"] == "device latency":
             yield from (f"### {self.data['precision']}, inputs and outputs on the GPU", "")
             yield from _table(["model", "launched, ms", "CUDA graph, ms", "run"], self.device_latencies())
@@ -187,6 +246,14 @@ class Results:
             rows = [[one.variant, f"`{told}`", *one.cells()] for one, told in zip(passed, options, strict=True)]
             yield from _table(["model", "options", *heads], rows)
         yield from ("", _wrap(f"{self._missing(passed)} {about}"))
+        timed = [run for run in self.data["runs"] if run.get("seconds") is not None]
+        if timed:
+            rows = [
+                [str(self.runs[run["run"]]), str(run["exports"]), str(run["jobs"]), str(len(run["devices"]) or 1),
+                 f"{_number(run['seconds']):.0f}"]
+                for run in timed
+            ]  # fmt: skip
+            yield from ("", *_table(["run", "exported", "side by side", "GPUs", "s in all"], rows))
 
     def passed(self) -> list[Passed]:
         """Return the exports that passed, by variant; raises ValueError where one is there twice."""
@@ -239,6 +306,25 @@ class Results:
             rows.append([_model(record), *figures, str(self.runs[record["run"]])])
         return rows
 
+    def compared(self) -> list[Compared]:
+        """Return the rows of a benchmark, each artifact with its peers; raises ValueError."""
+        found: dict[tuple[str, str, str], dict[str, Mapping[str, Any]]] = {}
+        for record in self.data["records"]:
+            run = self.runs[record["run"]]
+            if record["precision"] != run.options.precision or record["graph_equals_call"] is False:
+                raise ValueError(f"{record['name']} of {run.name} does not hold together: precision or outputs")
+            found.setdefault((_model(record), record["input"], record["mode"]), {})[record["subject"]] = record
+        rows = [
+            Compared.of(name, given, mode, subjects, self.runs[subjects[ARTIFACT]["run"]])
+            for (name, given, mode), subjects in found.items()
+            if ARTIFACT in subjects
+        ]
+        if not rows:
+            raise ValueError("no records")
+        order = [*VARIANTS]
+        key = [*MODES].index
+        return sorted(rows, key=lambda one: (key(one.mode), order.index(one.variant), one.input))
+
     def _accuracies(self) -> Table:
         rows = []
         for record in self.data["records"]:
@@ -288,34 +374,47 @@ def render(folder: Path) -> str:
     """Return the page docs/results.md for the files of a folder; raises as `read`."""
     parts = ["# Measured results", _wrap(ABOUT), _wrap(INTRO)]
     for machine, files in read(folder).items():
-        parts += [f"## {files[0].data['gpu']}", _wrap(machine), *("\n".join(results.lines()) for results in files)]
+        parts += [
+            f"## {files[0].data['gpu']}, torch {files[0].data['versions']['torch'].partition('+')[0]}",
+            _wrap(machine),
+            *("\n".join(results.lines()) for results in files),
+        ]
     return "\n\n".join(parts) + "\n"
 
 
 def summary(folder: Path) -> str:
-    """Return README's block, without its markers: latency and size of every variant, by precision; raises as `read`."""
-    parts = ["### Measured so far"]
-    for machine, files in read(folder).items():
-        figures: dict[tuple[str, str], tuple[str, str]] = {}
-        for latencies in files:
-            if latencies.data["kind"] != "device latency":
-                continue
-            precision = str(latencies.data["precision"])
-            # Of the runs that made what was timed.
-            exports = [one for one in files if (one.data["kind"], one.data["precision"]) == ("exports", precision)]
-            sizes = {(one.variant, str(one.run)): f"{one.size_mb:.1f}" for file in exports for one in file.passed()}
-            for variant, _, graph, run in latencies.device_latencies():
-                figures[variant, precision] = graph, sizes.get((variant, run), "–")
-        if not figures:
-            continue
-        precisions = [name for name in PRECISIONS if name in {precision for _, precision in figures}]
-        heads = ["model", *(f"{name}, ms" for name in precisions), *(f"{name}, MB" for name in precisions)]
-        rows = []
-        for variant in [name for name in VARIANTS if name in {name for name, _ in figures}]:
-            told = [figures.get((variant, name), ("–", "–")) for name in precisions]
-            rows.append([variant, *(ms for ms, _ in told), *(mb for _, mb in told)])
-        parts += [_wrap(f"{SUMMARY} {machine}"), "\n".join(_table(heads, rows))]
-    return "\n\n".join([*parts, _wrap(MORE)])
+    """Return README's block, without its markers: what the machine with the most figures gave; raises as `read`."""
+    tables = [(machine, table) for machine, files in read(folder).items() if len(table := _latencies(files)) > 1]
+    machine, (heads, *rows) = max(tables, key=lambda one: sum(cell != "–" for row in one[1] for cell in row))
+    about = _wrap(f"{SUMMARY} {machine}")
+    return "\n\n".join(["### Measured so far", about, "\n".join(_table(heads, rows)), _wrap(MORE)])
+
+
+def _latencies(files: Sequence[Results]) -> Table:
+    """Return a machine's latencies on the GPU by variant, with a row of headings: ours, torch.compile's, and sizes."""
+    cells: dict[tuple[str, str], str] = {}
+    for file in files:
+        precision = str(file.data["precision"])
+        if file.data["kind"] == "exports" and precision in PRECISIONS:
+            cells |= {(one.variant, f"{precision}, MB"): f"{one.size_mb:.1f}" for one in file.passed()}
+        if file.data["kind"] == "device latency":
+            cells |= {(variant, f"{precision}, ms"): graph for variant, _, graph, _ in file.device_latencies()}
+    for file in files:
+        for one in file.compared() if file.data["kind"] == "bench" else []:
+            if (one.mode, one.input) == ("graph", ExportOptions().input):
+                precision = one.run.options.precision
+                cells[one.variant, f"{precision}, ms"] = f"{one.p50_ms:.2f}"
+                if peer := one.peers.get("compile"):
+                    heading = f"torch.compile {precision}, ms (× ours)"
+                    cells[one.variant, heading] = f"{peer:.2f} ({peer / one.p50_ms:.2f})"
+    there = {heading for _, heading in cells}
+    of_precision = ["{}, ms", "torch.compile {}, ms (× ours)"]
+    timed = [name for name in PRECISIONS if f"{name}, ms" in there]
+    heads = [words.format(name) for name in timed for words in of_precision] + [f"{name}, MB" for name in timed]
+    heads = [heading for heading in heads if heading in there]
+    variants = [name for name in VARIANTS if any((name, f"{precision}, ms") in cells for precision in timed)]
+    rows = [[name, *(cells.get((name, heading), "–") for heading in heads)] for name in variants]
+    return [["model", *heads], *rows]
 
 
 def replace_block(text: str, block: str) -> str:

@@ -164,3 +164,76 @@ def test_a_run_has_one_precision_and_a_machine(
     assert "has another run val-1" in capsys.readouterr().err
     assert collect_validation(collect, tmp_path, validation, "--note", "no machine") == 1
     assert "--machine" in capsys.readouterr().err
+
+
+@pytest.fixture
+def benchmark(report: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """Make a report of bench out of the rows that are there, on the same machine."""
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    data = json.loads((ROOT / "results/h100-80gb-bench.json").read_text())
+    rows = [row for row in data["records"] if row["name"] in ("yolo26n", "yolo26m") and row["mode"] == "graph"]
+    run = data["runs"][0]
+    return {
+        "kind": "bench", "schema": 1, "commit": None, "modified": None, "interrupted": False,
+        "warnings": [], "work": {},
+        **{key: run[key] for key in ("command", "created", "ceilings")},
+        "machine": {
+            "gpu": data["gpu"], "capability": [9, 0], "driver": data["driver"],
+            "cpu": "a CPU", "cores": 16, "os": "Linux",
+        },
+        "versions": {key: report["machine"][key] for key in ("python", "torch", "executorch", "ultralytics", "triton")},
+        "method": data["method"],
+        "rows": [{key: value for key, value in row.items() if key != "run"} for row in rows],
+    }  # fmt: skip
+
+
+def collect_benchmark(collect: ModuleType, tmp_path: Path, benchmark: dict[str, Any], run: str = "bench-1") -> int:
+    (tmp_path / "bench.json").write_text(json.dumps(benchmark))
+    (tmp_path / "results").mkdir(exist_ok=True)
+    words = [str(tmp_path / "results" / "bench.json"), f"{run}={tmp_path / 'bench.json'}", "--commit", COMMIT]
+    return int(collect.main([*words, "--machine", str(tmp_path / "report.json")]))
+
+
+def test_a_benchmark_is_taken_in(collect: ModuleType, benchmark: dict[str, Any], tmp_path: Path) -> None:
+    failed = {**benchmark["rows"][0], "name": "yolo26x", "variant": "yolo26x", "outcome": "failed", "message": "no"}
+    assert collect_benchmark(collect, tmp_path, {**benchmark, "rows": [*benchmark["rows"], failed]}) == 0
+    assert collect_benchmark(collect, tmp_path, {**benchmark, "rows": benchmark["rows"][:1]}, "bench-2") == 0
+    data = json.loads((tmp_path / "results" / "bench.json").read_text())
+    assert len(data["records"]) == len(benchmark["rows"])
+    assert [record["run"] for record in data["records"]].count("bench-2") == 1
+    assert [(row["name"], row["message"]) for row in data["not_measured"]] == [("yolo26x", "no")]
+    page = load_tool("results").render(tmp_path / "results")
+    assert "Not measured: yolo26x (no)." in " ".join(page.split())
+    # Of the model that was measured again only the artifact was: its peer's figure is of another run.
+    first = benchmark["rows"][0]
+    again = next(line for line in page.splitlines() if line.startswith(f"| {first['name']} "))
+    assert "bench-2" in again
+    assert again.count("–") == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda one: one["rows"][0].update(precision="tf32"), "models of one precision"),
+        (lambda one: one.update(rows=[]), "models of one precision"),
+        (lambda one: one["versions"].update(torch="2.13.0"), "another machine, or with other versions"),
+        (lambda one: one["machine"].update(gpu="another"), "another machine, or with other versions"),
+        (lambda one: one["rows"][0].update(latency=3), "damaged"),
+    ],
+)
+def test_a_benchmark_that_does_not_fit_is_refused(
+    collect: ModuleType, benchmark: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    change: Callable[[dict[str, Any]], object], said: str,
+) -> None:  # fmt: skip
+    change(benchmark)
+    assert collect_benchmark(collect, tmp_path, benchmark) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_a_run_says_how_long_it_took(collect: ModuleType, report: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    report["options"]["devices"] = ["0", "1"]
+    data = collect.collect(tmp_path / "new.json", "one", {**report, "seconds": 61.4}, commit=COMMIT, note="")
+    (tmp_path / "results" / "new.json").write_text(collect.dump(data))
+    page = load_tool("results").render(tmp_path / "results")
+    assert f"| one {COMMIT[:7]} | 2 | 3 | 2 | 61 |" in page

@@ -18,6 +18,7 @@ FILES = sorted((ROOT / "results").glob("*.json"))
 TF32 = "h100-80gb-tf32.json"
 ACCURACY = "h100-80gb-accuracy.json"
 LATENCY = "h100-80gb-tf32-device-latency.json"
+BENCH = "h100-80gb-bench.json"
 
 
 @pytest.fixture(scope="module")
@@ -82,20 +83,28 @@ def test_the_block_is_written_once_and_nothing_else_changes(
         path.write_text(whole, encoding="utf-8")
 
 
-def test_readmes_table_is_of_the_latencies_and_the_runs_that_made_them(results: ModuleType, tmp_path: Path) -> None:
+def test_readmes_table_is_of_the_latencies_the_peers_and_the_sizes(results: ModuleType, tmp_path: Path) -> None:
     latencies = {record["variant"]: record for record in read(LATENCY)["records"]}
     sizes = {one["variant"]: sum(one["files"].values()) / 1e6 for one in read(TF32)["records"]}
+    benched = {
+        (record["name"], record["subject"]): record["latency"]["p50_ms"]
+        for record in read(BENCH)["records"]
+        if record["mode"] == "graph"
+    }
     rows = table_rows(results.summary(ROOT / "results"))
     assert [row[0] for row in rows] == [name for name in VARIANTS if name in latencies]
-    for name, tf32_ms, _, tf32_mb, _ in rows:
+    for name, tf32_ms, fp16_ms, compiled, tf32_mb, _ in rows:
         assert tf32_ms == f"{latencies[name]['graph']:.2f}"
         assert tf32_mb == f"{sizes[name]:.1f}"
-    data = read(LATENCY)
-    data["runs"][0]["run"] = "another"
-    for record in data["records"]:
-        record["run"] = "another"
-    copy(tmp_path, **{LATENCY: data})
-    assert {row[3] for row in table_rows(results.summary(tmp_path / "results"))} == {"–"}
+        if own := benched.get((name, "artifact")):
+            peer = benched[name, "compile"]
+            assert (fp16_ms, compiled) == (f"{own:.2f}", f"{peer:.2f} ({peer / own:.2f})")
+        else:
+            assert (fp16_ms, compiled) == ("–", "–")
+    data = read(BENCH)
+    data["records"] = [record for record in data["records"] if record["subject"] == "artifact"]
+    copy(tmp_path, **{BENCH: data})
+    assert "torch.compile fp16" not in results.summary(tmp_path / "results")
 
 
 def test_every_row_is_a_record_and_every_figure_its_own(results: ModuleType) -> None:
@@ -109,6 +118,21 @@ def test_every_row_is_a_record_and_every_figure_its_own(results: ModuleType) -> 
                 for artifact, pytorch in record["metrics"].values():
                     figures = [f"{artifact:.4f}", f"{pytorch:.4f}", f"{artifact - pytorch:+.4f}"]
                     expected.append([record["name"], record["precision"], str(record["pictures"]), *figures, ran])
+                continue
+            if data["kind"] == "bench":
+                if record["subject"] != "artifact":
+                    continue
+                like = [
+                    one for one in data["records"] if all(one[key] == record[key] for key in ("name", "input", "mode"))
+                ]
+                peers = [one["latency"]["p50_ms"] for one in like if one["subject"] == "compile"]
+                own = record["latency"]
+                ratios = [cell for ms in peers for cell in (f"{ms:.3f}", f"{ms / own['p50_ms']:.2f}")]
+                named = record["name"] + (", uint8" if record["input"] == "uint8" else "")
+                span = f"{own['p20_ms']:.3f} to {own['p80_ms']:.3f}"
+                reached = f"{record['achieved']['of_compute']:.1%}"
+                figures = [f"{own['p50_ms']:.3f}", span, *(ratios or ["–", "–"]), reached]
+                expected.append([named, record["mode"], *figures, ran])
                 continue
             if data["kind"] == "device latency":
                 expected.append([record["variant"], f"{record['launched']:.2f}", f"{record['graph']:.2f}", ran])
@@ -130,7 +154,10 @@ def test_every_row_is_a_record_and_every_figure_its_own(results: ModuleType) -> 
             )
     shown = table_rows(results.render(ROOT / "results"))
     # Tables of several options name them in the second column, those of accuracies a metric in the fourth.
-    cut = [row if len(row) != 8 else row[:1] + row[2:] if "`" in row[1] else row[:3] + row[4:] for row in shown]
+    cut = [
+        row[:1] + row[2:] if "`" in row[1] else row[:3] + row[4:] if "mAP" in row[3] or "top1" in row[3] else row
+        for row in shown
+    ]
     assert sorted(cut) == sorted(expected)
 
 
@@ -153,9 +180,8 @@ def test_what_is_missing_is_named_with_its_reason(results: ModuleType, tmp_path:
     assert "not run: yolo26l-cls)" in text
 
 
-@pytest.mark.parametrize("name", ["h100-80gb-fp16.json"])
-def test_no_missing_variant_is_left_out(results: ModuleType, name: str) -> None:
-    data = read(name)
+def test_no_missing_variant_is_left_out(results: ModuleType) -> None:
+    data = read("h200-fleet.json")
     missing = set(VARIANTS) - {one["variant"] for one in data["records"]}
     text = " ".join(results.render(ROOT / "results").split())
     told = re.search(rf"### {data['precision']} .*?No passing record of (\d+) of the 25 \((.*?)\)\.", text)
@@ -232,6 +258,11 @@ def test_damaged_data_is_refused(
 @pytest.mark.parametrize(
     ("name", "damage"),
     [
+        (BENCH, {"graph_equals_call": False}),
+        (BENCH, {"latency": None}),
+        (BENCH, {"precision": "tf32"}),
+        (BENCH, {"run": "none"}),
+        (BENCH, {"variant": "yolo26"}),
         (LATENCY, {"graph_equals_call": False}),
         (LATENCY, {"graph": None}),
         (LATENCY, {"launched": -1}),
