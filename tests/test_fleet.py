@@ -514,14 +514,27 @@ def test_handlers_are_put_back(tmp_path: Path, stub: Stub) -> None:
 
 
 @pytest.mark.parametrize(
-    ("backend", "jobs", "cores", "parallel"),
-    [("xnnpack", 25, 64, 1), ("cuda", 25, 16, 4), ("cuda", 2, 16, 2), ("cuda", 25, 2, 1), ("cuda", 0, 16, 1)],
+    ("backend", "jobs", "cores", "memory", "gpu", "parallel"),
+    [
+        ("xnnpack", 25, 64, 256, 80, 1),
+        ("cuda", 25, 16, 128, 80, 8),
+        ("cuda", 2, 16, 128, 80, 2),
+        ("cuda", 25, 2, 128, 80, 1),
+        ("cuda", 0, 16, 128, 80, 1),
+        ("cuda", 25, 16, 16, 80, 4),
+        ("cuda", 25, 16, None, 80, 8),
+        ("cuda", 25, 16, 128, 8, 2),
+        ("cuda", 25, 16, 128, 1, 1),
+    ],
 )
 def test_how_many_at_a_time(
-    monkeypatch: pytest.MonkeyPatch, backend: str, jobs: int, cores: int, parallel: int
+    monkeypatch: pytest.MonkeyPatch, backend: str, jobs: int, cores: int, memory: int | None, gpu: int, parallel: int
 ) -> None:
+    """Memory in GB."""
     monkeypatch.setattr(fleet, "cores", lambda: cores)
-    assert fleet.default_parallel(backend, jobs) == parallel
+    memory_bytes = None if memory is None else memory * 10**9
+    found = fleet.default_parallel(backend, jobs, memory_bytes=memory_bytes, gpu_memory_bytes=gpu * 10**9)
+    assert found == parallel
 
 
 def test_the_real_worker_is_of_this_package_and_python() -> None:

@@ -26,8 +26,12 @@ __all__ = ["LOGS", "WORKER", "Event", "Limits", "default_parallel", "run"]
 WORKER = (sys.executable, "-P", "-m", "yolo26_executorch.worker")
 """What is started for each job. -P: a stray `random.py` where the user stands must not be imported."""
 
-CORES_PER_CUDA_JOB = 4
-"""Triton's and the C++ compiler's processes keep about so many cores busy while one model is compiled."""
+CORES_PER_CUDA_JOB = 2
+"""An export keeps about so many cores busy on average: Triton's processes more, Python and the C++ compiler one."""
+MEMORY_PER_CUDA_JOB = 4_000_000_000
+"""Bytes; the largest variant's export held 3.8 GB (`peak_memory_bytes` in results/)."""
+GPU_MEMORY_PER_CUDA_JOB = 3_000_000_000
+"""Bytes; two CUDA contexts, the artifact, and PyTorch's model beside it, in float32, too."""
 RETRIES = 2
 BACK_OFF_S = 2.0
 """Before the first retry; four times as long before each further one."""
@@ -35,9 +39,21 @@ BACK_OFF_S = 2.0
 _TICK_S = 0.2
 
 
-def default_parallel(backend: str, jobs: int) -> int:
-    """Return how many jobs to run at a time; an XNNPACK export uses every core by itself, a CUDA export does not."""
-    return max(1, min(jobs, cores() // CORES_PER_CUDA_JOB)) if backend == "cuda" else 1
+def default_parallel(backend: str, jobs: int, *, memory_bytes: int | None, gpu_memory_bytes: int) -> int:
+    """Return how many jobs to run at a time; an XNNPACK export uses every core by itself, a CUDA export does not.
+
+    Args:
+        backend: of the jobs.
+        jobs: how many there are.
+        memory_bytes: the machine's; None where it is not known.
+        gpu_memory_bytes: of all GPUs that are used together.
+    """
+    if backend != "cuda":
+        return 1
+    most = [jobs, cores() // CORES_PER_CUDA_JOB, gpu_memory_bytes // GPU_MEMORY_PER_CUDA_JOB]
+    if memory_bytes is not None:
+        most.append(memory_bytes // MEMORY_PER_CUDA_JOB)
+    return max(1, min(most))
 
 
 @dataclass

@@ -104,7 +104,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )  # fmt: skip
     how.add_argument(
         "--jobs", type=int, metavar="N",
-        help="exports at a time (default: 1 for XNNPACK, a quarter of the cores for CUDA)",
+        help="exports at a time (default: 1 for XNNPACK, half of the cores for CUDA, as far as memory goes)",
     )  # fmt: skip
     how.add_argument("--devices", metavar="0,1,…|all", help="GPUs to spread the exports over (default: the first)")
     how.add_argument(
@@ -197,7 +197,7 @@ def _run(args: argparse.Namespace, until_done: contextlib.ExitStack) -> int:
         )
         for source in sources
     ]
-    parallel = args.jobs or (None if ray else max(len(devices), fleet.default_parallel(options.backend, len(jobs))))
+    parallel = args.jobs or (None if ray else _parallel(options, len(jobs), devices, machine))
     created, began = _now(), time.perf_counter()
     out = console()
     face: Face = Live(out, len(jobs) * max(1, len(architectures))) if out.is_terminal else Plain()
@@ -307,6 +307,13 @@ def _devices(words: str | None, options: ExportOptions, machine: environment.Env
     if options.backend != "cuda":
         raise UsageError(f"--devices {words}: an export for {options.backend} uses no GPU; leave it out")
     return suitability.choose_devices(words.split(","), machine)
+
+
+def _parallel(options: ExportOptions, jobs: int, devices: Sequence[str], machine: environment.Environment) -> int:
+    gpu = min((gpu.memory_bytes for gpu in machine.gpus), default=0)
+    return fleet.default_parallel(
+        options.backend, jobs, memory_bytes=machine.memory_bytes, gpu_memory_bytes=gpu * max(1, len(devices))
+    )
 
 
 def _check_size(source: Source, options: ExportOptions) -> None:
