@@ -163,9 +163,17 @@ def _pictures(report: VerifyReport) -> Table:
         shown = sorted(shown, key=lambda picture: (picture.passed, -_ratio(picture)))[:_SHOWN]
         title = f"the {_SHOWN} worst of {len(report.pictures)} pictures; --json has them all"
     table = _table(title)
-    table.add_column("picture")
+    table.add_column("picture", overflow="fold")
     table.add_column("outcome", no_wrap=True)
-    for heading in ("confident matched", "rows matched", "classes equal", "worst IoU", "mask IoU", "error ÷ tolerance"):
+    # In two lines, so that what tells pictures apart need not be cut off.
+    for heading in (
+        "confident\nmatched",
+        "rows\nmatched",
+        "classes\nequal",
+        "worst\nIoU",
+        "mask\nIoU",
+        "error ÷\ntolerance",
+    ):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("worst quantity", no_wrap=True)
     for picture in shown:
