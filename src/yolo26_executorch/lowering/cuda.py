@@ -197,6 +197,7 @@ def _compiling(options: ExportOptions, stage: Callable[[str], None], starting: t
         stack.enter_context(_fatbins(torch.cuda.get_device_capability()))
         stack.enter_context(_embedded_quickly())
         stack.enter_context(_for_any_cpu())
+        stack.enter_context(_without_repro())
         stack.enter_context(_replaced(torch._inductor, "aot_compile", compile_in_stage))
         yield
 
@@ -348,6 +349,15 @@ def _for_any_cpu() -> Iterator[None]:
         return [flag for flag in flags if flag != "march=native"], libraries
 
     with _replaced(cpp_builder, "_get_optimization_cflags", portable):
+        yield
+
+
+@contextlib.contextmanager
+def _without_repro() -> Iterator[None]:
+    """Leave out the program that would compile the graph again, which Inductor writes for traces: it takes seconds."""
+    from torch._dynamo.repro import after_aot
+
+    with _replaced(after_aot, "save_graph_repro", lambda *_, **__: None):
         yield
 
 
