@@ -86,7 +86,7 @@
       const mark = [u[i] - wide, u[i] + wide, v[i] - high / 2, v[i] + high / 2];
       return SIZES.includes(point.size) ? [mark, [mark[0], mark[1], v[i], v[i] + 2 * high]] : [mark];
     });
-    const free = (box) => box[0] > -0.1 && box[1] < 1.05 &&
+    const free = (box) => box[0] > 0 && box[1] < 1.05 &&
       taken.every((other) => box[0] >= other[1] || box[1] <= other[0] || box[2] >= other[3] || box[3] <= other[2]);
     const found = new Map();
     for (const [i, point] of known.entries()) {
