@@ -31,7 +31,7 @@ CORES_PER_CUDA_JOB = 2
 MEMORY_PER_CUDA_JOB = 4_000_000_000
 """Bytes; the largest variant's export held 3.8 GB (`peak_memory_bytes` in results/)."""
 GPU_MEMORY_PER_CUDA_JOB = 3_000_000_000
-"""Bytes; two CUDA contexts, the artifact, and PyTorch's model beside it, in float32, too."""
+"""Bytes, an estimate: two CUDA contexts, the artifact, and PyTorch's model beside it, in float32, too."""
 RETRIES = 2
 BACK_OFF_S = 2.0
 """Before the first retry; four times as long before each further one."""
