@@ -20,7 +20,8 @@ class Staging:
     def __init__(self, batch: Tensor, outputs: Sequence[Tensor]) -> None:
         self._batch, self._outputs = batch, outputs
         self._held = _beside(batch)
-        self._results = [_beside(output) for output in outputs]
+        self._results: list[Tensor] | None = None
+        """Beside the outputs; made when they are first wanted here."""
         self._uploaded: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
 
     def upload(self, images: Tensor) -> None:
@@ -35,11 +36,16 @@ class Staging:
 
     def download(self) -> list[Tensor]:
         """Wait for the current stream and return the graph's outputs on the host."""
-        for result, output in zip(self._results, self._outputs, strict=True):
+        results = self._results = self._results or [_beside(output) for output in self._outputs]
+        for result, output in zip(results, self._outputs, strict=True):
             result.copy_(output, non_blocking=True)
         torch.cuda.current_stream(self._batch.device).synchronize()
-        return [result.clone() for result in self._results]
+        return [result.clone() for result in results]
 
 
 def _beside(tensor: Tensor) -> Tensor:
-    return torch.empty_like(tensor, device="cpu", pin_memory=True)
+    """Return host memory for a tensor's content; where no more can be pinned, the usual, which is slower."""
+    try:
+        return torch.empty_like(tensor, device="cpu", pin_memory=True)
+    except RuntimeError:
+        return torch.empty_like(tensor, device="cpu")
