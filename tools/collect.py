@@ -26,7 +26,7 @@ _WORDS = ("answer", "picture", "largest")
 _USUAL = ("backend", "precision", "imgsz", "batch", "outputs", "input", "io", "random_weights", "seed")
 _MEASURED = ("backend", "precision", "imgsz", "batch")
 _ROW = ("name", "input", "subject", "mode")
-"""What makes a benchmark's row, within one run's options."""
+"""What makes a benchmark's row, within the options that all of a file have in common."""
 _VERSIONS = ("python", "torch", "executorch", "ultralytics", "triton")
 
 
@@ -51,8 +51,7 @@ def collect(file: Path, run: str, report: Mapping[str, Any], *, commit: str, not
     head = _head(report["machine"])
     empty: dict[str, Any] = {"runs": [], "records": [], "not_passed": []}
     data = _read(file, {"kind": "exports", **head, "precision": None, "note": "", **empty}, head)
-    if run in {known["run"] for known in data["runs"]}:
-        raise CollectError(f"{file} has a run {run} already; name this one otherwise")
+    _check_run(file, run, data)
     options = {key: report["options"][key] for key in _USUAL}
     data["runs"].append(
         {"run": run, "commit": commit, **{key: report[key] for key in ("created", "command", "exit_status")},
@@ -122,7 +121,7 @@ def collect_bench(
     """Return a file of latencies with what `yolo26-et bench` measured in it.
 
     Args:
-        file: the file, which need not exist yet; a row that it has (name, input, subject, kind) is replaced.
+        file: the file, which need not exist yet; a row that it has (name, input, subject, mode) is replaced.
         run: the run's name, which the file must not have yet.
         report: what `bench` wrote.
         machine: the machine in a report of `export`, where it ran: `bench` says less of it.
@@ -130,19 +129,21 @@ def collect_bench(
         note: what a reader has to know; None keeps the file's.
 
     Raises:
-        CollectError: the report is damaged or of another machine, or its models' options differ.
+        CollectError: the report is damaged or of another machine, or options differ, in it or from the file's.
     """
     _check_commit(commit)
     head = _head(machine)
     _check_machine(head, report["machine"]["gpu"], report["versions"])
     rows = Report.from_json(dict(report)).to_json()["rows"]
-    options = [{key: row[key] for key in _MEASURED} for row in rows]
+    options = [{key: _plain(row[key]) for key in _MEASURED} for row in rows]
     if not rows or any(one != options[0] for one in options):
         raise CollectError(f"{run}: expected models of one precision, size and batch; measure others in another run")
-    empty: dict[str, Any] = {"precision": None, "note": "", "runs": [], "records": [], "not_measured": []}
-    data = _read(file, {"kind": "bench", **head, "method": report["method"], **empty}, head)
-    if run in {known["run"] for known in data["runs"]}:
-        raise CollectError(f"{file} has a run {run} already; name this one otherwise")
+    empty: dict[str, Any] = {"note": "", "runs": [], "records": [], "not_measured": []}
+    new = {"kind": "bench", **head, "method": report["method"], "precision": options[0]["precision"], **empty}
+    data = _read(file, new, head)
+    _check_run(file, run, data)
+    if any(known["options"] != options[0] for known in data["runs"]):
+        raise CollectError(f"{file} is of models of another precision, size or batch; name another file")
     about = {key: report[key] for key in ("created", "command", "ceilings")}
     data["runs"].append({"run": run, "commit": commit, **about, "options": options[0]})
     for row in rows:
@@ -151,10 +152,13 @@ def collect_bench(
             data["records"] = [*kept, {**row, "run": run}]
         else:
             data["not_measured"].append({**{key: row[key] for key in (*_ROW, "outcome", "message")}, "run": run})
-    precisions = {known["options"]["precision"] for known in data["runs"]}
-    data["precision"] = precisions.pop() if len(precisions) == 1 else None
     data["note"] = data["note"] if note is None else note
     return data
+
+
+def _check_run(file: Path, run: str, data: Mapping[str, Any]) -> None:
+    if run in {known["run"] for known in data["runs"]}:
+        raise CollectError(f"{file} has a run {run} already; name this one otherwise")
 
 
 def _check_machine(head: Mapping[str, Any], gpu: object, versions: Mapping[str, Any]) -> None:

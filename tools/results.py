@@ -211,30 +211,40 @@ class Results:
     def lines(self) -> Iterator[str]:
         """Yield the page's lines for this file."""
         about = f"{self.data['note']} Data: [{self.path.name}](../results/{self.path.name})."
-        if self.data["kind"] == "accuracy":
-            yield from ("### Accuracy, trained weights", "")
-            heads = ["model", "precision", "pictures", "metric", "artifact", "PyTorch fp32", "difference", "run"]
-            yield from _table(heads, self._accuracies())
-            yield from ("", _wrap(about))
-            return
-        if self.data["kind"] == "bench":
-            yield from (f"### Beside other software, {self.data['precision'] or 'several precisions'}", "")
-            peers = [peer for peer in PEERS if any(peer in one.peers for one in self.compared())]
-            columns = [heading for peer in peers for heading in (f"{peer}, ms", "÷ artifact")]
-            heads = ["model", "row", "artifact, ms", "p20 to p80", *columns, "of the ceiling", "run"]
-            yield from _table(heads, [one.cells(peers) for one in self.compared()])
-            modes = ", ".join(f"{mode}: {MODES[mode]}" for mode in dict.fromkeys(one.mode for one in self.compared()))
-            missing = dict.fromkeys(f"{row['name']} ({row['message']})" for row in self.data["not_measured"])
-            told = f" Not measured: {', '.join(missing)}." if missing else ""
-            yield from ("", _wrap(f"Medians. Row {modes}. {BENCH}{told} {about}"))
-            return
-        if self.data["kind"] == "device latency":
-            yield from (f"### {self.data['precision']}, inputs and outputs on the GPU", "")
-            yield from _table(["model", "launched, ms", "CUDA graph, ms", "run"], self.device_latencies())
-            calls = f"{self.data['timed']} calls after {self.data['warm_up']} to warm up"
-            timing = f"Launched: kernel by kernel. Each is the {self.data['statistic']} of {calls}."
-            yield from ("", _wrap(f"{timing} {about}"))
-            return
+        of_kind = {
+            "bench": self._lines_of_bench,
+            "exports": self._lines_of_exports,
+            "device latency": self._lines_of_latencies,
+            "accuracy": self._lines_of_accuracies,
+        }
+        yield from of_kind[self.data["kind"]](about)
+
+    def _lines_of_accuracies(self, about: str) -> Iterator[str]:
+        yield from ("### Accuracy, trained weights", "")
+        heads = ["model", "precision", "pictures", "metric", "artifact", "PyTorch fp32", "difference", "run"]
+        yield from _table(heads, self._accuracies())
+        yield from ("", _wrap(about))
+
+    def _lines_of_bench(self, about: str) -> Iterator[str]:
+        yield from (f"### Beside other software, {self.data['precision']}", "")
+        rows = self.compared()
+        peers = [peer for peer in PEERS if any(peer in one.peers for one in rows)]
+        columns = [heading for peer in peers for heading in (f"{peer}, ms", "÷ artifact")]
+        heads = ["model", "row", "artifact, ms", "p20 to p80", *columns, "of the ceiling", "run"]
+        yield from _table(heads, [one.cells(peers) for one in rows])
+        modes = ", ".join(f"{mode}: {MODES[mode]}" for mode in dict.fromkeys(one.mode for one in rows))
+        missing = dict.fromkeys(f"{row['name']} ({row['message']})" for row in self.data["not_measured"])
+        told = f" Not measured: {', '.join(missing)}." if missing else ""
+        yield from ("", _wrap(f"Medians. Row {modes}. {BENCH}{told} {about}"))
+
+    def _lines_of_latencies(self, about: str) -> Iterator[str]:
+        yield from (f"### {self.data['precision']}, inputs and outputs on the GPU", "")
+        yield from _table(["model", "launched, ms", "CUDA graph, ms", "run"], self.device_latencies())
+        calls = f"{self.data['timed']} calls after {self.data['warm_up']} to warm up"
+        timing = f"Launched: kernel by kernel. Each is the {self.data['statistic']} of {calls}."
+        yield from ("", _wrap(f"{timing} {about}"))
+
+    def _lines_of_exports(self, about: str) -> Iterator[str]:
         precision = self.data["precision"]
         yield from (f"### {precision or self.data.get('title', 'Other options')}", "")
         heads = ["size MB", "export s", "latency ms", "ratio", "rows matched", "run"]

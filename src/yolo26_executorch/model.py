@@ -310,6 +310,11 @@ class ExportModel(nn.Module):
             self.head._get_decode_boxes({"feats": features, "boxes": dummy, "angle": dummy[:, :1]})
 
 
+def products(precision: str) -> str:
+    """Return how float32 operands are multiplied where a model is made in a precision: "ieee" or "tf32"."""
+    return "ieee" if precision == "fp32" else "tf32"
+
+
 @contextlib.contextmanager
 def float32_precision(precision: str) -> Iterator[None]:
     """Say how float32 products are computed on a GPU, "ieee" or "tf32", to eager kernels and Inductor alike.

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
-import os
 import statistics
 import sys
 import time
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import Yolo26Error
 from .jobs import Job
+from .supervision import leave
 from .tasks import TASKS
 
 if TYPE_CHECKING:
@@ -144,7 +144,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    ended = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(ended)  # taking PyTorch and CUDA apart takes a second, and the export waits for it
+    leave(main())

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from .environment import cache_folder, toolkit_variables
 from .export import export_one
 from .jobs import Job
-from .supervision import PARENT
+from .supervision import PARENT, leave
 
 
 def main() -> int:
@@ -70,8 +70,4 @@ def _end_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    ended = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Taking PyTorch, CUDA and the compilers' pool apart takes seconds; who started us ends what is left of our session.
-    os._exit(ended)
+    leave(main())

@@ -121,17 +121,23 @@ def validation(report: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def collect_validation(collect: ModuleType, tmp_path: Path, validation: dict[str, Any], *more: str) -> int:
-    (tmp_path / "val.json").write_text(json.dumps(validation))
+def take(collect: ModuleType, tmp_path: Path, report: dict[str, Any], *more: str, run: str = "first") -> int:
+    """Take a report of val or bench into a file of results."""
+    (tmp_path / "measured.json").write_text(json.dumps(report))
     (tmp_path / "results").mkdir(exist_ok=True)
-    words = [str(tmp_path / "results" / "accuracy.json"), f"val-1={tmp_path / 'val.json'}", "--commit", COMMIT]
+    words = [str(tmp_path / "results" / "new.json"), f"{run}={tmp_path / 'measured.json'}", "--commit", COMMIT]
     return int(collect.main([*words, *(more or ("--machine", str(tmp_path / "report.json")))]))
+
+
+def taken(tmp_path: Path) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads((tmp_path / "results" / "new.json").read_text())
+    return data
 
 
 def test_accuracies_are_taken_in(collect: ModuleType, validation: dict[str, Any], tmp_path: Path) -> None:
     for name in ("best", "best", "other"):
-        assert collect_validation(collect, tmp_path, {**validation, "name": name}) == 0
-    data = json.loads((tmp_path / "results" / "accuracy.json").read_text())
+        assert take(collect, tmp_path, {**validation, "name": name}, run="val-1") == 0
+    data = taken(tmp_path)
     assert [record["name"] for record in data["records"]] == ["best", "other"]
     assert data["records"][0]["metrics"] == {"metrics/mAP50-95(B)": [0.7, 0.701], "metrics/mAP50-95(M)": [0.6, 0.6]}
     assert [run["run"] for run in data["runs"]] == ["val-1"]
@@ -139,30 +145,13 @@ def test_accuracies_are_taken_in(collect: ModuleType, validation: dict[str, Any]
     assert f"| best | fp16 | 10 | box mAP50-95 | 0.7000 | 0.7010 | -0.0010 | val-1 {COMMIT[:7]} |" in block
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (lambda one: one.update(pytorch=None), "--against pytorch"),
-        (lambda one: one["versions"].update(torch="2.13.0"), "another machine, or with other versions"),
-        (lambda one: one["artifact"].update(device="cpu"), "another machine, or with other versions"),
-    ],
-)
-def test_accuracies_that_say_too_little_are_refused(
-    collect: ModuleType, validation: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str],
-    change: Callable[[dict[str, Any]], object], said: str,
-) -> None:  # fmt: skip
-    change(validation)
-    assert collect_validation(collect, tmp_path, validation) == 1
-    assert said in capsys.readouterr().err
-
-
 def test_a_run_has_one_precision_and_a_machine(
     collect: ModuleType, validation: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert collect_validation(collect, tmp_path, validation) == 0
-    assert collect_validation(collect, tmp_path, {**validation, "precision": "bf16"}) == 1
+    assert take(collect, tmp_path, validation, run="val-1") == 0
+    assert take(collect, tmp_path, {**validation, "precision": "bf16"}, run="val-1") == 1
     assert "has another run val-1" in capsys.readouterr().err
-    assert collect_validation(collect, tmp_path, validation, "--note", "no machine") == 1
+    assert take(collect, tmp_path, validation, "--note", "no machine", run="val-1") == 1
     assert "--machine" in capsys.readouterr().err
 
 
@@ -187,18 +176,11 @@ def benchmark(report: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def collect_benchmark(collect: ModuleType, tmp_path: Path, benchmark: dict[str, Any], run: str = "bench-1") -> int:
-    (tmp_path / "bench.json").write_text(json.dumps(benchmark))
-    (tmp_path / "results").mkdir(exist_ok=True)
-    words = [str(tmp_path / "results" / "bench.json"), f"{run}={tmp_path / 'bench.json'}", "--commit", COMMIT]
-    return int(collect.main([*words, "--machine", str(tmp_path / "report.json")]))
-
-
 def test_a_benchmark_is_taken_in(collect: ModuleType, benchmark: dict[str, Any], tmp_path: Path) -> None:
     failed = {**benchmark["rows"][0], "name": "yolo26x", "variant": "yolo26x", "outcome": "failed", "message": "no"}
-    assert collect_benchmark(collect, tmp_path, {**benchmark, "rows": [*benchmark["rows"], failed]}) == 0
-    assert collect_benchmark(collect, tmp_path, {**benchmark, "rows": benchmark["rows"][:1]}, "bench-2") == 0
-    data = json.loads((tmp_path / "results" / "bench.json").read_text())
+    assert take(collect, tmp_path, {**benchmark, "rows": [*benchmark["rows"], failed]}) == 0
+    assert take(collect, tmp_path, {**benchmark, "rows": benchmark["rows"][:1]}, run="bench-2") == 0
+    data = taken(tmp_path)
     assert len(data["records"]) == len(benchmark["rows"])
     assert [record["run"] for record in data["records"]].count("bench-2") == 1
     assert [(row["name"], row["message"]) for row in data["not_measured"]] == [("yolo26x", "no")]
@@ -211,22 +193,40 @@ def test_a_benchmark_is_taken_in(collect: ModuleType, benchmark: dict[str, Any],
     assert again.count("–") == 2
 
 
+def test_a_file_of_benchmarks_has_one_precision(
+    collect: ModuleType, benchmark: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert take(collect, tmp_path, benchmark) == 0
+    before = taken(tmp_path)
+    assert before["precision"] == "fp16"
+    others = [{**row, "precision": "tf32"} for row in benchmark["rows"]]
+    assert take(collect, tmp_path, {**benchmark, "rows": others}, run="second") == 1
+    assert "name another file" in capsys.readouterr().err
+    assert take(collect, tmp_path, benchmark) == 1
+    assert "has a run first already" in capsys.readouterr().err
+    assert taken(tmp_path) == before
+
+
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("of", "change", "said"),
     [
-        (lambda one: one["rows"][0].update(precision="tf32"), "models of one precision"),
-        (lambda one: one.update(rows=[]), "models of one precision"),
-        (lambda one: one["versions"].update(torch="2.13.0"), "another machine, or with other versions"),
-        (lambda one: one["machine"].update(gpu="another"), "another machine, or with other versions"),
-        (lambda one: one["rows"][0].update(latency=3), "damaged"),
+        ("validation", lambda one: one.update(pytorch=None), "--against pytorch"),
+        ("validation", lambda one: one["versions"].update(torch="2.13.0"), "another machine, or with other versions"),
+        ("validation", lambda one: one["artifact"].update(device="cpu"), "another machine, or with other versions"),
+        ("benchmark", lambda one: one["rows"][0].update(precision="tf32"), "models of one precision"),
+        ("benchmark", lambda one: one.update(rows=[]), "models of one precision"),
+        ("benchmark", lambda one: one["versions"].update(torch="2.13.0"), "another machine, or with other versions"),
+        ("benchmark", lambda one: one["machine"].update(gpu="another"), "another machine, or with other versions"),
+        ("benchmark", lambda one: one["rows"][0].update(latency=3), "damaged"),
     ],
 )
-def test_a_benchmark_that_does_not_fit_is_refused(
-    collect: ModuleType, benchmark: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str],
-    change: Callable[[dict[str, Any]], object], said: str,
+def test_what_does_not_fit_is_refused(
+    collect: ModuleType, request: pytest.FixtureRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    of: str, change: Callable[[dict[str, Any]], object], said: str,
 ) -> None:  # fmt: skip
-    change(benchmark)
-    assert collect_benchmark(collect, tmp_path, benchmark) == 1
+    made = request.getfixturevalue(of)
+    change(made)
+    assert take(collect, tmp_path, made) == 1
     assert said in capsys.readouterr().err
 
 

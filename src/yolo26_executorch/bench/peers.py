@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..model import ExportModel, float32_precision
+from ..model import ExportModel, float32_precision, products
 from ..runtime.runner import Closing, prepare
 from ..runtime.staging import Staging
 
@@ -93,7 +93,7 @@ class TorchPeer(Peer):
         self.name = "compile" if compile_mode else "eager"
         self.settings = {"threads": str(torch.get_num_threads())} if device == "cpu" else {}
         self._flags = contextlib.ExitStack()
-        self._flags.enter_context(float32_precision("ieee" if model.options.precision == "fp32" else "tf32"))
+        self._flags.enter_context(float32_precision(products(model.options.precision)))
         if device == "cuda":
             torch.backends.cudnn.benchmark = True
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

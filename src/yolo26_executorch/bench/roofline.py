@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-from ..model import DTYPES, ExportModel, float32_precision
+from ..model import DTYPES, ExportModel, float32_precision, products
 from .rows import Ceilings, Work
 from .timing import percentile
 
@@ -67,7 +67,7 @@ def measure_ceilings(device: str, precision: str) -> Ceilings:
     first, second = (torch.randn(side, side, device=device).to(DTYPES[precision]) for _ in range(2))
     product = torch.empty_like(first)
     source, target = torch.rand(count, device=device), torch.empty(count, device=device)
-    with torch.inference_mode(), float32_precision("ieee" if precision == "fp32" else "tf32"):
+    with torch.inference_mode(), float32_precision(products(precision)):
         product_s = _seconds(lambda: torch.mm(first, second, out=product), device, repeats)
         copy_s = _seconds(lambda: target.copy_(source), device, repeats)
     threads = "" if device == "cuda" else f", {torch.get_num_threads()} threads"

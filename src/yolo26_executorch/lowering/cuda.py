@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from ..errors import ExportError, GpuMemoryError, LoweringError
-from ..model import ExportModel, float32_precision
+from ..model import ExportModel, float32_precision, products
 from .autotune import problems_of, tune_missing
 from .fusion import fuse, set_tiles
 from .kernels.conv import Tile
@@ -53,7 +53,7 @@ def lower(model: ExportModel, options: ExportOptions, stage: Callable[[str], Non
     for_cuda(model)
     example = model.example_input
     with torch.no_grad(), warnings.catch_warnings(action="ignore"):
-        network = fuse(model, example, "ieee" if options.precision == "fp32" else "tf32", _tiles())
+        network = fuse(model, example, products(options.precision), _tiles())
         if options.autotune != "off":
             stage("tune")
             _tune(network, full=options.autotune == "full")
@@ -190,7 +190,7 @@ def _compiling(options: ExportOptions, stage: Callable[[str], None], starting: t
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(config.patch(settings))
-        stack.enter_context(float32_precision("ieee" if options.precision == "fp32" else "tf32"))
+        stack.enter_context(float32_precision(products(options.precision)))
         stack.enter_context(_fixed_tiles(ieee=options.precision == "fp32"))
         stack.enter_context(_kernels_shared_by_sizes())
         stack.enter_context(_analysed_once())

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..model import ExportModel, attentions, readers_of_sums, sums
+from ..model import ExportModel, attentions, products, readers_of_sums, sums
 from .kernels.attention import attention
 from .kernels.depthwise import depthwise_conv2d
 from .kernels.masks import masks
@@ -24,7 +24,7 @@ def for_cuda(model: ExportModel) -> ExportModel:
     """Apply every rewrite that the CUDA delegate needs, in place, and return the model; `fusion.fuse` comes next."""
     tf32 = model.options.precision == "tf32"
     model.topk = topk
-    model.assemble = partial(masks, products="ieee" if model.options.precision == "fp32" else "tf32")
+    model.assemble = partial(masks, products=products(model.options.precision))
     if model.options.precision != "fp32":
         model.rounded = round_tf32
     for parent, name in attentions(model):
@@ -131,7 +131,7 @@ class FusedAttention(nn.Module):
         self.register_buffer("bias", conv.bias.detach().clone())
         self.heads, self.key, self.scale = original.num_heads, original.key_dim, original.scale
         self.tf32 = precision == "tf32"
-        self.products = "ieee" if precision == "fp32" else "tf32"
+        self.products = products(precision)
 
     @staticmethod
     def takes(original: Any) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..model import Dense, ExportModel, float32_precision
+from ..model import Dense, ExportModel, float32_precision, products
 from .runner import Closing, prepare
 
 if TYPE_CHECKING:
@@ -48,5 +48,5 @@ class EagerRunner(Closing):
 
     @contextlib.contextmanager
     def _computing(self) -> Iterator[None]:
-        with torch.inference_mode(), float32_precision("ieee" if self._precision == "fp32" else "tf32"):
+        with torch.inference_mode(), float32_precision(products(self._precision)):
             yield
