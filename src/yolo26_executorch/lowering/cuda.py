@@ -198,6 +198,7 @@ def _compiling(options: ExportOptions, stage: Callable[[str], None], starting: t
         stack.enter_context(_embedded_quickly())
         stack.enter_context(_for_any_cpu())
         stack.enter_context(_without_repro())
+        stack.enter_context(_without_launchers())
         stack.enter_context(_replaced(torch._inductor, "aot_compile", compile_in_stage))
         yield
 
@@ -358,6 +359,29 @@ def _without_repro() -> Iterator[None]:
     from torch._dynamo.repro import after_aot
 
     with _replaced(after_aot, "save_graph_repro", lambda *_, **__: None):
+        yield
+
+
+class _NoLauncher:
+    """What takes the place of Triton's launcher of a kernel: nothing is launched."""
+
+    def __init__(self, source: Any, metadata: Any) -> None:
+        """Build nothing."""
+
+    def __call__(self, *_: Any) -> None:
+        """Launch nothing."""
+
+
+@contextlib.contextmanager
+def _without_launchers() -> Iterator[None]:
+    """Compile kernels without launching them: each has one configuration, so there is nothing to measure.
+
+    Inductor starts each of them once. For that, Triton before 3.7 has the C compiler build a launcher for every kind of
+    signature, one after the other: a fifth of the time that compiling yolo26n takes.
+    """
+    from triton.runtime import driver
+
+    with _replaced(driver.active, "launcher_cls", _NoLauncher):
         yield
 
 
