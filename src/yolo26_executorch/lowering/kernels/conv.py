@@ -63,25 +63,26 @@ def _finish(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _product(  # type: ignore[no-untyped-def]
-    total, images, stride, channels, place, inside_row, weight, length, first, column, columns,
+    total, images, stride, channels, place, weight, length, first, column,
     PRECISION: tl.constexpr, BLOCK_K: tl.constexpr, WHOLE: tl.constexpr,
 ):  # fmt: skip
-    """Add the product of some pixels' channels with the weight's columns from `first` on; place: (BLOCK_M,) pixels."""
+    """Add the product of some pixels' channels with the weight's columns from `first` on.
+
+    place (BLOCK_M,) pixels and column (BLOCK_N,) are all inside: what is read in place of others is never written, and
+    a mask would cost more instructions than the read. Addresses are a number a step away from where they begin.
+    """
     channel = tl.arange(0, BLOCK_K)
     left = images + place.to(tl.int64)[:, None] * stride + channel[None, :]
     right = weight + column.to(tl.int64)[None, :] * length + first + channel[:, None]
-    inside_column = column < columns
     for start in range(0, channels, BLOCK_K):
         if WHOLE:
-            a = tl.load(left, mask=inside_row[:, None], other=0.0)
-            b = tl.load(right, mask=inside_column[None, :], other=0.0)
+            a = tl.load(left + start)
+            b = tl.load(right + start)
         else:
             there = channel < channels - start
-            a = tl.load(left, mask=inside_row[:, None] & there[None, :], other=0.0)
-            b = tl.load(right, mask=there[:, None] & inside_column[None, :], other=0.0)
+            a = tl.load(left + start, mask=there[None, :], other=0.0)
+            b = tl.load(right + start, mask=there[:, None], other=0.0)
         total = tl.dot(a, b, total, input_precision=PRECISION)
-        left += BLOCK_K
-        right += BLOCK_K
     return total
 
 
@@ -115,32 +116,33 @@ def pointwise_kernel(  # type: ignore[no-untyped-def]
         length += channels3
     row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     column = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
-    inside_row = row < pixels
-    half = row
+    pixel = tl.minimum(row, pixels - 1)
+    filter = tl.minimum(column, columns - 1)
+    half = pixel
     if DOUBLED:
-        y = row // width
-        half = (y // height * (height // 2) + y % height // 2) * (width // 2) + row % width // 2
+        y = pixel // width
+        half = (y // height * (height // 2) + y % height // 2) * (width // 2) + pixel % width // 2
     total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     total = _product(
-        total, x0, stride0, channels0, half if DOUBLED & 1 else row, inside_row,
-        weight, length, 0, column, columns, PRECISION, BLOCK_K, WHOLE,
+        total, x0, stride0, channels0, half if DOUBLED & 1 else pixel,
+        weight, length, 0, filter, PRECISION, BLOCK_K, WHOLE,
     )  # fmt: skip
     if INPUTS > 1:
         total = _product(
-            total, x1, stride1, channels1, half if DOUBLED & 2 else row, inside_row,
-            weight, length, channels0, column, columns, PRECISION, BLOCK_K, WHOLE,
+            total, x1, stride1, channels1, half if DOUBLED & 2 else pixel,
+            weight, length, channels0, filter, PRECISION, BLOCK_K, WHOLE,
         )  # fmt: skip
     if INPUTS > 2:
         total = _product(
-            total, x2, stride2, channels2, half if DOUBLED & 4 else row, inside_row,
-            weight, length, channels0 + channels1, column, columns, PRECISION, BLOCK_K, WHOLE,
+            total, x2, stride2, channels2, half if DOUBLED & 4 else pixel,
+            weight, length, channels0 + channels1, filter, PRECISION, BLOCK_K, WHOLE,
         )  # fmt: skip
     if INPUTS > 3:
         total = _product(
-            total, x3, stride3, channels3, half if DOUBLED & 8 else row, inside_row,
-            weight, length, channels0 + channels1 + channels2, column, columns, PRECISION, BLOCK_K, WHOLE,
+            total, x3, stride3, channels3, half if DOUBLED & 8 else pixel,
+            weight, length, channels0 + channels1 + channels2, filter, PRECISION, BLOCK_K, WHOLE,
         )  # fmt: skip
-    _finish(total, bias, residual, residual_stride, out, row, inside_row, column, columns, SILU, RESIDUAL, TF32)
+    _finish(total, bias, residual, residual_stride, out, row, row < pixels, column, columns, SILU, RESIDUAL, TF32)
 
 
 @triton.jit
@@ -150,32 +152,46 @@ def _convolved(  # type: ignore[no-untyped-def]
     KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr, PRECISION: tl.constexpr, WHOLE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """Return the sum over the blocks of channels `first` to `last` of all taps; see `conv_kernel`."""
-    inside_column = column < columns
+    """Return the sum over the blocks of channels `first` to `last` of all taps; see `conv_kernel`.
+
+    What differs from pixel to pixel is computed before the loop: where its first tap lies, and which taps are inside
+    the picture, a bit each. A step adds one number to all addresses. A warp has no other beside it to fill the time
+    that its own arithmetic takes, so what the loop computes would be waited for.
+    """
     x = row % out_width * STRIDE - PADDING
     y = row // out_width
-    image = images + (y // out_height).to(tl.int64)[:, None] * (height * width * pixel_stride)
+    image = y // out_height
     y = y % out_height * STRIDE - PADDING
+    seen = tl.zeros((BLOCK_M,), dtype=tl.int32)
+    for tap in tl.static_range(KERNEL * KERNEL):
+        line, place = y + tap // KERNEL, x + tap % KERNEL
+        inside = inside_row & (line >= 0) & (line < height) & (place >= 0) & (place < width)
+        seen |= inside.to(tl.int32) << tap
     channel = tl.arange(0, BLOCK_K)
-    filters = weight + column.to(tl.int64)[None, :] * (KERNEL * KERNEL * channels)
+    origin = image.to(tl.int64) * (height * width) + y * width + x
+    left = images + (origin * pixel_stride)[:, None] + channel[None, :]
+    filter = tl.minimum(column, columns - 1)
+    right = weight + filter.to(tl.int64)[None, :] * (KERNEL * KERNEL * channels) + channel[:, None]
     blocks = tl.cdiv(channels, BLOCK_K)
+    tap = first // blocks
+    start = (first - tap * blocks) * BLOCK_K
     total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
-    for step in range(first, last):
-        tap = step // blocks
-        start = (step - tap * blocks) * BLOCK_K
-        line = y + tap // KERNEL
-        place = x + tap % KERNEL
-        seen = inside_row & (line >= 0) & (line < height) & (place >= 0) & (place < width)
-        left = image + ((line * width + place) * pixel_stride)[:, None] + (start + channel)[None, :]
-        right = filters + (tap * channels + start + channel)[:, None]
+    for _ in range(first, last):
+        a_at = left + ((tap // KERNEL * width + tap % KERNEL) * pixel_stride + start)
+        b_at = right + (tap * channels + start)
+        inside = (seen >> tap & 1) == 1
         if WHOLE:
-            a = tl.load(left, mask=seen[:, None], other=0.0)
-            b = tl.load(right, mask=inside_column[None, :], other=0.0)
+            a = tl.load(a_at, mask=inside[:, None], other=0.0)
+            b = tl.load(b_at)
         else:
             there = start + channel < channels
-            a = tl.load(left, mask=seen[:, None] & there[None, :], other=0.0)
-            b = tl.load(right, mask=there[:, None] & inside_column[None, :], other=0.0)
+            a = tl.load(a_at, mask=inside[:, None] & there[None, :], other=0.0)
+            b = tl.load(b_at, mask=there[:, None], other=0.0)
         total = tl.dot(a, b, total, input_precision=PRECISION)
+        start += BLOCK_K
+        turn = start >= channels
+        tap += turn.to(tl.int32)
+        start = tl.where(turn, 0, start)
     return total
 
 
