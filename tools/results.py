@@ -233,7 +233,9 @@ class Results:
         heads = ["model", "row", "artifact, ms", "p20 to p80", *columns, "of the ceiling", "run"]
         yield from _table(heads, [one.cells(peers) for one in rows])
         modes = ", ".join(f"{mode}: {MODES[mode]}" for mode in dict.fromkeys(one.mode for one in rows))
-        missing = dict.fromkeys(f"{row['name']} ({row['message']})" for row in self.data["not_measured"])
+        there = {_row_of(row) for row in self.data["records"]}  # a later run may have measured what one did not
+        lacking = [row for row in self.data["not_measured"] if _row_of(row) not in there]
+        missing = dict.fromkeys(f"{row['name']} ({row['message']})" for row in lacking)
         told = f" Not measured: {', '.join(missing)}." if missing else ""
         yield from ("", _wrap(f"Medians. Row {modes}. {BENCH}{told} {about}"))
 
@@ -441,6 +443,11 @@ def _model(record: Mapping[str, Any]) -> str:
     if record["variant"] is not None and name not in VARIANTS:
         raise ValueError(f"{name!r} is none of the 25 variants")
     return name
+
+
+def _row_of(record: Mapping[str, Any]) -> tuple[object, ...]:
+    """Return what a row of a benchmark is known by."""
+    return record["name"], record["input"], record["subject"], record["mode"]
 
 
 def _number(value: object) -> float:

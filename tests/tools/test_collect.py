@@ -191,6 +191,10 @@ def test_a_benchmark_is_taken_in(collect: ModuleType, benchmark: dict[str, Any],
     again = next(line for line in page.splitlines() if line.startswith(f"| {first['name']} "))
     assert "bench-2" in again
     assert again.count("–") == 2
+    # What a later run has measured is no longer missing.
+    missed = {**benchmark, "rows": [{**failed, "outcome": "measured"}]}
+    assert take(collect, tmp_path, missed, run="bench-3") == 0
+    assert "Not measured" not in load_tool("results").render(tmp_path / "results")
 
 
 def test_a_file_of_benchmarks_has_one_precision(
