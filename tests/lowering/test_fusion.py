@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from support import fused_network, random_model
 from yolo26_executorch.lowering.fusion import fuse
+from yolo26_executorch.lowering.kernels.conv import LARGEST_KERNEL
 from yolo26_executorch.lowering.rewrites import for_cuda, round_tf32
 from yolo26_executorch.model import ExportModel
 from yolo26_executorch.parity import compare
@@ -240,6 +241,7 @@ def test_groups_do_not_wait_for_each_other_in_a_circle() -> None:
         nn.Conv2d(16, 16, (3, 1)),
         nn.Conv2d(16, 16, 3, stride=(1, 2)),
         nn.Conv2d(16, 16, 3, padding=(1, 0)),
+        nn.Conv2d(16, 16, LARGEST_KERNEL + 2, padding=LARGEST_KERNEL // 2 + 1),
     ],
 )
 def test_other_convolutions_are_left(layer: nn.Module) -> None:

@@ -229,10 +229,10 @@ def _microseconds(run: Callable[[], object]) -> float:
 
 def _code(problem: Problem, tile: Tile) -> tuple[object, ...]:
     """Return what a kernel's machine code depends on."""
-    whole = all(count % tile.k == 0 for count in problem.channels)
+    masks = all(count % tile.k == 0 for count in problem.channels), problem.columns % tile.n == 0
     units = (unit_of(*problem.channels), unit_of(problem.columns))
     kind = (len(problem.pixels) > 1, len(problem.channels), problem.doubled, problem.kernel, problem.stride)
-    return (*kind, problem.element_bytes, problem.ieee, whole, *units, tile)
+    return (*kind, problem.element_bytes, problem.ieee, *masks, *units, tile)
 
 
 def _compile(task: tuple[Problem, Tile]) -> None:

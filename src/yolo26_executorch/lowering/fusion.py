@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 from .kernels import attention as _attention
 from .kernels import depthwise as _depthwise
 from .kernels import pool as _pool
-from .kernels.conv import INPUTS, Tile
+from .kernels.conv import INPUTS, LARGEST_KERNEL, Tile
 from .kernels.layout import GROUP
 from .tuning import Problem, rule
 
@@ -155,7 +155,7 @@ def _convolutions(module: fx.GraphModule) -> Iterator[_Conv]:
         )
         if weight is None or dilation != 1 or stride is None or padding is None or arguments.get("groups", 1) != 1:
             continue
-        if weight.shape[2] != weight.shape[3]:
+        if weight.shape[2] != weight.shape[3] or weight.shape[2] > LARGEST_KERNEL:
             continue
         bias = _constant(module, arguments.get("bias"))
         bias = torch.zeros(weight.shape[0], dtype=weight.dtype) if bias is None else bias

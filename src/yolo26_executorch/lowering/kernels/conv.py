@@ -24,6 +24,8 @@ from .tf32 import round_tf32, rounded
 
 INPUTS = 4
 """Most tensors that one launch reads as if they lay side by side."""
+LARGEST_KERNEL = 7
+"""Pixels; every tap has a bit."""
 
 
 class Tile(NamedTuple):
@@ -62,26 +64,35 @@ def _finish(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _product(  # type: ignore[no-untyped-def]
-    total, images, stride, channels, place, weight, length, first, column,
-    PRECISION: tl.constexpr, BLOCK_K: tl.constexpr, WHOLE: tl.constexpr,
-):  # fmt: skip
-    """Add the product of some pixels' channels with the weight's columns from `first` on.
+def _filters(at, there, inside_column, WHOLE: tl.constexpr, FILLED: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Load (BLOCK_K, BLOCK_N) of a weight, zeros where channels are not `there` or columns not inside."""
+    if WHOLE and FILLED:
+        return tl.load(at)
+    if WHOLE:
+        return tl.load(at, mask=inside_column[None, :], other=0.0)
+    if FILLED:
+        return tl.load(at, mask=there[:, None], other=0.0)
+    return tl.load(at, mask=there[:, None] & inside_column[None, :], other=0.0)
 
-    place (BLOCK_M,) pixels and column (BLOCK_N,) are all inside: what is read in place of others is never written, and
-    a mask would cost more instructions than the read. Addresses are a number a step away from where they begin.
+
+@triton.jit
+def _product(  # type: ignore[no-untyped-def]
+    total, images, stride, channels, place, weight, length, first, column, columns,
+    PRECISION: tl.constexpr, BLOCK_K: tl.constexpr, WHOLE: tl.constexpr, FILLED: tl.constexpr,
+):  # fmt: skip
+    """Add the product of some pixels' channels with the weight's columns from `first` on; place: (BLOCK_M,) pixels.
+
+    Addresses are a number a step away from where they begin, and nothing is masked that need not be: the loop's
+    instructions take as long as its products.
     """
+    inside_column = column < columns
     channel = tl.arange(0, BLOCK_K)
     left = images + place.to(tl.int64)[:, None] * stride + channel[None, :]
     right = weight + column.to(tl.int64)[None, :] * length + first + channel[:, None]
     for start in range(0, channels, BLOCK_K):
-        if WHOLE:
-            a = tl.load(left + start)
-            b = tl.load(right + start)
-        else:
-            there = channel < channels - start
-            a = tl.load(left + start, mask=there[None, :], other=0.0)
-            b = tl.load(right + start, mask=there[:, None], other=0.0)
+        there = channel < channels - start
+        a = tl.load(left + start) if WHOLE else tl.load(left + start, mask=there[None, :], other=0.0)
+        b = _filters(right + start, there, inside_column, WHOLE, FILLED)
         total = tl.dot(a, b, total, input_precision=PRECISION)
     return total
 
@@ -93,6 +104,7 @@ def pointwise_kernel(  # type: ignore[no-untyped-def]
     height, width, pixels, columns, residual_stride,
     INPUTS: tl.constexpr, UNIT: tl.constexpr, OUT_UNIT: tl.constexpr, DOUBLED: tl.constexpr,
     SILU: tl.constexpr, RESIDUAL: tl.constexpr, TF32: tl.constexpr, PRECISION: tl.constexpr, WHOLE: tl.constexpr,
+    FILLED: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, WARPS: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Convolve 1×1 over the channels of up to four tensors laid side by side.
@@ -116,8 +128,9 @@ def pointwise_kernel(  # type: ignore[no-untyped-def]
         length += channels3
     row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     column = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
-    pixel = tl.minimum(row, pixels - 1)
-    filter = tl.minimum(column, columns - 1)
+    # Rows behind the last pixel, which are never written, read the first ones instead: the same one for all of them
+    # would have to come from one place in the cache.
+    pixel = row % pixels
     half = pixel
     if DOUBLED:
         y = pixel // width
@@ -125,22 +138,22 @@ def pointwise_kernel(  # type: ignore[no-untyped-def]
     total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     total = _product(
         total, x0, stride0, channels0, half if DOUBLED & 1 else pixel,
-        weight, length, 0, filter, PRECISION, BLOCK_K, WHOLE,
+        weight, length, 0, column, columns, PRECISION, BLOCK_K, WHOLE, FILLED,
     )  # fmt: skip
     if INPUTS > 1:
         total = _product(
             total, x1, stride1, channels1, half if DOUBLED & 2 else pixel,
-            weight, length, channels0, filter, PRECISION, BLOCK_K, WHOLE,
+            weight, length, channels0, column, columns, PRECISION, BLOCK_K, WHOLE, FILLED,
         )  # fmt: skip
     if INPUTS > 2:
         total = _product(
             total, x2, stride2, channels2, half if DOUBLED & 4 else pixel,
-            weight, length, channels0 + channels1, filter, PRECISION, BLOCK_K, WHOLE,
+            weight, length, channels0 + channels1, column, columns, PRECISION, BLOCK_K, WHOLE, FILLED,
         )  # fmt: skip
     if INPUTS > 3:
         total = _product(
             total, x3, stride3, channels3, half if DOUBLED & 8 else pixel,
-            weight, length, channels0 + channels1 + channels2, filter, PRECISION, BLOCK_K, WHOLE,
+            weight, length, channels0 + channels1 + channels2, column, columns, PRECISION, BLOCK_K, WHOLE, FILLED,
         )  # fmt: skip
     _finish(total, bias, residual, residual_stride, out, row, row < pixels, column, columns, SILU, RESIDUAL, TF32)
 
@@ -150,7 +163,7 @@ def _convolved(  # type: ignore[no-untyped-def]
     images, weight, channels, height, width, out_height, out_width, pixel_stride, row, inside_row, column, columns,
     first, last,
     KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr, PRECISION: tl.constexpr, WHOLE: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    FILLED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """Return the sum over the blocks of channels `first` to `last` of all taps; see `conv_kernel`.
 
@@ -162,16 +175,16 @@ def _convolved(  # type: ignore[no-untyped-def]
     y = row // out_width
     image = y // out_height
     y = y % out_height * STRIDE - PADDING
-    seen = tl.zeros((BLOCK_M,), dtype=tl.int32)
+    seen = tl.zeros((BLOCK_M,), dtype=tl.int32 if KERNEL <= 5 else tl.int64)
     for tap in tl.static_range(KERNEL * KERNEL):
         line, place = y + tap // KERNEL, x + tap % KERNEL
         inside = inside_row & (line >= 0) & (line < height) & (place >= 0) & (place < width)
-        seen |= inside.to(tl.int32) << tap
+        seen |= inside.to(seen.dtype) << tap
     channel = tl.arange(0, BLOCK_K)
     origin = image.to(tl.int64) * (height * width) + y * width + x
     left = images + (origin * pixel_stride)[:, None] + channel[None, :]
-    filter = tl.minimum(column, columns - 1)
-    right = weight + filter.to(tl.int64)[None, :] * (KERNEL * KERNEL * channels) + channel[:, None]
+    right = weight + column.to(tl.int64)[None, :] * (KERNEL * KERNEL * channels) + channel[:, None]
+    inside_column = column < columns
     blocks = tl.cdiv(channels, BLOCK_K)
     tap = first // blocks
     start = (first - tap * blocks) * BLOCK_K
@@ -180,13 +193,9 @@ def _convolved(  # type: ignore[no-untyped-def]
         a_at = left + ((tap // KERNEL * width + tap % KERNEL) * pixel_stride + start)
         b_at = right + (tap * channels + start)
         inside = (seen >> tap & 1) == 1
-        if WHOLE:
-            a = tl.load(a_at, mask=inside[:, None], other=0.0)
-            b = tl.load(b_at)
-        else:
-            there = start + channel < channels
-            a = tl.load(a_at, mask=inside[:, None] & there[None, :], other=0.0)
-            b = tl.load(b_at, mask=there[:, None], other=0.0)
+        there = start + channel < channels
+        a = tl.load(a_at, mask=inside[:, None] if WHOLE else inside[:, None] & there[None, :], other=0.0)
+        b = _filters(b_at, there, inside_column, WHOLE, FILLED)
         total = tl.dot(a, b, total, input_precision=PRECISION)
         start += BLOCK_K
         turn = start >= channels
@@ -201,7 +210,7 @@ def conv_kernel(  # type: ignore[no-untyped-def]
     channels, height, width, out_height, out_width, pixels, columns, pixel_stride, residual_stride,
     UNIT: tl.constexpr, OUT_UNIT: tl.constexpr, KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr,
     SILU: tl.constexpr, RESIDUAL: tl.constexpr, TF32: tl.constexpr, PRECISION: tl.constexpr, WHOLE: tl.constexpr,
-    SPLITS: tl.constexpr,
+    FILLED: tl.constexpr, SPLITS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, WARPS: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Convolve with a square kernel: the taps one after the other, each a product over the channels.
@@ -225,7 +234,7 @@ def conv_kernel(  # type: ignore[no-untyped-def]
         last = tl.minimum(first + share, last)
     total = _convolved(
         images, weight, channels, height, width, out_height, out_width, pixel_stride, row, inside_row, column, columns,
-        first, last, KERNEL, STRIDE, PADDING, PRECISION, WHOLE, BLOCK_M, BLOCK_N, BLOCK_K,
+        first, last, KERNEL, STRIDE, PADDING, PRECISION, WHOLE, FILLED, BLOCK_M, BLOCK_N, BLOCK_K,
     )  # fmt: skip
     if SPLITS > 1:
         place = (tl.program_id(2) * pixels + row).to(tl.int64)[:, None] * columns + column[None, :]
@@ -244,6 +253,7 @@ def group_kernel(  # type: ignore[no-untyped-def]
     pixels0, pixels1, pixels2, stride0, stride1, stride2, first1, first2, columns,
     UNIT: tl.constexpr, OUT_UNIT: tl.constexpr, KERNEL: tl.constexpr, SILU: tl.constexpr, TF32: tl.constexpr,
     PRECISION: tl.constexpr, WHOLE: tl.constexpr,
+    FILLED: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, WARPS: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Convolve up to three batches of pictures, each with its own weight, as `conv_kernel` would; sizes are kept.
@@ -270,7 +280,7 @@ def group_kernel(  # type: ignore[no-untyped-def]
     total = _convolved(
         images, weight, channels, height, width, height, width, stride, row, inside_row, column, columns,
         0, KERNEL * KERNEL * tl.cdiv(channels, BLOCK_K), KERNEL, 1, KERNEL // 2, PRECISION, WHOLE,
-        BLOCK_M, BLOCK_N, BLOCK_K,
+        FILLED, BLOCK_M, BLOCK_N, BLOCK_K,
     )  # fmt: skip
     _finish(total, bias, bias, 0, out, row, inside_row, column, columns, SILU, False, TF32)
 
@@ -347,7 +357,7 @@ def conv2d(
         weight: (O, K * K * ΣC): taps before channels.
         bias: (O,), or longer: what is behind is not read.
         residual: (N, O, H', W'), channels last, added after SiLU; or None.
-        kernel: K, pixels.
+        kernel: K, at most `LARGEST_KERNEL` pixels.
         stride: step in both directions, pixels.
         padding: zeros around the picture, pixels.
         silu: whether to apply `y * sigmoid(y)`.
@@ -373,7 +383,7 @@ def conv2d(
     unit = unit_of(*[value.shape[1] for value in inputs], *steps)
     out_unit = unit_of(columns, step)
     units: dict[str, Any] = {"UNIT": unit, "OUT_UNIT": out_unit}
-    settings = _settings(shape, precision, all(value.shape[1] % shape.k == 0 for value in inputs))
+    settings = _settings(shape, precision) | _masks(shape, inputs, columns)
     if kernel == 1 and stride == 1 and padding == 0:
 
         def four(values: Sequence[Any]) -> list[Any]:
@@ -441,7 +451,7 @@ def conv2d_group(
         images: up to three (N, Cᵢ, Hᵢ, Wᵢ), channels last.
         weights: (O, K * K * Cᵢ) each; see `conv2d`.
         biases: (O,) each, or longer.
-        kernel: K, odd.
+        kernel: K, odd, at most `LARGEST_KERNEL`.
         silu: see `conv2d`.
         tf32: see `conv2d`.
         precision: see `conv2d`.
@@ -456,7 +466,7 @@ def conv2d_group(
     pixels = [value.shape[0] * value.shape[2] * value.shape[3] for value in images]
     shape = Tile(*tile)
     tiles = [-(-count // shape.m) for count in pixels]
-    settings = _settings(shape, precision, all(value.shape[1] % shape.k == 0 for value in images))
+    settings = _settings(shape, precision) | _masks(shape, images, columns)
     unit, out_unit = unit_of(*[value.shape[1] for value in images], *steps), unit_of(columns)
     wrap_triton(group_kernel)[(sum(tiles), -(-columns // shape.n))](
         *of_group(images, weights, biases, outs, steps, tiles, unit), *hidden(columns // out_unit),
@@ -505,13 +515,11 @@ def stem(
     pixels = batch * size[0] * size[1]
     block_n = max(16, min(128, triton.next_power_of_2(columns)))
     tile = Tile(64 if block_n > 32 else 128, block_n, length, 1, 4)
-    settings = _settings(tile, precision, whole=True)
-    del settings["WHOLE"]
     out_unit = unit_of(columns)
     wrap_triton(stem_kernel)[(-(-pixels // tile.m), -(-columns // tile.n))](
         images, weight, bias, out, *hidden(height, width, *size, pixels, columns // out_unit), *images.stride(),
         OUT_UNIT=out_unit, CHANNELS=channels, KERNEL=kernel, STRIDE=stride, PADDING=padding, SILU=silu, TF32=tf32,
-        BYTES=images.dtype == torch.uint8, **settings, **_launch(tile),
+        BYTES=images.dtype == torch.uint8, **_settings(tile, precision), **_launch(tile),
     )  # fmt: skip
     return channels_last(out)
 
@@ -534,9 +542,14 @@ def _launch(tile: Tile) -> dict[str, int]:
     return {"num_warps": tile.warps, "num_stages": tile.stages}
 
 
-def _settings(tile: Tile, precision: str, whole: bool) -> dict[str, Any]:
+def _masks(tile: Tile, inputs: Sequence[Tensor], columns: int) -> dict[str, bool]:
+    """Return which masks a kernel can do without: whether channels, and columns, fill the tile's blocks."""
+    return {"WHOLE": all(value.shape[1] % tile.k == 0 for value in inputs), "FILLED": columns % tile.n == 0}
+
+
+def _settings(tile: Tile, precision: str) -> dict[str, Any]:
     """Return what every kernel here is compiled for; the last two so that launches which differ there differ here."""
     return {
-        "PRECISION": precision, "WHOLE": whole,
+        "PRECISION": precision,
         "BLOCK_M": tile.m, "BLOCK_N": tile.n, "BLOCK_K": tile.k, "WARPS": tile.warps, "STAGES": tile.stages,
     }  # fmt: skip
