@@ -17,7 +17,7 @@ from yolo26_executorch.lowering.kernels.masks import masks
 from yolo26_executorch.lowering.kernels.pool import max_pools
 from yolo26_executorch.lowering.kernels.topk import topk
 from yolo26_executorch.lowering.rewrites import PixelShuffleConv, for_cuda
-from yolo26_executorch.lowering.tuning import Problem, rule
+from yolo26_executorch.lowering.tuning import Problem, expected_fastest
 from yolo26_executorch.model import float32_precision
 from yolo26_executorch.parity import compare
 from yolo26_executorch.pictures import random_input
@@ -149,7 +149,7 @@ PROBLEMS = [
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=problem_id)
 def test_convolutions_are_their_references(problem: Problem) -> None:
-    given, expected = (operator(problem, device=device)(rule(problem)) for device in ("cuda", "cpu"))
+    given, expected = (operator(problem, device=device)(expected_fastest(problem)) for device in ("cuda", "cpu"))
     absolute, relative = ROUNDINGS[given[0].dtype]
     for one, other in zip(given, expected, strict=True):
         assert one.is_contiguous(memory_format=torch.channels_last)
@@ -159,14 +159,14 @@ def test_convolutions_are_their_references(problem: Problem) -> None:
 @pytest.mark.parametrize("splits", [2, 4])
 def test_a_sum_that_is_shared_out(splits: int) -> None:
     problem = PROBLEMS[6]
-    tile = rule(problem)._replace(splits=splits)
+    tile = expected_fastest(problem)._replace(splits=splits)
     (given,), (expected,) = (operator(problem, device=device)(tile) for device in ("cuda", "cpu"))
     torch.testing.assert_close(given.cpu(), expected, atol=2e-3, rtol=2**-10)
 
 
 def test_convolutions_round_to_tf32() -> None:
     for problem in (PROBLEMS[1], PROBLEMS[4], PROBLEMS[7], PROBLEMS[10]):
-        for one in operator(problem, device="cuda")(rule(problem)):
+        for one in operator(problem, device="cuda")(expected_fastest(problem)):
             assert not bool((one.contiguous().view(torch.int32) & 0x1FFF).any())
 
 
@@ -241,7 +241,7 @@ def test_a_fused_model_is_the_model(task: str, precision: str) -> None:
 def test_the_fastest_tile_is_found() -> None:
     problem = PROBLEMS[3]
     (found,) = tune([problem], full=False, jobs=4)
-    assert 0 < found.us <= found.rule_us
+    assert 0 < found.us <= found.default_us
     assert found.tried >= 3
     assert not found.refused
 

@@ -13,7 +13,7 @@ from yolo26_executorch.lowering.fusion import fuse, problem_of, set_tiles
 from yolo26_executorch.lowering.kernels.conv import Tile
 from yolo26_executorch.lowering.rewrites import for_cuda
 from yolo26_executorch.lowering.tile_table import TileTable
-from yolo26_executorch.lowering.tuning import Problem, rule
+from yolo26_executorch.lowering.tuning import Gpu, Problem, expected_fastest
 
 SQUARE = Problem((400,), 256, (128,), 3, 1, 2, ieee=False)
 LAID = Problem((6400,), 64, (32, 16), 1, 1, 4, ieee=False, doubled=1)
@@ -26,29 +26,29 @@ STRIDED = Problem((1600,), 128, (128,), 3, 2, 2, ieee=False)
 @pytest.mark.parametrize("full", [True, False])
 def test_candidates_are_tiles_that_triton_takes(problem: Problem, full: bool) -> None:
     tiles = candidates(problem, full=full)
-    assert tiles[0] == rule(problem)
+    assert tiles[0] == expected_fastest(problem)
     assert len(set(tiles)) == len(tiles) > 3
     for tile in tiles:
         assert min(tile.m, tile.n, tile.k) >= 16
-        assert (tile.m + tile.n) * tile.k * problem.element_bytes * tile.stages <= autotune.SHARED_BYTES
+        assert (tile.m + tile.n) * tile.k * problem.element_bytes * tile.stages < Gpu().shared_bytes
         assert tile.splits == 1 or problem.kernel > 1
     assert set(candidates(problem, full=False)) < set(candidates(problem, full=True))
 
 
 def test_nothing_is_searched_for_exact_float32() -> None:
-    assert candidates(EXACT, full=True) == [rule(EXACT)]
+    assert candidates(EXACT, full=True) == [expected_fastest(EXACT)]
 
 
 @pytest.mark.parametrize("problem", [SQUARE, LAID, LEVELS, EXACT, STRIDED])
 def test_the_operator_is_the_problem(problem: Problem) -> None:
-    outs = operator(problem, device="cpu")(rule(problem))
+    outs = operator(problem, device="cpu")(expected_fastest(problem))
     assert [out.shape[1] for out in outs] == [problem.columns] * len(problem.pixels)
     assert tuple(out.shape[2] * out.shape[3] for out in outs) == problem.pixels
 
 
 @pytest.mark.parametrize("pixels", [2, 4])
 def test_a_small_operator_has_the_same_code(pixels: int) -> None:
-    outs = operator(LEVELS, device="cpu", pixels=pixels)(rule(LEVELS))
+    outs = operator(LEVELS, device="cpu", pixels=pixels)(expected_fastest(LEVELS))
     assert [tuple(out.shape) for out in outs] == [(1, 80, pixels, pixels)] * 3
 
 
@@ -63,7 +63,7 @@ def test_the_problems_of_a_model() -> None:
     assert max(len(problem.pixels) for problem in found) == 3
     # Every problem can be made again from what is known of it.
     for problem in set(found):
-        outs = operator(problem, device="cpu", pixels=4)(rule(problem))
+        outs = operator(problem, device="cpu", pixels=4)(expected_fastest(problem))
         assert all(out.shape[1] == problem.columns for out in outs)
 
 
@@ -72,7 +72,7 @@ def test_ones_own_measurement_comes_first(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(tuning, "table", lambda capability: {SQUARE.key: package, LAID.key: package})
     assert tuning.choose(SQUARE, (9, 0), own={SQUARE.key: own}) == own
     assert tuning.choose(LAID, (9, 0), own={SQUARE.key: own}) == package
-    assert tuning.choose(LEVELS, (9, 0), own={SQUARE.key: own}) == rule(LEVELS)
+    assert tuning.choose(LEVELS, (9, 0), own={SQUARE.key: own}) == expected_fastest(LEVELS)
 
 
 def test_what_is_missing_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +80,7 @@ def test_what_is_missing_is_measured_once(tmp_path: Path, monkeypatch: pytest.Mo
 
     def measure(problems: list[Problem], **_: object) -> list[Measured]:
         asked.append(problems)
-        return [Measured(problem, rule(problem), 2.0, 3.0, tried=5) for problem in problems]
+        return [Measured(problem, expected_fastest(problem), 2.0, 3.0, tried=5) for problem in problems]
 
     monkeypatch.setattr(autotune, "tune", measure)
     table = TileTable(tmp_path / "tiles.json")
@@ -89,7 +89,7 @@ def test_what_is_missing_is_measured_once(tmp_path: Path, monkeypatch: pytest.Mo
     assert list(autotune.tune_missing(table, [SQUARE, LAID], full=False, jobs=1)) == []
     list(autotune.tune_missing(table, [SQUARE, LEVELS], full=True, jobs=1))
     assert asked == [[SQUARE, LAID], [], [SQUARE, LEVELS]]
-    assert table.tiles() == {problem.key: rule(problem) for problem in (SQUARE, LAID, LEVELS)}
+    assert table.tiles() == {problem.key: expected_fastest(problem) for problem in (SQUARE, LAID, LEVELS)}
 
 
 def test_tiles_are_replaced_and_nothing_else() -> None:
@@ -122,14 +122,14 @@ def test_a_measured_tile_is_preferred(monkeypatch: pytest.MonkeyPatch) -> None:
     tile = Tile(16, 16, 16, 2, 4)
     monkeypatch.setattr(tuning, "table", lambda capability: {SQUARE.key: tile} if capability == (9, 0) else {})
     assert tuning.choose(SQUARE, (9, 0)) == tile
-    assert tuning.choose(SQUARE, (8, 9)) == rule(SQUARE)
-    assert tuning.choose(SQUARE, None) == rule(SQUARE)
-    assert tuning.choose(LAID, (9, 0)) == rule(LAID)
+    assert tuning.choose(SQUARE, (8, 9)) == expected_fastest(SQUARE)
+    assert tuning.choose(SQUARE, None) == expected_fastest(SQUARE)
+    assert tuning.choose(LAID, (9, 0)) == expected_fastest(LAID)
 
 
 def test_the_fastest_that_is_right_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     right, wrong, broken, slow = (Tile(16, 16, 16, stages, 4) for stages in (2, 3, 4, 5))
-    first = rule(SQUARE)
+    first = expected_fastest(SQUARE)
     speed = {first: 5.0, right: 2.0, slow: 9.0}
     exact = torch.ones(4)
 
@@ -141,7 +141,7 @@ def test_the_fastest_that_is_right_is_taken(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(autotune, "operator", lambda *_, **__: run)
     monkeypatch.setattr(autotune, "_microseconds", lambda timed: speed[timed.args[0]])
     found = autotune.fastest(SQUARE, [first, slow, wrong, broken, right])
-    assert (found.tile, found.us, found.rule_us, found.tried) == (right, 2.0, 5.0, 3)
+    assert (found.tile, found.us, found.default_us, found.tried) == (right, 2.0, 5.0, 3)
     assert [reason.rpartition(": ")[2] for reason in found.refused] == ["other numbers", "RuntimeError"]
 
 

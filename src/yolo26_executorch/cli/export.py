@@ -86,9 +86,9 @@ def add_parser(subparsers: Subparsers) -> None:
 
     model.add_argument(
         "--autotune", choices=AUTOTUNE, default="off",
-        help="measure which tiles are fastest for each convolution on this GPU: fast tries those near the usual "
-        "choice, full every sensible one; what is found is kept for later exports (default: %(default)s: tiles that "
-        "were measured on an H100, or a rule's)",
+        help="measure which tiles are fastest for each convolution on this GPU: fast tries a dozen, full a "
+        "hundred; what is found is kept for later exports (default: %(default)s: tiles that were measured on an H100, "
+        "or are expected to be the fastest)",
     )  # fmt: skip
 
     how = parser.add_argument_group("how")

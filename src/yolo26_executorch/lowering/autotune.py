@@ -1,14 +1,13 @@
 """Measure which tile is the fastest for each convolution on the GPU at hand; `tuning.table` says where results go.
 
 Kernels are compiled by several processes side by side, on operands of a few pixels, since sizes are no part of their
-code; each tile is then timed alone, as a CUDA graph of several runs. A tile that gives other numbers than the rule's
+code; each tile is then timed alone, as a CUDA graph of several runs. A tile that gives other numbers than the first's
 is not taken, however fast.
 """
 
 from __future__ import annotations
 
 import functools
-import itertools
 import multiprocessing
 import os
 import statistics
@@ -24,10 +23,10 @@ from .fusion import problem_of
 from .kernels.conv import Tile, conv2d, conv2d_group
 from .kernels.layout import unit_of
 from .tile_table import TileTable
-from .tuning import MULTIPROCESSORS, Problem, rule
+from .tuning import H100, Gpu, Problem, expected_fastest, predicted_us, sensible_tiles
 
-SHARED_BYTES = 200 * 1024
-"""Of shared memory that a tile's pipeline may fill: less than a Hopper's 227 KB."""
+FAST, FULL = 12, 100
+"""Tiles that are tried for a problem."""
 
 _RUNS = 20
 """Of the operator, in one CUDA graph."""
@@ -41,7 +40,7 @@ class Measured:
     problem: Problem
     tile: Tile
     us: float
-    rule_us: float
+    default_us: float
     """Of the tile that would be taken unmeasured."""
     tried: int
     refused: tuple[str, ...] = ()
@@ -53,46 +52,12 @@ def problems_of(graph: fx.GraphModule) -> list[Problem]:
     return [problem for node in graph.graph.nodes if (problem := problem_of(node)) is not None]
 
 
-def candidates(problem: Problem, *, full: bool) -> list[Tile]:
-    """Return the tiles to try, the rule's first.
-
-    Args:
-        problem: what is convolved.
-        full: whether to try other pipelines and numbers of warps, too: five times as many.
-    """
-    first = rule(problem)
+def candidates(problem: Problem, *, full: bool, gpu: Gpu = H100) -> list[Tile]:
+    """Return the tiles to try, from the one that should take the least time on: `FAST` of them or `FULL`."""
     if problem.ieee:
-        return [first]
-    sides = (16, 32, 64, 128)
-    most_n = max(16, 1 << (problem.columns - 1).bit_length())
-    depths = [size for size in (16, 32, 64, 128) if size * problem.element_bytes <= 256]
-    splits = (1, 2, 4, 8) if problem.kernel > 1 and len(problem.pixels) == 1 else (1,)
-    found = [first]
-    for m, n, k, stages, warps, parts in itertools.product(sides, sides, depths, (2, 4), (2, 4, 8), splits):
-        tile = Tile(m, n, k, stages, warps, parts)
-        steps = problem.kernel**2 * max(-(-count // k) for count in problem.channels)
-        area = m * n
-        tiles = -(-sum(problem.pixels) // m) * -(-problem.columns // n)
-        sensible = (
-            n <= most_n
-            and (m + n) * k * problem.element_bytes * stages <= SHARED_BYTES
-            and 256 <= area // warps <= 4096
-            and k <= max(16, 2 * max(problem.channels) - 1)
-            and (parts == 1 or (steps // parts >= 4 and tiles * parts <= 4 * MULTIPROCESSORS))
-            and stages <= max(2, steps)
-            and abs(_log2(area) - _log2(first.m * first.n)) <= 1
-            and abs(_log2(k) - _log2(first.k)) <= 1
-        )
-        usual = (
-            warps == (8 if area > 128 * 64 else 4 if area > 32 * 32 else 2)
-            and k in (first.k, 2 * first.k)
-            and stages == (4 if steps > 4 else 2)
-            and max(m, n) <= 4 * min(m, n)
-            and parts in (1, first.splits, 2 * first.splits)
-        )
-        if sensible and (full or usual) and tile not in found:
-            found.append(tile)
-    return found
+        return [expected_fastest(problem, gpu)]
+    expected = {tile: predicted_us(problem, tile, gpu) for tile in sensible_tiles(problem, gpu)}
+    return sorted(expected, key=lambda tile: expected[tile])[: FULL if full else FAST]
 
 
 def operator(problem: Problem, *, device: str, pixels: int | None = None) -> Callable[[Tile], list[Tensor]]:
@@ -142,7 +107,7 @@ def tune(problems: Iterable[Problem], *, full: bool, jobs: int) -> Iterator[Meas
         full: see `candidates`.
         jobs: processes that compile.
     """
-    work = {problem: candidates(problem, full=full) for problem in dict.fromkeys(problems)}
+    work = {problem: candidates(problem, full=full, gpu=Gpu.at_hand()) for problem in dict.fromkeys(problems)}
     compile_all(work, jobs)
     for problem, tiles in work.items():
         yield fastest(problem, tiles)
@@ -166,7 +131,7 @@ def tune_missing(
         known = table.searched(full=full)
         todo = [problem for problem in dict.fromkeys(problems) if problem.key not in known]
         for done, found in enumerate(tune(todo, full=full, jobs=jobs), 1):
-            table.add(found.problem.key, found.tile, found.us, found.rule_us, full=full)
+            table.add(found.problem.key, found.tile, found.us, found.default_us, full=full)
             yield done, len(todo), found
 
 
@@ -252,7 +217,3 @@ def _one_thread() -> None:
 def _side(pixels: int) -> int:
     """Return the width of a picture of so many pixels, as square as they allow, even where they are."""
     return max(side for side in range(1, int(pixels**0.5) + 1) if pixels % side == 0)
-
-
-def _log2(number: int) -> int:
-    return number.bit_length() - 1

@@ -21,7 +21,7 @@ from .kernels import depthwise as _depthwise
 from .kernels import pool as _pool
 from .kernels.conv import INPUTS, LARGEST_KERNEL, Tile
 from .kernels.layout import GROUP
-from .tuning import Problem, rule
+from .tuning import Problem, expected_fastest
 
 Node = Any
 """fx.Node; what its arguments are would have to be said again at every use."""
@@ -63,7 +63,9 @@ class _Conv:
         return (self.node.args[0], self.kernel, self.stride, self.padding, self.silu, self.tf32)
 
 
-def fuse(module: nn.Module, example: Tensor, precision: str, tiles: Callable[[Problem], Tile] = rule) -> fx.GraphModule:
+def fuse(
+    module: nn.Module, example: Tensor, precision: str, tiles: Callable[[Problem], Tile] = expected_fastest
+) -> fx.GraphModule:
     """Export a module and return its graph with our own convolutions.
 
     Args:

@@ -1,7 +1,8 @@
 """Measured tiles as files: the package's own, one for each architecture, and a user's, one for each kind of GPU.
 
-JSON with a line for each problem: {"tiles": {key: [m, n, k, stages, warps, splits]}, "us": {key: [microseconds, the
-rule's]}, "full": [keys of problems for which every sensible tile was tried], "versions": {…}, "measured": "…"}.
+JSON with a line for each problem: {"tiles": {key: [m, n, k, stages, warps, splits]}, "us": {key: [microseconds, those
+of the tile that is taken unmeasured]}, "full": [keys of problems that `--autotune full` has searched], "versions": {…},
+"measured": "…"}.
 """
 
 from __future__ import annotations
@@ -47,12 +48,12 @@ class TileTable:
         """Return the keys of the problems that need no further search."""
         return set(self._content()["full"]) & set(self.tiles()) if full else set(self.tiles())
 
-    def add(self, key: str, tile: Tile, us: float, rule_us: float, *, full: bool) -> None:
+    def add(self, key: str, tile: Tile, us: float, default_us: float, *, full: bool) -> None:
         """Write what was found for one problem; times in microseconds."""
         with self.locked("writing"):
             content = self._content()
             content["tiles"][key] = list(tile)
-            content["us"][key] = [round(us, 2), round(rule_us, 2)]
+            content["us"][key] = [round(us, 2), round(default_us, 2)]
             content["full"] = sorted({*content["full"], key} if full else {*content["full"]} - {key})
             content |= {"versions": versions(), "measured": datetime.now(UTC).isoformat(timespec="seconds")}
             part = self.path.with_suffix(".part")

@@ -12,7 +12,7 @@ from torch.nn import functional
 import interpreter
 from interpreter import Interpreter
 from yolo26_executorch.lowering.kernels.conv import conv2d, conv2d_group, stem
-from yolo26_executorch.lowering.tuning import Problem, rule
+from yolo26_executorch.lowering.tuning import Problem, expected_fastest
 
 ROUNDING = 2e-5
 """Sums of some hundred products of values near 1, in another order."""
@@ -63,7 +63,7 @@ class Case:
         )
         pixels = tuple(self.plain.permute(0, 2, 3, 1).reshape(-1, out).shape[:1])
         self.problem = Problem(pixels, out, channels, kernel, stride, dtype.itemsize, ieee=True, doubled=doubled)
-        self.tile = list(rule(replace(self.problem, ieee=False)))
+        self.tile = list(expected_fastest(replace(self.problem, ieee=False)))
         self.residual = torch.randn(self.plain.shape, generator=generator).to(dtype).permute(0, 2, 3, 1).contiguous()
 
     def expected(self, silu: bool, residual: bool) -> Tensor:
