@@ -172,7 +172,7 @@ def test_only_a_problem_fails(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(doctor, "probe", lambda thorough: dataclasses.replace(healthy, **changes))
+    monkeypatch.setattr(environment, "probe", lambda thorough: dataclasses.replace(healthy, **changes))
     assert main(["doctor"]) == status
     out = capsys.readouterr().out
     assert "→ " in out

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..environment import REQUIRES, Environment, Tool, probe, requirement, supported
+from .. import environment
+from ..environment import REQUIRES, Environment, Tool, requirement, supported
 from ..suitability import cuda_obstacles, executorch_runtime_fits
 from . import Subparsers, console
 
@@ -50,10 +51,10 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the diagnosis; 1 if a problem prevents every export."""
-    environment = probe(thorough=True)
-    checks = [*diagnose(environment)]
+    machine = environment.probe(thorough=True)
+    checks = [*diagnose(machine)]
     if args.json:
-        print(json.dumps({"checks": [asdict(c) for c in checks], "environment": environment.to_json()}, indent=2))
+        print(json.dumps({"checks": [asdict(c) for c in checks], "environment": machine.to_json()}, indent=2))
     else:
         out = console()
         for check in checks:
