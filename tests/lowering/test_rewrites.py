@@ -8,10 +8,12 @@ from torch import Tensor, nn
 
 from support import random_model
 from yolo26_executorch.lowering.rewrites import (
+    FEW_ROWS,
     DepthwiseConv,
     FusedAttention,
     PixelShuffleConv,
     Rounded,
+    SummedLinear,
     for_cuda,
     is_depthwise,
     round_tf32,
@@ -168,6 +170,29 @@ def test_a_tf32_model_is_the_model_within_tf32s_tolerance(task: str) -> None:
         model.task, model.output_specs, outputs, reference, precision="tf32", keypoint_shape=model.keypoint_shape
     )
     assert report.failures == ()
+
+
+# ---- linear layers ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, ROUNDING), (torch.float16, 2e-3)])
+def test_a_linear_layer_as_sums_is_the_layer(bias: bool, dtype: torch.dtype, tolerance: float) -> None:
+    linear = nn.Linear(200, 30, bias=bias)
+    rows = torch.randn(3, 200)
+    given = SummedLinear(linear.to(dtype))(rows.to(dtype))
+    assert given.dtype == dtype
+    expected = nn.functional.linear(
+        rows.to(dtype).float(), linear.weight.float(), None if linear.bias is None else linear.bias.float()
+    )
+    torch.testing.assert_close(given.float(), expected, atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("batch", [FEW_ROWS, FEW_ROWS + 1])
+def test_linear_layers_of_many_rows_stay_products(batch: int) -> None:
+    rewritten = for_cuda(random_model("yolo26n-cls", backend="cuda", batch=batch))
+    kinds = {type(module) for module in rewritten.modules()} & {nn.Linear, SummedLinear}
+    assert kinds == ({SummedLinear} if batch == FEW_ROWS else {nn.Linear})
 
 
 # ---- all of them, in whole models ------------------------------------------------------------------------------------

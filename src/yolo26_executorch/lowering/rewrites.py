@@ -19,6 +19,9 @@ from .kernels.masks import masks
 from .kernels.tf32 import round_tf32
 from .kernels.topk import topk
 
+FEW_ROWS = 4
+"""Up to which a linear layer is no matrix product."""
+
 
 def for_cuda(model: ExportModel) -> ExportModel:
     """Apply every rewrite that the CUDA delegate needs, in place, and return the model; `fusion.fuse` comes next."""
@@ -38,6 +41,11 @@ def for_cuda(model: ExportModel) -> ExportModel:
                 setattr(parent, name, PixelShuffleConv(child))
     if tf32:
         _round_operands(model)
+    if model.options.batch <= FEW_ROWS:
+        for parent in list(model.modules()):
+            for name, child in list(parent.named_children()):
+                if isinstance(child, nn.Linear):
+                    setattr(parent, name, SummedLinear(child))
     # The delegate's convolutions read channels-last weights; stored so, they are not copied at every call.
     model.layers.to(memory_format=torch.channels_last)
     return model
@@ -192,6 +200,27 @@ class PixelShuffleConv(nn.Module):
         out = nn.functional.conv2d(images, self.weight, self.bias)
         out = out.view(batch, self.side, self.side, -1, height, width).permute(0, 3, 4, 1, 5, 2)
         return out.reshape(batch, -1, height * self.side, width * self.side)
+
+
+class SummedLinear(nn.Module):
+    """A linear layer of a few rows, as sums of products in float32; equal within rounding.
+
+    Reading the weight is all that takes time, and a reduction reads it with all multiprocessors; of a matrix product's
+    tile most rows would be empty.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.register_buffer("weight", linear.weight.detach().clone())
+        bias = torch.zeros(linear.out_features) if linear.bias is None else linear.bias.detach().clone()
+        self.register_buffer("bias", bias.to(linear.weight.dtype))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Apply the layer to (N, inputs)."""
+        weight: Any = self.weight
+        bias: Any = self.bias
+        output: Tensor = (rows.float().unsqueeze(1) * weight.float()).sum(2) + bias.float()
+        return output.to(rows.dtype)
 
 
 def _fuse_depthwise(parent: nn.Module, conv: nn.Conv2d, tf32: bool) -> None:
