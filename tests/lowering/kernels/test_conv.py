@@ -183,14 +183,15 @@ def test_a_group_is_its_convolutions(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("given_bytes", [True, False])
 @pytest.mark.parametrize("tf32", [True, False])
+@pytest.mark.parametrize("columns", [16, 24, 48])
 def test_the_stem_reads_pictures_as_they_come(
-    interpret: Interpreter, dtype: torch.dtype, given_bytes: bool, tf32: bool
+    interpret: Interpreter, dtype: torch.dtype, given_bytes: bool, tf32: bool, columns: int
 ) -> None:
     generator = torch.Generator().manual_seed(1)
     pictures = torch.randint(0, 256, (2, 10, 14, 3), generator=generator, dtype=torch.uint8)
     images = pictures.permute(0, 3, 1, 2).float() / 255
-    square, bias = torch.randn(16, 3, 3, 3, generator=generator), torch.randn(16, generator=generator)
-    weight = functional.pad(square.permute(0, 2, 3, 1).reshape(16, 27), (0, 5)).to(dtype)
+    square, bias = torch.randn(columns, 3, 3, 3, generator=generator), torch.randn(columns, generator=generator)
+    weight = functional.pad(square.permute(0, 2, 3, 1).reshape(columns, 27), (0, 5)).to(dtype)
     settings = (3, 2, 1, True, tf32 and dtype == torch.float32, "ieee")
     source = pictures if given_bytes else images.contiguous()
     arrays = weight.numpy(), bias.to(dtype).numpy()

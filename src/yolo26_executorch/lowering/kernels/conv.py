@@ -315,12 +315,12 @@ def stem_kernel(  # type: ignore[no-untyped-def]
     """Convolve pictures of so few channels that all taps fit one product, from whatever layout and dtype they have.
 
     images (N, CHANNELS, H, W) by strides, float32 0..1, or uint8 0..255 with BYTES; weight (columns, BLOCK_K), taps
-    before channels, zeros behind them; out (N * OH * OW, columns).
+    before channels, zeros behind them; out (N * OH * OW, columns). A program writes all columns of its pixels, since
+    finding and reading what lies under the taps takes longer than multiplying it.
     """
     height, width, out_height, out_width = size_of(height), size_of(width), size_of(out_height), size_of(out_width)
     pixels, columns = size_of(pixels), size_of(columns) * OUT_UNIT
     row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-    column = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     inside_row = row < pixels
     x = row % out_width * STRIDE - PADDING
     y = row // out_width
@@ -337,9 +337,12 @@ def stem_kernel(  # type: ignore[no-untyped-def]
         values = values / 255.0
     if TF32:
         values = rounded(values)
-    factors = tl.load(weight + column[None, :] * BLOCK_K + k[:, None], mask=(column < columns)[None, :], other=0.0)
-    total = tl.dot(values.to(weight.dtype.element_ty), factors, input_precision=PRECISION).to(tl.float32)
-    _finish(total, bias, bias, 0, out, row, inside_row, column, columns, SILU, False, TF32)
+    operand = values.to(weight.dtype.element_ty)
+    for first in range(0, columns, BLOCK_N):
+        column = first + tl.arange(0, BLOCK_N)
+        factors = tl.load(weight + column[None, :] * BLOCK_K + k[:, None], mask=(column < columns)[None, :], other=0.0)
+        total = tl.dot(operand, factors, input_precision=PRECISION).to(tl.float32)
+        _finish(total, bias, bias, 0, out, row, inside_row, column, columns, SILU, False, TF32)
 
 
 @triton_op("yolo26_et::conv2d", mutates_args={})
@@ -513,10 +516,10 @@ def stem(
     size = [(side + 2 * padding - kernel) // stride + 1 for side in (height, width)]
     out = weight.new_empty((batch, *size, columns))
     pixels = batch * size[0] * size[1]
-    block_n = max(16, min(128, triton.next_power_of_2(columns)))
+    block_n = max(16, min(64, columns & -columns))  # the largest that divides them: of 96, which are size x's, 32
     tile = Tile(64 if block_n > 32 else 128, block_n, length, 1, 4)
     out_unit = unit_of(columns)
-    wrap_triton(stem_kernel)[(-(-pixels // tile.m), -(-columns // tile.n))](
+    wrap_triton(stem_kernel)[(-(-pixels // tile.m),)](
         images, weight, bias, out, *hidden(height, width, *size, pixels, columns // out_unit), *images.stride(),
         OUT_UNIT=out_unit, CHANNELS=channels, KERNEL=kernel, STRIDE=stride, PADDING=padding, SILU=silu, TF32=tf32,
         BYTES=images.dtype == torch.uint8, **_settings(tile, precision), **_launch(tile),
