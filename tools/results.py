@@ -1,4 +1,4 @@
-"""Write docs/results.md and README's table from results/*.json: every figure in them comes from those files.
+"""Write docs/results.md, README's table and its plot from results/*.json: every figure comes from those files.
 
 python tools/results.py           # write them
 python tools/results.py --check   # exit with 1 where they are not what the files give
@@ -17,6 +17,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+
+import latency_plot
 
 from yolo26_executorch import VARIANTS, ExportOptions, Yolo26Error
 from yolo26_executorch.bench.rows import ARTIFACT, MODES, PEERS
@@ -54,6 +56,8 @@ MORE = (
     "[All results](docs/results.md): exports and their tests, accuracy of trained weights in every precision, the runs "
     "with their commits, and what did not pass."
 )
+
+PLOT = "![Milliseconds a call by task and size: tf32, fp16, and torch.compile in fp16](docs/latency.svg)"
 
 Table = list[list[str]]
 
@@ -394,12 +398,17 @@ def render(folder: Path) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def summary(folder: Path) -> str:
-    """Return README's block, without its markers: what the machine with the most figures gave; raises as `read`."""
+def latencies(folder: Path) -> tuple[str, Table]:
+    """Return the machine with the most latencies and their table, headings first; raises as `read`."""
     tables = [(machine, table) for machine, files in read(folder).items() if len(table := _latencies(files)) > 1]
-    machine, (heads, *rows) = max(tables, key=lambda one: sum(cell != "–" for row in one[1] for cell in row))
+    return max(tables, key=lambda one: sum(cell != "–" for row in one[1] for cell in row))
+
+
+def summary(machine: str, table: Table) -> str:
+    """Return README's block, without its markers."""
+    heads, *rows = table
     about = _wrap(f"{SUMMARY} {machine}")
-    return "\n\n".join(["### Measured so far", about, "\n".join(_table(heads, rows)), _wrap(MORE)])
+    return "\n\n".join(["### Measured so far", about, PLOT, "\n".join(_table(heads, rows)), _wrap(MORE)])
 
 
 def _latencies(files: Sequence[Results]) -> Table:
@@ -468,17 +477,21 @@ def _wrap(text: str) -> str:
 
 def main() -> int:
     """Write the page and README's block or check them; returns the exit status."""
-    parser = argparse.ArgumentParser(description="Write docs/results.md and README's table from results/*.json.")
+    parser = argparse.ArgumentParser(description="Write docs/results.md, README's table and plot from results/*.json.")
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 where they are stale")
     parser.add_argument("--root", type=Path, default=ROOT, help="the folder of README.md, docs/ and results/")
     args = parser.parse_args()
-    readme, page = args.root / "README.md", args.root / "docs" / "results.md"
+    readme, page, plot = (args.root / name for name in ("README.md", "docs/results.md", "docs/latency.svg"))
     try:
+        machine, table = latencies(args.root / "results")
         new = {
             page: render(args.root / "results"),
-            readme: replace_block(readme.read_text(encoding="utf-8"), summary(args.root / "results")),
+            readme: replace_block(readme.read_text(encoding="utf-8"), summary(machine, table)),
         }
         stale = [path for path, text in new.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+        if latency_plot.drawn_from(plot) != latency_plot.digest(table):
+            stale.append(plot)
+            new[plot] = "" if args.check else latency_plot.draw(table)
         for path in [] if args.check else stale:
             path.write_text(new[path], encoding="utf-8")
     except (OSError, Yolo26Error) as error:

@@ -83,6 +83,26 @@ def test_the_block_is_written_once_and_nothing_else_changes(
         path.write_text(whole, encoding="utf-8")
 
 
+def test_the_plot_is_drawn_from_readmes_table(
+    results: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy(tmp_path)
+    assert run(results, monkeypatch, "--root", str(tmp_path)) == 0
+    path = tmp_path / "docs" / "latency.svg"
+    drawn = path.read_text(encoding="utf-8")
+    for words in ("detect", "classify", "torch.compile fp16", "ms a call"):
+        assert f">{words}" in drawn
+    # Drawn by another matplotlib it would be current, of other figures it is not.
+    path.write_text(drawn.replace("<svg ", "<svg data-other='1' "), encoding="utf-8")
+    assert run(results, monkeypatch, "--root", str(tmp_path), "--check") == 0
+    path.write_text(re.sub("drawn from .{8}", "drawn from 00000000", drawn), encoding="utf-8")
+    assert run(results, monkeypatch, "--root", str(tmp_path), "--check") == 1
+    assert "error: latency.svg: not what results/ gives" in capsys.readouterr().err
+    path.unlink()
+    assert run(results, monkeypatch, "--root", str(tmp_path)) == 0
+    assert path.read_text(encoding="utf-8") == drawn
+
+
 def test_readmes_table_is_of_the_latencies_the_peers_and_the_sizes(results: ModuleType, tmp_path: Path) -> None:
     latencies = {record["variant"]: record for record in read(LATENCY)["records"]}
     sizes = {one["variant"]: sum(one["files"].values()) / 1e6 for one in read(TF32)["records"]}
@@ -91,7 +111,7 @@ def test_readmes_table_is_of_the_latencies_the_peers_and_the_sizes(results: Modu
         for record in read(BENCH)["records"]
         if record["mode"] == "graph"
     }
-    rows = table_rows(results.summary(ROOT / "results"))
+    rows = table_rows(results.summary(*results.latencies(ROOT / "results")))
     assert [row[0] for row in rows] == [name for name in VARIANTS if name in latencies]
     for name, tf32_ms, fp16_ms, compiled, tf32_mb, _ in rows:
         assert tf32_ms == f"{latencies[name]['graph']:.2f}"
@@ -104,7 +124,7 @@ def test_readmes_table_is_of_the_latencies_the_peers_and_the_sizes(results: Modu
     data = read(BENCH)
     data["records"] = [record for record in data["records"] if record["subject"] == "artifact"]
     copy(tmp_path, **{BENCH: data})
-    assert "torch.compile fp16" not in results.summary(tmp_path / "results")
+    assert "torch.compile fp16" not in results.summary(*results.latencies(tmp_path / "results"))
 
 
 def test_every_row_is_a_record_and_every_figure_its_own(results: ModuleType) -> None:
