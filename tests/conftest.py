@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,9 @@ def pytest_configure(config: pytest.Config) -> None:
         # Whichever test imports it first would find its greeting on standard output.
         "YOLO_VERBOSE": "false",
     }
+    # A shell's background job (`make test &`) is deaf to Ctrl-C, and so would be all that the tests start and interrupt.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
