@@ -23,7 +23,7 @@ def pytest_configure(config: pytest.Config) -> None:
         # Whichever test imports it first would find its greeting on standard output.
         "YOLO_VERBOSE": "false",
     }
-    # A shell's background job (`make test &`) is deaf to Ctrl-C, and so would be all that the tests start and interrupt.
+    # A shell's background job (`make test &`) is deaf to Ctrl-C, and so would be what the tests start and interrupt.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
