@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from results import ROW
+
 from yolo26_executorch import ExportOptions, Yolo26Error
 from yolo26_executorch.bench import Report
 
@@ -25,8 +27,6 @@ _WORDS = ("answer", "picture", "largest")
 """What a test says that is in words, or twice."""
 _USUAL = ("backend", "precision", "imgsz", "batch", "outputs", "input", "io", "random_weights", "seed")
 _MEASURED = ("backend", "precision", "imgsz", "batch")
-_ROW = ("name", "input", "subject", "mode")
-"""What makes a benchmark's row, within the options that all of a file have in common."""
 _VERSIONS = ("python", "torch", "executorch", "ultralytics", "triton")
 
 
@@ -148,10 +148,10 @@ def collect_bench(
     data["runs"].append({"run": run, "commit": commit, **about, "options": options[0]})
     for row in rows:
         if row["outcome"] == "measured":
-            kept = [old for old in data["records"] if any(old[key] != row[key] for key in _ROW)]
+            kept = [old for old in data["records"] if any(old[key] != row[key] for key in ROW)]
             data["records"] = [*kept, {**row, "run": run}]
         else:
-            data["not_measured"].append({**{key: row[key] for key in (*_ROW, "outcome", "message")}, "run": run})
+            data["not_measured"].append({**{key: row[key] for key in (*ROW, "outcome", "message")}, "run": run})
     data["note"] = data["note"] if note is None else note
     return data
 

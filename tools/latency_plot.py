@@ -16,8 +16,8 @@ from pathlib import Path
 from yolo26_executorch import TASKS, VARIANTS
 from yolo26_executorch.variants import SIZES
 
-_COLOURS = {"tf32, ms": "#7ba7ec", "fp16, ms": "#1a56c4", "torch.compile fp16, ms": "#e08e2b"}
-_MARKERS = ("s", "o", "^")
+_LINES = {"tf32, ms": ("#7ba7ec", "s"), "fp16, ms": ("#1a56c4", "o"), "torch.compile fp16, ms": ("#e08e2b", "^")}
+"""What headings begin with, and each line's colour and marker."""
 
 
 def digest(table: Sequence[Sequence[str]]) -> str:
@@ -40,18 +40,17 @@ def draw(table: Sequence[Sequence[str]]) -> str:
     from matplotlib.figure import Figure
 
     heads, *rows = table
-    columns = {
-        name: number for number, heading in enumerate(heads) for name in _COLOURS if heading.startswith(name)
-    }  # the peers' headings go on
+    columns = {name: number for number, heading in enumerate(heads) for name in _LINES if heading.startswith(name)}
     figure = Figure(figsize=(11.0, 3.0), layout="constrained")
     panels = figure.subplots(1, len(TASKS))
     for panel, task in zip(panels, TASKS.values(), strict=True):
         ours = {VARIANTS[row[0]].size: row for row in rows if VARIANTS[row[0]].task is task}
-        for (name, column), marker in zip(columns.items(), _MARKERS, strict=False):
+        for name, column in columns.items():
+            colour, marker = _LINES[name]
             there = [(SIZES.index(size), row[column]) for size, row in ours.items() if row[column] != "–"]
             panel.plot(
                 [place for place, _ in there], [float(cell.split()[0]) for _, cell in there],
-                color=_COLOURS[name], marker=marker, markersize=4, linewidth=1.5, label=name.removesuffix(", ms"),
+                color=colour, marker=marker, markersize=4, linewidth=1.5, label=name.removesuffix(", ms"),
             )  # fmt: skip
         panel.set_xticks(range(len(SIZES)), SIZES)
         panel.set_ylim(bottom=0)

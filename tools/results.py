@@ -59,6 +59,9 @@ MORE = (
 
 PLOT = "![Milliseconds a call by task and size: tf32, fp16, and torch.compile in fp16](docs/latency.svg)"
 
+ROW = ("name", "input", "subject", "mode")
+"""What makes a benchmark's row, within the options that all of a file have in common."""
+
 Table = list[list[str]]
 
 
@@ -455,8 +458,7 @@ def _model(record: Mapping[str, Any]) -> str:
 
 
 def _row_of(record: Mapping[str, Any]) -> tuple[object, ...]:
-    """Return what a row of a benchmark is known by."""
-    return record["name"], record["input"], record["subject"], record["mode"]
+    return tuple(record[key] for key in ROW)
 
 
 def _number(value: object) -> float:

@@ -141,7 +141,7 @@ def test_a_tf32_model_multiplies_rounded_operands(task: str) -> None:
     images = random_input(rewritten.input_spec, seed=1)
     seen: list[tuple[Tensor, Tensor]] = []
     for module in rewritten.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear | PixelShuffleConv):
+        if isinstance(module, nn.Conv2d | nn.Linear | SummedLinear | PixelShuffleConv):
             module.register_forward_hook(lambda module, given, _: seen.append((given[0], module.weight)))
     with torch.no_grad():
         rewritten(images)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, fx
 
 from .fusion import problem_of
-from .kernels.conv import Tile, conv2d, conv2d_group
+from .kernels.conv import Tile, conv2d, conv2d_group, unneeded_masks
 from .kernels.layout import unit_of
 from .tile_table import TileTable
 from .tuning import H100, Gpu, Problem, expected_fastest, predicted_us, sensible_tiles
@@ -107,7 +107,8 @@ def tune(problems: Iterable[Problem], *, full: bool, jobs: int) -> Iterator[Meas
         full: see `candidates`.
         jobs: processes that compile.
     """
-    work = {problem: candidates(problem, full=full, gpu=Gpu.at_hand()) for problem in dict.fromkeys(problems)}
+    gpu = Gpu.at_hand()
+    work = {problem: candidates(problem, full=full, gpu=gpu) for problem in dict.fromkeys(problems)}
     compile_all(work, jobs)
     for problem, tiles in work.items():
         yield fastest(problem, tiles)
@@ -194,7 +195,7 @@ def _microseconds(run: Callable[[], object]) -> float:
 
 def _code(problem: Problem, tile: Tile) -> tuple[object, ...]:
     """Return what a kernel's machine code depends on."""
-    masks = all(count % tile.k == 0 for count in problem.channels), problem.columns % tile.n == 0
+    masks = unneeded_masks(tile, problem.channels, problem.columns).values()
     units = (unit_of(*problem.channels), unit_of(problem.columns))
     kind = (len(problem.pixels) > 1, len(problem.channels), problem.doubled, problem.kernel, problem.stride)
     return (*kind, problem.element_bytes, problem.ieee, *masks, *units, tile)

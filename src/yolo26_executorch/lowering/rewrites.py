@@ -39,13 +39,10 @@ def for_cuda(model: ExportModel) -> ExportModel:
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.ConvTranspose2d):
                 setattr(parent, name, PixelShuffleConv(child))
+            if isinstance(child, nn.Linear) and model.options.batch <= FEW_ROWS:
+                setattr(parent, name, SummedLinear(child))
     if tf32:
         _round_operands(model)
-    if model.options.batch <= FEW_ROWS:
-        for parent in list(model.modules()):
-            for name, child in list(parent.named_children()):
-                if isinstance(child, nn.Linear):
-                    setattr(parent, name, SummedLinear(child))
     # The delegate's convolutions read channels-last weights; stored so, they are not copied at every call.
     model.layers.to(memory_format=torch.channels_last)
     return model
@@ -92,7 +89,7 @@ def _round_operands(model: ExportModel) -> None:
     """
     summing = set(sums(model))
     for parent in list(model.modules()):
-        if isinstance(parent, nn.Conv2d | nn.Linear | PixelShuffleConv):
+        if isinstance(parent, nn.Conv2d | nn.Linear | SummedLinear | PixelShuffleConv):
             matrix: Any = parent
             matrix.weight.data = round_tf32(matrix.weight.data)
         if isinstance(getattr(parent, "conv", None), nn.Conv2d):

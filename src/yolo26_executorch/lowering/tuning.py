@@ -17,14 +17,11 @@ from typing import Any, NamedTuple
 from .kernels.conv import Tile
 from .tile_table import TileTable
 
-MULTIPROCESSORS = 132
-"""Of an H100; what asks for a tile says which GPU is at hand and this stands in where it cannot."""
-
 
 class Gpu(NamedTuple):
     """What a tile's time depends on; an H100 where nothing else is said."""
 
-    multiprocessors: int = MULTIPROCESSORS
+    multiprocessors: int = 132
     shared_bytes: int = 227 * 1024
     """Shared memory that one program may have."""
 
@@ -41,7 +38,14 @@ H100 = Gpu()
 
 
 def choose_tile(
-    m: int, n: int, k: int, *, element_bytes: int, ieee: bool, convolution: bool, multiprocessors: int = MULTIPROCESSORS
+    m: int,
+    n: int,
+    k: int,
+    *,
+    element_bytes: int,
+    ieee: bool,
+    convolution: bool,
+    multiprocessors: int = H100.multiprocessors,
 ) -> Tile:
     """Choose the tile of an (m, k) by (k, n) product.
 

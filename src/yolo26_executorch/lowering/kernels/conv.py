@@ -252,8 +252,7 @@ def group_kernel(  # type: ignore[no-untyped-def]
     channels0, channels1, channels2, height0, height1, height2, width0, width1, width2,
     pixels0, pixels1, pixels2, stride0, stride1, stride2, first1, first2, columns,
     UNIT: tl.constexpr, OUT_UNIT: tl.constexpr, KERNEL: tl.constexpr, SILU: tl.constexpr, TF32: tl.constexpr,
-    PRECISION: tl.constexpr, WHOLE: tl.constexpr,
-    FILLED: tl.constexpr,
+    PRECISION: tl.constexpr, WHOLE: tl.constexpr, FILLED: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, WARPS: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Convolve up to three batches of pictures, each with its own weight, as `conv_kernel` would; sizes are kept.
@@ -345,6 +344,11 @@ def stem_kernel(  # type: ignore[no-untyped-def]
         _finish(total, bias, bias, 0, out, row, inside_row, column, columns, SILU, False, TF32)
 
 
+def unneeded_masks(tile: Tile, channels: Sequence[int], columns: int) -> dict[str, bool]:
+    """Return which masks a kernel is compiled without: whether each input's channels, and columns, fill the blocks."""
+    return {"WHOLE": all(count % tile.k == 0 for count in channels), "FILLED": columns % tile.n == 0}
+
+
 @triton_op("yolo26_et::conv2d", mutates_args={})
 def conv2d(
     inputs: Sequence[Tensor], weight: Tensor, bias: Tensor, residual: Tensor | None,
@@ -386,7 +390,7 @@ def conv2d(
     unit = unit_of(*[value.shape[1] for value in inputs], *steps)
     out_unit = unit_of(columns, step)
     units: dict[str, Any] = {"UNIT": unit, "OUT_UNIT": out_unit}
-    settings = _settings(shape, precision) | _masks(shape, inputs, columns)
+    settings = _settings(shape, precision) | unneeded_masks(shape, [value.shape[1] for value in inputs], columns)
     if kernel == 1 and stride == 1 and padding == 0:
 
         def four(values: Sequence[Any]) -> list[Any]:
@@ -469,7 +473,7 @@ def conv2d_group(
     pixels = [value.shape[0] * value.shape[2] * value.shape[3] for value in images]
     shape = Tile(*tile)
     tiles = [-(-count // shape.m) for count in pixels]
-    settings = _settings(shape, precision) | _masks(shape, images, columns)
+    settings = _settings(shape, precision) | unneeded_masks(shape, [value.shape[1] for value in images], columns)
     unit, out_unit = unit_of(*[value.shape[1] for value in images], *steps), unit_of(columns)
     wrap_triton(group_kernel)[(sum(tiles), -(-columns // shape.n))](
         *of_group(images, weights, biases, outs, steps, tiles, unit), *hidden(columns // out_unit),
@@ -543,11 +547,6 @@ def stem_reference(
 
 def _launch(tile: Tile) -> dict[str, int]:
     return {"num_warps": tile.warps, "num_stages": tile.stages}
-
-
-def _masks(tile: Tile, inputs: Sequence[Tensor], columns: int) -> dict[str, bool]:
-    """Return which masks a kernel can do without: whether channels, and columns, fill the tile's blocks."""
-    return {"WHOLE": all(value.shape[1] % tile.k == 0 for value in inputs), "FILLED": columns % tile.n == 0}
 
 
 def _settings(tile: Tile, precision: str) -> dict[str, Any]:
