@@ -53,7 +53,7 @@ def sieve(scores: Any, k: int) -> Any:
 
     n = scores.shape[1]
     candidates, counts = torch.empty((1, n), dtype=torch.int32), torch.empty((1,), dtype=torch.int32)
-    sieve_kernel[(1,)](torch.from_numpy(scores), candidates, counts, n, k, GROUPS=1024, BLOCK=4096)
+    sieve_kernel[(1,)](torch.from_numpy(scores), candidates, counts, n, k, GROUPS=1024, BLOCK=4096, OVERLAP=False)
     return candidates[0, : int(counts)].numpy()
 
 
@@ -81,7 +81,7 @@ def conv(inputs: Any, weight: Any, bias: Any, residual: Any, *settings: Any) -> 
     images = [torch.from_numpy(value).permute(0, 3, 1, 2) for value in inputs]
     other = None if residual is None else torch.from_numpy(residual).permute(0, 3, 1, 2)
     tensors = torch.from_numpy(weight), torch.from_numpy(bias), other
-    return module.conv2d._init_fn(images, *tensors, *settings).numpy()  # type: ignore[attr-defined]
+    return module.conv2d._init_fn(images, *tensors, *settings, []).numpy()  # type: ignore[attr-defined]
 
 
 def stem(images: Any, bytes_last: bool, weight: Any, bias: Any, *settings: Any) -> Any:

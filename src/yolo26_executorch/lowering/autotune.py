@@ -91,12 +91,12 @@ def operator(problem: Problem, *, device: str, pixels: int | None = None) -> Cal
     biases = [random(max(16, problem.columns)) for _ in inside]
     if grouped:
         images = [pictures(*each, 0) for each in zip(problem.pixels, problem.channels, strict=True)]
-        return lambda tile: conv2d_group(images, weights, biases, problem.kernel, True, tf32, precision, list(tile))
+        return lambda tile: conv2d_group(images, weights, biases, problem.kernel, True, tf32, precision, list(tile), [])
     inputs = [
         pictures(problem.pixels[0], count, problem.doubled >> index & 1) for index, count in enumerate(problem.channels)
     ]
     shape = (problem.kernel, problem.stride, problem.kernel // 2)
-    return lambda tile: [conv2d(inputs, weights[0], biases[0], None, *shape, True, tf32, precision, list(tile))]
+    return lambda tile: [conv2d(inputs, weights[0], biases[0], None, *shape, True, tf32, precision, list(tile), [])]
 
 
 def tune(problems: Iterable[Problem], *, full: bool, jobs: int) -> Iterator[Measured]:

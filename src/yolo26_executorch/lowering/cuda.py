@@ -20,6 +20,7 @@ from ..errors import ExportError, GpuMemoryError, LoweringError
 from ..model import ExportModel, float32_precision, products
 from .autotune import problems_of, tune_missing
 from .fusion import fuse, set_tiles
+from .kernels import overlap
 from .kernels.conv import Tile
 from .options import ExportOptions
 from .program import Lowered, check_delegated
@@ -53,7 +54,8 @@ def lower(model: ExportModel, options: ExportOptions, stage: Callable[[str], Non
     for_cuda(model)
     example = model.example_input
     with torch.no_grad(), warnings.catch_warnings(action="ignore"):
-        network = fuse(model, example, products(options.precision), _tiles())
+        large = _is_large(model)
+        network = fuse(model, example, products(options.precision), _tiles(), ahead=large)
         if options.autotune != "off":
             stage("tune")
             _tune(network, full=options.autotune == "full")
@@ -67,7 +69,7 @@ def lower(model: ExportModel, options: ExportOptions, stage: Callable[[str], Non
             CompileSpec("emulate_precision_casts", b"OFF"),
         ]
         try:
-            with _compiling(options, stage, starting):
+            with _compiling(options, stage, starting), overlap.overlap(large):
                 edge = to_edge_transform_and_lower(
                     program,
                     partitioner=[CudaPartitioner(specs)],
@@ -78,6 +80,12 @@ def lower(model: ExportModel, options: ExportOptions, stage: Callable[[str], Non
         delegated = check_delegated(edge.exported_program())
         stage("write")
         return Lowered(edge.to_executorch(_backend_config(options)), DELEGATE, delegated)
+
+
+def _is_large(model: torch.nn.Module) -> bool:
+    """Whether the weights do not stay in the GPU's L2 cache from run to run, and the GPU can do something about it."""
+    size = sum(value.numel() * value.element_size() for value in model.state_dict().values())
+    return torch.cuda.get_device_capability() >= (9, 0) and size > Gpu.at_hand().cache_bytes // 2
 
 
 def _tiles() -> Callable[[Problem], Tile]:
@@ -194,6 +202,7 @@ def _compiling(options: ExportOptions, stage: Callable[[str], None], starting: t
         stack.enter_context(_fixed_tiles(ieee=options.precision == "fp32"))
         stack.enter_context(_kernels_shared_by_sizes())
         stack.enter_context(_analysed_once())
+        stack.enter_context(_overlapping_launches())
         stack.enter_context(_fatbins(torch.cuda.get_device_capability()))
         stack.enter_context(_embedded_quickly())
         stack.enter_context(_for_any_cpu())
@@ -266,7 +275,8 @@ def _kernels_shared_by_sizes() -> Iterator[None]:
 def _analysed_once() -> Iterator[None]:
     """Analyse a kernel once, not anew at every launch, for what it does to its tensors: that compiles it half-way.
 
-    That depends on the kernel's constants, and on the arguments that Triton makes constants of: None and 1.
+    That depends on the kernel's constants, and on the arguments that Triton makes constants of: None and 1. Waiting for
+    the kernel before is left out: the analysis gives up where it meets an instruction that it does not know.
     """
     from torch._higher_order_ops import triton_kernel_wrap
 
@@ -288,10 +298,61 @@ def _analysed_once() -> Iterator[None]:
         ]
         key = (function, *told, repr(more))
         if key not in found:
-            found[key] = original(kernel, kwargs, *more)
+            unwaiting = {overlap.NAME: False} if overlap.NAME in kwargs else {}
+            found[key] = original(kernel, kwargs | unwaiting, *more)
         return found[key]
 
     with _replaced(module, name, identify):
+        yield
+
+
+_LAUNCH_EARLY = """
+static inline void launchEarly(
+    CUfunction func, uint32_t x, uint32_t y, uint32_t z, uint32_t warps, uint32_t shared, void* args[], CUstream stream
+) {
+    CUlaunchAttribute early{};
+    early.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+    early.value.programmaticStreamSerializationAllowed = 1;
+    CUlaunchConfig config{};
+    config.gridDimX = x;
+    config.gridDimY = y;
+    config.gridDimZ = z;
+    config.blockDimX = 32 * warps;
+    config.blockDimY = 1;
+    config.blockDimZ = 1;
+    config.sharedMemBytes = shared;
+    config.hStream = stream;
+    config.attrs = &early;
+    config.numAttrs = 1;
+    CUDA_DRIVER_CHECK(cuLaunchKernelEx(&config, func, args, nullptr));
+}
+"""
+"""What calls a kernel that may start before the one before it has ended; as Inductor's own `launchKernel` otherwise."""
+
+
+@contextlib.contextmanager
+def _overlapping_launches() -> Iterator[None]:
+    """Launch those kernels early that are compiled to wait for the one before them, and no others."""
+    from torch._inductor.codegen.cpp_wrapper_gpu import DeferredTritonCallWrapper
+    from torch._inductor.codegen.cuda.device_op_overrides import CUDADeviceOpOverrides
+    from torch._inductor.utils import IndentedBuffer
+
+    original_driver = CUDADeviceOpOverrides.kernel_driver
+    original_launch: Any = DeferredTritonCallWrapper.generate_launch_kernel
+
+    def driver(self: Any) -> str:
+        return original_driver(self) + _LAUNCH_EARLY
+
+    def launch(self: Any, prefix: Any, wrapper: Any, variable: str, params: dict[str, Any]) -> None:
+        lines = IndentedBuffer()  # type: ignore[no-untyped-call]
+        original_launch(self, lines, wrapper, variable, params)
+        early = params["triton_meta"]["constants"].get(overlap.NAME)
+        prefix.splice(lines.getvalue().replace("launchKernel(", "launchEarly(" if early else "launchKernel("))
+
+    with (
+        _replaced(CUDADeviceOpOverrides, "kernel_driver", driver),
+        _replaced(DeferredTritonCallWrapper, "generate_launch_kernel", launch),
+    ):
         yield
 
 

@@ -7,6 +7,7 @@ enlargements and roundings, as they follow one another.
 
 from __future__ import annotations
 
+import itertools
 import math
 import operator
 from collections.abc import Callable, Iterator
@@ -64,7 +65,12 @@ class _Conv:
 
 
 def fuse(
-    module: nn.Module, example: Tensor, precision: str, tiles: Callable[[Problem], Tile] = expected_fastest
+    module: nn.Module,
+    example: Tensor,
+    precision: str,
+    tiles: Callable[[Problem], Tile] = expected_fastest,
+    *,
+    ahead: bool = False,
 ) -> fx.GraphModule:
     """Export a module and return its graph with our own convolutions.
 
@@ -73,6 +79,7 @@ def fuse(
         example: an input of its shape and dtype.
         precision: how float32 operands are multiplied: "tf32" or "ieee".
         tiles: chooses each convolution's.
+        ahead: whether convolutions are told the weights of the next one, to fetch them.
     """
     with torch.no_grad():
         graph_module: Any = torch.export.export(module, (example,)).module(check_guards=False)
@@ -83,6 +90,7 @@ def fuse(
     for index, conv in enumerate(list(_convolutions(graph_module))):
         _put(graph_module, conv, precision, index)
     _put_groups(graph_module)
+    _announce(graph_module, ahead)
     graph_module.graph.eliminate_dead_code()
     graph_module.delete_all_unused_submodules()
     fused: fx.GraphModule = graph_module
@@ -94,7 +102,8 @@ def set_tiles(module: fx.GraphModule, tiles: Callable[[Problem], Tile]) -> None:
     """Give every convolution of a fused graph its tile, in place of the one that it has."""
     for node in module.graph.nodes:
         if (problem := problem_of(node)) is not None:
-            node.args = (*node.args[: _ARGUMENTS[node.target]], list(tiles(problem)))
+            count = _ARGUMENTS[node.target]
+            node.args = (*node.args[:count], list(tiles(problem)), *node.args[count + 1 :])
     module.recompile()
 
 
@@ -299,6 +308,19 @@ def _put_groups(module: fx.GraphModule) -> None:
             node.replace_all_uses_with(after)
             graph.erase_node(node)
         _sort(module)
+
+
+def _announce(module: fx.GraphModule, ahead: bool) -> None:
+    """Tell every convolution the weights of the next, or none."""
+    graph = module.graph
+    convolutions = [node for node in graph.nodes if node.target in _ARGUMENTS]
+    for node, after in itertools.zip_longest(convolutions, convolutions[1:] if ahead else []):
+        weights = [] if after is None else after.args[1] if isinstance(after.args[1], list) else [after.args[1]]
+        with graph.inserting_before(node):
+            upcoming = [graph.get_attr(weight.target) for weight in weights]
+        for mine, weight in zip(upcoming, weights, strict=True):
+            mine.meta["val"] = weight.meta["val"]
+        node.args = (*node.args[: _ARGUMENTS[node.target]], [], upcoming)
 
 
 def _next_group(graph: fx.Graph) -> list[Node] | None:

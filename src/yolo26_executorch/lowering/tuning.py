@@ -24,6 +24,8 @@ class Gpu(NamedTuple):
     multiprocessors: int = 132
     shared_bytes: int = 227 * 1024
     """Shared memory that one program may have."""
+    cache_bytes: int = 50 * 1024 * 1024
+    """Of the L2 cache."""
 
     @classmethod
     def at_hand(cls) -> Gpu:
@@ -31,7 +33,7 @@ class Gpu(NamedTuple):
         import torch
 
         properties: Any = torch.cuda.get_device_properties(torch.cuda.current_device())  # its types lack a field
-        return cls(properties.multi_processor_count, properties.shared_memory_per_block_optin)
+        return cls(properties.multi_processor_count, properties.shared_memory_per_block_optin, properties.L2_cache_size)
 
 
 H100 = Gpu()

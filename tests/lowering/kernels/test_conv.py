@@ -136,7 +136,7 @@ def test_slices_are_read_where_they_lie() -> None:
     wide = torch.randn(1, 48, 4, 4).contiguous(memory_format=torch.channels_last)
     left, right = wide.split([16, 32], 1)
     weight, bias = torch.randn(8, 48), torch.randn(8)
-    given = conv2d([left, right], weight, bias, None, 1, 1, 0, True, False, "ieee", TILE)
+    given = conv2d([left, right], weight, bias, None, 1, 1, 0, True, False, "ieee", TILE, [])
     expected = functional.silu(functional.conv2d(wide, weight[..., None, None], bias))
     torch.testing.assert_close(given, expected, atol=ROUNDING, rtol=0)
 
@@ -147,7 +147,7 @@ def test_on_the_cpu_it_is_its_reference(case: Case, dtype: torch.dtype) -> None:
     inputs = [value.permute(0, 3, 1, 2).to(dtype) for value in case.inputs]
     residual = case.residual.permute(0, 3, 1, 2).to(dtype)
     given = conv2d(
-        inputs, case.weight.to(dtype), case.bias.to(dtype), residual, *case.settings, True, False, "ieee", case.tile
+        inputs, case.weight.to(dtype), case.bias.to(dtype), residual, *case.settings, True, False, "ieee", case.tile, []
     )
     assert given.dtype == dtype
     assert given.is_contiguous(memory_format=torch.channels_last)
@@ -172,9 +172,9 @@ def test_a_group_is_its_convolutions(
     images = [case.inputs[0] for case in cases]
     weights, biases = [case.weight for case in cases], [case.bias for case in cases]
     lists = [[value.numpy() for value in values] for values in (images, weights, biases)]
-    given = interpret(interpreter.group, "conv", *lists, kernel, silu, False, "ieee", TILE)
+    given = interpret(interpreter.group, "conv", *lists, kernel, silu, False, "ieee", TILE, [])
     batches = [value.permute(0, 3, 1, 2) for value in images]
-    reference = conv2d_group(batches, weights, biases, kernel, silu, False, "ieee", TILE)
+    reference = conv2d_group(batches, weights, biases, kernel, silu, False, "ieee", TILE, [])
     for case, one, other in zip(cases, given, reference, strict=True):
         torch.testing.assert_close(torch.from_numpy(one), case.expected(silu, False), atol=ROUNDING, rtol=0)
         torch.testing.assert_close(other, case.expected(silu, False), atol=ROUNDING, rtol=0)
@@ -210,7 +210,7 @@ def test_they_are_exported_as_one_operator_each() -> None:
         def forward(self, images: Tensor, first: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
             x = stem(images, first, bias, 3, 2, 1, True, False, "tf32")
             left, right = x.split([8, 8], 1)
-            out: Tensor = conv2d([left, right], weight, bias, x, 1, 1, 0, True, False, "tf32", TILE)
+            out: Tensor = conv2d([left, right], weight, bias, x, 1, 1, 0, True, False, "tf32", TILE, [])
             return out
 
     shapes = torch.randn(1, 3, 8, 8), torch.randn(16, 32), torch.randn(16, 16), torch.randn(16)

@@ -16,6 +16,7 @@ from torch.library import triton_op, wrap_triton
 
 from .depthwise import depthwise_reference
 from .layout import channels_last, hidden, pixels_in_line, size_of
+from .overlap import begin, overlapping
 from .tf32 import round_tf32, rounded
 
 
@@ -25,6 +26,7 @@ def attention_kernel(  # type: ignore[no-untyped-def]
     pixels, height, width, qkv_stride, out_stride, heads,
     SCALE: tl.constexpr, KEY: tl.constexpr, HEAD: tl.constexpr, KERNEL: tl.constexpr, TF32: tl.constexpr,
     PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, WARPS: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """Write BLOCK_M pixels of one head. Grid: (blocks of pixels, heads, pictures).
 
@@ -42,6 +44,7 @@ def attention_kernel(  # type: ignore[no-untyped-def]
     key = tl.arange(0, KEY)
     channel = tl.arange(0, HEAD)
     inside_row = row < pixels
+    begin(OVERLAP)
     q = tl.load(base + row[:, None] * qkv_stride + key[None, :], mask=inside_row[:, None], other=0.0)
     greatest = tl.full((BLOCK_M,), float("-inf"), dtype=tl.float32)
     weights = tl.zeros((BLOCK_M,), dtype=tl.float32)
@@ -107,7 +110,8 @@ def attention(
     wrap_triton(attention_kernel)[(-(-pixels // block_m), heads, batch)](
         qkv, taps, bias, out, *hidden(pixels, height, width, step // 16, heads * head // 16, heads),
         SCALE=scale / math.log(2), KEY=key, HEAD=head, KERNEL=math.isqrt(taps.shape[0]), TF32=tf32, PRECISION=precision,
-        BLOCK_M=block_m, BLOCK_N=32 if precision == "ieee" else 64, WARPS=4, num_warps=4,
+        BLOCK_M=block_m, BLOCK_N=32 if precision == "ieee" else 64, WARPS=4, OVERLAP=overlapping(),
+        num_warps=4,
     )  # fmt: skip
     return channels_last(out)
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
 from .layout import channels_last, hidden, of_group, pixels_in_line, size_of, unit_of
+from .overlap import begin, fetch, overlapping, upcoming_arguments
 from .tf32 import round_tf32, rounded
 
 INPUTS = 4
@@ -102,10 +103,12 @@ def pointwise_kernel(  # type: ignore[no-untyped-def]
     x0, x1, x2, x3, weight, bias, residual, out,
     channels0, channels1, channels2, channels3, stride0, stride1, stride2, stride3,
     height, width, pixels, columns, residual_stride,
+    next0, next1, next2, units0, units1, units2, share0, share1, share2,
     INPUTS: tl.constexpr, UNIT: tl.constexpr, OUT_UNIT: tl.constexpr, DOUBLED: tl.constexpr,
     SILU: tl.constexpr, RESIDUAL: tl.constexpr, TF32: tl.constexpr, PRECISION: tl.constexpr, WHOLE: tl.constexpr,
     FILLED: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, WARPS: tl.constexpr, STAGES: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """Convolve 1×1 over the channels of up to four tensors laid side by side.
 
@@ -113,6 +116,9 @@ def pointwise_kernel(  # type: ignore[no-untyped-def]
     is set; weight (columns, ΣchannelsI); out (N * H * W, columns). Sizes are given as `layout.hidden`, those
     of channels in units: of any multiple of 8 the compiler then knows that 16 bytes can be read at once.
     """
+    fetch(next0, units0, share0, OVERLAP)
+    fetch(next1, units1, share1, OVERLAP)
+    fetch(next2, units2, share2, OVERLAP)
     channels0, stride0 = size_of(channels0) * UNIT, size_of(stride0) * UNIT
     channels1, stride1 = size_of(channels1) * UNIT, size_of(stride1) * UNIT
     channels2, stride2 = size_of(channels2) * UNIT, size_of(stride2) * UNIT
@@ -135,6 +141,7 @@ def pointwise_kernel(  # type: ignore[no-untyped-def]
     if DOUBLED:
         y = pixel // width
         half = (y // height * (height // 2) + y % height // 2) * (width // 2) + pixel % width // 2
+    begin(OVERLAP)
     total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     total = _product(
         total, x0, stride0, channels0, half if DOUBLED & 1 else pixel,
@@ -163,7 +170,7 @@ def _convolved(  # type: ignore[no-untyped-def]
     images, weight, channels, height, width, out_height, out_width, pixel_stride, row, inside_row, column, columns,
     first, last,
     KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr, PRECISION: tl.constexpr, WHOLE: tl.constexpr,
-    FILLED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    FILLED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """Return the sum over the blocks of channels `first` to `last` of all taps; see `conv_kernel`.
 
@@ -188,6 +195,7 @@ def _convolved(  # type: ignore[no-untyped-def]
     blocks = tl.cdiv(channels, BLOCK_K)
     tap = first // blocks
     start = (first - tap * blocks) * BLOCK_K
+    begin(OVERLAP)
     total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     for _ in range(first, last):
         a_at = left + ((tap // KERNEL * width + tap % KERNEL) * pixel_stride + start)
@@ -208,10 +216,12 @@ def _convolved(  # type: ignore[no-untyped-def]
 def conv_kernel(  # type: ignore[no-untyped-def]
     images, weight, bias, residual, out, partial,
     channels, height, width, out_height, out_width, pixels, columns, pixel_stride, residual_stride,
+    next0, next1, next2, units0, units1, units2, share0, share1, share2,
     UNIT: tl.constexpr, OUT_UNIT: tl.constexpr, KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr,
     SILU: tl.constexpr, RESIDUAL: tl.constexpr, TF32: tl.constexpr, PRECISION: tl.constexpr, WHOLE: tl.constexpr,
     FILLED: tl.constexpr, SPLITS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, WARPS: tl.constexpr, STAGES: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """Convolve with a square kernel: the taps one after the other, each a product over the channels.
 
@@ -220,6 +230,9 @@ def conv_kernel(  # type: ignore[no-untyped-def]
     shared out over the grid's third axis, and the parts go to partial (SPLITS, N * OH * OW, columns), float32, for
     `sum_kernel`.
     """
+    fetch(next0, units0, share0, OVERLAP)
+    fetch(next1, units1, share1, OVERLAP)
+    fetch(next2, units2, share2, OVERLAP)
     channels, pixel_stride = size_of(channels) * UNIT, size_of(pixel_stride) * UNIT
     residual_stride, columns = size_of(residual_stride) * OUT_UNIT, size_of(columns) * OUT_UNIT
     height, width, out_height, out_width = size_of(height), size_of(width), size_of(out_height), size_of(out_width)
@@ -234,7 +247,7 @@ def conv_kernel(  # type: ignore[no-untyped-def]
         last = tl.minimum(first + share, last)
     total = _convolved(
         images, weight, channels, height, width, out_height, out_width, pixel_stride, row, inside_row, column, columns,
-        first, last, KERNEL, STRIDE, PADDING, PRECISION, WHOLE, FILLED, BLOCK_M, BLOCK_N, BLOCK_K,
+        first, last, KERNEL, STRIDE, PADDING, PRECISION, WHOLE, FILLED, BLOCK_M, BLOCK_N, BLOCK_K, OVERLAP,
     )  # fmt: skip
     if SPLITS > 1:
         place = (tl.program_id(2) * pixels + row).to(tl.int64)[:, None] * columns + column[None, :]
@@ -251,14 +264,19 @@ def group_kernel(  # type: ignore[no-untyped-def]
     x0, x1, x2, weight0, weight1, weight2, bias0, bias1, bias2, out0, out1, out2,
     channels0, channels1, channels2, height0, height1, height2, width0, width1, width2,
     pixels0, pixels1, pixels2, stride0, stride1, stride2, first1, first2, columns,
+    next0, next1, next2, units0, units1, units2, share0, share1, share2,
     UNIT: tl.constexpr, OUT_UNIT: tl.constexpr, KERNEL: tl.constexpr, SILU: tl.constexpr, TF32: tl.constexpr,
     PRECISION: tl.constexpr, WHOLE: tl.constexpr, FILLED: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, WARPS: tl.constexpr, STAGES: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """Convolve up to three batches of pictures, each with its own weight, as `conv_kernel` would; sizes are kept.
 
     The grid's first axis holds the tiles of all, those of the second from `first1` on, of the third from `first2` on.
     """
+    fetch(next0, units0, share0, OVERLAP)
+    fetch(next1, units1, share1, OVERLAP)
+    fetch(next2, units2, share2, OVERLAP)
     first1, first2 = size_of(first1), size_of(first2)
     images, weight, bias, out = x0, weight0, bias0, out0
     channels, height, width, pixels, stride = channels0, height0, width0, pixels0, stride0
@@ -279,7 +297,7 @@ def group_kernel(  # type: ignore[no-untyped-def]
     total = _convolved(
         images, weight, channels, height, width, height, width, stride, row, inside_row, column, columns,
         0, KERNEL * KERNEL * tl.cdiv(channels, BLOCK_K), KERNEL, 1, KERNEL // 2, PRECISION, WHOLE,
-        FILLED, BLOCK_M, BLOCK_N, BLOCK_K,
+        FILLED, BLOCK_M, BLOCK_N, BLOCK_K, OVERLAP,
     )  # fmt: skip
     _finish(total, bias, bias, 0, out, row, inside_row, column, columns, SILU, False, TF32)
 
@@ -288,7 +306,7 @@ def group_kernel(  # type: ignore[no-untyped-def]
 def sum_kernel(  # type: ignore[no-untyped-def]
     partial, bias, residual, out, pixels, columns, residual_stride,
     OUT_UNIT: tl.constexpr, SILU: tl.constexpr, RESIDUAL: tl.constexpr, TF32: tl.constexpr, SPLITS: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """Finish what `conv_kernel` has split: partial (SPLITS, pixels, columns) float32, out (pixels, columns)."""
     pixels, columns, residual_stride = size_of(pixels), size_of(columns) * OUT_UNIT, size_of(residual_stride) * OUT_UNIT
@@ -296,6 +314,7 @@ def sum_kernel(  # type: ignore[no-untyped-def]
     column = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     inside_row = row < pixels
     inside = inside_row[:, None] & (column < columns)[None, :]
+    begin(OVERLAP)
     total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     for split in tl.static_range(SPLITS):
         place = (split * pixels + row).to(tl.int64)[:, None] * columns + column[None, :]
@@ -310,6 +329,7 @@ def stem_kernel(  # type: ignore[no-untyped-def]
     OUT_UNIT: tl.constexpr, CHANNELS: tl.constexpr, KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr,
     SILU: tl.constexpr, TF32: tl.constexpr, PRECISION: tl.constexpr, BYTES: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, WARPS: tl.constexpr, STAGES: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """Convolve pictures of so few channels that all taps fit one product, from whatever layout and dtype they have.
 
@@ -331,6 +351,7 @@ def stem_kernel(  # type: ignore[no-untyped-def]
     place = x[:, None] + (tap % KERNEL)[None, :]
     seen = (line >= 0) & (line < height) & (place >= 0) & (place < width) & (tap < KERNEL * KERNEL)[None, :]
     at = image[:, None] + line * stride_h + place * stride_w + (k % CHANNELS * stride_c)[None, :]
+    begin(OVERLAP)
     values = tl.load(images + at, mask=seen & inside_row[:, None], other=0).to(tl.float32)
     if BYTES:
         values = values / 255.0
@@ -353,6 +374,7 @@ def unneeded_masks(tile: Tile, channels: Sequence[int], columns: int) -> dict[st
 def conv2d(
     inputs: Sequence[Tensor], weight: Tensor, bias: Tensor, residual: Tensor | None,
     kernel: int, stride: int, padding: int, silu: bool, tf32: bool, precision: str, tile: Sequence[int],
+    upcoming: Sequence[Tensor],
 ) -> Tensor:  # fmt: skip
     """Convolve tensors laid side by side along their channels, add the bias, apply SiLU, add another tensor.
 
@@ -371,6 +393,7 @@ def conv2d(
         tf32: whether to round the result to tf32's 10 bits, for the matrix product that reads it.
         precision: how float32 operands are multiplied: "tf32" or "ieee".
         tile: the numbers of a `Tile`. Its sum is split for kernels of more than one tap alone.
+        upcoming: up to three constants that a later launch reads, for `overlap.fetch`; they change nothing here.
 
     Returns:
         (N, O, H', W'), channels last, of the inputs' dtype.
@@ -385,7 +408,7 @@ def conv2d(
     # What a kernel never reads is given the bias: a tensor given twice, and written, would be copied first.
     other, step = (bias, 0) if residual is None else pixels_in_line(residual)
     shape = Tile(*tile)
-    grid = (-(-pixels // shape.m), -(-columns // shape.n))
+    grid: tuple[int, ...] = (-(-pixels // shape.m), -(-columns // shape.n))
     finish: dict[str, Any] = {"SILU": silu, "RESIDUAL": residual is not None, "TF32": tf32}
     unit = unit_of(*[value.shape[1] for value in inputs], *steps)
     out_unit = unit_of(columns, step)
@@ -402,6 +425,7 @@ def conv2d(
             *places, weight, bias, other, out,
             *hidden(*[value.shape[1] // unit for value in places], *[each // unit for each in four(steps)]),
             *hidden(height, width, pixels, columns // out_unit, step // out_unit),
+            *upcoming_arguments(upcoming, grid),
             INPUTS=len(inputs), DOUBLED=doubled, **units, **finish, **settings, **_launch(shape),
         )  # fmt: skip
         return channels_last(out)
@@ -409,10 +433,12 @@ def conv2d(
     partial = bias
     if shape.splits > 1:
         partial = out.new_empty((shape.splits, pixels, columns), dtype=torch.float32)
-    wrap_triton(conv_kernel)[(*grid, shape.splits)](
+    grid = (*grid, shape.splits)
+    wrap_triton(conv_kernel)[grid](
         images, weight, bias, other, out, partial,
         *hidden(images.shape[1] // unit, height, width, *size, pixels),
-        *hidden(columns // out_unit, steps[0] // unit, step // out_unit), **units,
+        *hidden(columns // out_unit, steps[0] // unit, step // out_unit), *upcoming_arguments(upcoming, grid),
+        **units,
         KERNEL=kernel, STRIDE=stride, PADDING=padding, **finish, **settings, SPLITS=shape.splits,
         **_launch(shape),
     )  # fmt: skip
@@ -421,7 +447,8 @@ def conv2d(
         block_m = 1024 // block_n
         wrap_triton(sum_kernel)[(-(-pixels // block_m), -(-columns // block_n))](
             partial, bias, other, out, *hidden(pixels, columns // out_unit, step // out_unit),
-            OUT_UNIT=out_unit, **finish, SPLITS=shape.splits, BLOCK_M=block_m, BLOCK_N=block_n, num_warps=4,
+            OUT_UNIT=out_unit, **finish, SPLITS=shape.splits, BLOCK_M=block_m, BLOCK_N=block_n,
+            OVERLAP=overlapping(), num_warps=4,
         )  # fmt: skip
     return channels_last(out)
 
@@ -430,6 +457,7 @@ def conv2d(
 def conv2d_reference(
     inputs: Sequence[Tensor], weight: Tensor, bias: Tensor, residual: Tensor | None,
     kernel: int, stride: int, padding: int, silu: bool, tf32: bool, precision: str, tile: Sequence[int],
+    upcoming: Sequence[Tensor],
 ) -> Tensor:  # fmt: skip
     """Eager form of `conv2d`, and what it computes on the CPU."""
     largest = max(value.shape[2] for value in inputs)
@@ -450,7 +478,7 @@ def conv2d_reference(
 @triton_op("yolo26_et::conv2d_group", mutates_args={})
 def conv2d_group(
     images: Sequence[Tensor], weights: Sequence[Tensor], biases: Sequence[Tensor],
-    kernel: int, silu: bool, tf32: bool, precision: str, tile: Sequence[int],
+    kernel: int, silu: bool, tf32: bool, precision: str, tile: Sequence[int], upcoming: Sequence[Tensor],
 ) -> list[Tensor]:  # fmt: skip
     """Convolve several batches, each with its own weight, in one launch; sizes are kept.
 
@@ -463,6 +491,7 @@ def conv2d_group(
         tf32: see `conv2d`.
         precision: see `conv2d`.
         tile: the numbers of a `Tile`, which all share; its sum is not split.
+        upcoming: see `conv2d`.
 
     Returns:
         (N, O, Hᵢ, Wᵢ) each, channels last.
@@ -475,8 +504,10 @@ def conv2d_group(
     tiles = [-(-count // shape.m) for count in pixels]
     settings = _settings(shape, precision) | unneeded_masks(shape, [value.shape[1] for value in images], columns)
     unit, out_unit = unit_of(*[value.shape[1] for value in images], *steps), unit_of(columns)
-    wrap_triton(group_kernel)[(sum(tiles), -(-columns // shape.n))](
+    grid = (sum(tiles), -(-columns // shape.n))
+    wrap_triton(group_kernel)[grid](
         *of_group(images, weights, biases, outs, steps, tiles, unit), *hidden(columns // out_unit),
+        *upcoming_arguments(upcoming, grid),
         UNIT=unit, OUT_UNIT=out_unit, KERNEL=kernel, SILU=silu, TF32=tf32, **settings, **_launch(shape),
     )  # fmt: skip
     return [channels_last(out) for out in outs]
@@ -485,11 +516,11 @@ def conv2d_group(
 @conv2d_group.register_kernel("cpu")
 def conv2d_group_reference(
     images: Sequence[Tensor], weights: Sequence[Tensor], biases: Sequence[Tensor],
-    kernel: int, silu: bool, tf32: bool, precision: str, tile: Sequence[int],
+    kernel: int, silu: bool, tf32: bool, precision: str, tile: Sequence[int], upcoming: Sequence[Tensor],
 ) -> list[Tensor]:  # fmt: skip
     """Eager form of `conv2d_group`, and what it computes on the CPU."""
     return [
-        conv2d_reference([value], weight, bias, None, kernel, 1, kernel // 2, silu, tf32, precision, tile)
+        conv2d_reference([value], weight, bias, None, kernel, 1, kernel // 2, silu, tf32, precision, tile, ())
         for value, weight, bias in zip(images, weights, biases, strict=True)
     ]
 
@@ -541,7 +572,7 @@ def stem_reference(
     values = images / 255 if images.dtype == torch.uint8 else images.float()
     values = (round_tf32(values) if tf32 else values).to(weight.dtype)
     taps = weight[:, : kernel * kernel * channels].contiguous()
-    out: Tensor = conv2d_reference([values], taps, bias, None, kernel, stride, padding, silu, tf32, precision, ())
+    out: Tensor = conv2d_reference([values], taps, bias, None, kernel, stride, padding, silu, tf32, precision, (), ())
     return out
 
 
@@ -550,8 +581,9 @@ def _launch(tile: Tile) -> dict[str, int]:
 
 
 def _settings(tile: Tile, precision: str) -> dict[str, Any]:
-    """Return what every kernel here is compiled for; the last two so that launches which differ there differ here."""
+    """Return what every kernel here is compiled for; warps and stages so that launches which differ there do here."""
     return {
         "PRECISION": precision,
         "BLOCK_M": tile.m, "BLOCK_N": tile.n, "BLOCK_K": tile.k, "WARPS": tile.warps, "STAGES": tile.stages,
+        "OVERLAP": overlapping(),
     }  # fmt: skip

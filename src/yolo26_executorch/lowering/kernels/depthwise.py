@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
 from .layout import channels_last, hidden, of_group, pixels_in_line, size_of, unit_of
+from .overlap import begin, overlapping
 from .tf32 import round_tf32, rounded
 
 
@@ -20,13 +21,14 @@ def _tile(  # type: ignore[no-untyped-def]
     images, weight, bias, out, pixel, channel,
     channels, height, width, out_height, out_width, pixels, stride,
     KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr, SILU: tl.constexpr, TF32: tl.constexpr,
-    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """Write BLOCK_P output pixels of BLOCK_C channels; see `depthwise_kernel`."""
     x = pixel % out_width
     y = (pixel // out_width) % out_height
     image = (pixel // (out_width * out_height)).to(tl.int64) * (height * width)
     inside = (pixel < pixels)[:, None] & (channel < channels)[None, :]
+    begin(OVERLAP)
     total = tl.zeros((BLOCK_P, BLOCK_C), dtype=tl.float32)
     for tap in tl.static_range(KERNEL * KERNEL):
         row = y * STRIDE - PADDING + tap // KERNEL
@@ -50,7 +52,7 @@ def depthwise_kernel(  # type: ignore[no-untyped-def]
     images, weight, bias, out,
     channels, height, width, out_height, out_width, pixels, stride,
     UNIT: tl.constexpr, KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr, SILU: tl.constexpr,
-    TF32: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+    TF32: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """Write BLOCK_P output pixels of BLOCK_C channels; channels are adjacent in memory everywhere.
 
@@ -64,7 +66,7 @@ def depthwise_kernel(  # type: ignore[no-untyped-def]
     _tile(
         images, weight, bias, out, pixel, channel,
         channels, height, width, out_height, out_width, size_of(pixels), stride,
-        KERNEL, STRIDE, PADDING, SILU, TF32, BLOCK_P, BLOCK_C,
+        KERNEL, STRIDE, PADDING, SILU, TF32, BLOCK_P, BLOCK_C, OVERLAP,
     )  # fmt: skip
 
 
@@ -74,7 +76,7 @@ def depthwise_group_kernel(  # type: ignore[no-untyped-def]
     channels0, channels1, channels2, height0, height1, height2, width0, width1, width2,
     pixels0, pixels1, pixels2, stride0, stride1, stride2, first1, first2,
     UNIT: tl.constexpr, KERNEL: tl.constexpr, SILU: tl.constexpr, TF32: tl.constexpr,
-    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """Convolve up to three batches of pictures as `depthwise_kernel` would; sizes are kept, strides are of pixels.
 
@@ -100,7 +102,7 @@ def depthwise_group_kernel(  # type: ignore[no-untyped-def]
     _tile(
         images, weight, bias, out, pixel, channel,
         channels, height, width, height, width, pixels, stride,
-        KERNEL, 1, KERNEL // 2, SILU, TF32, BLOCK_P, BLOCK_C,
+        KERNEL, 1, KERNEL // 2, SILU, TF32, BLOCK_P, BLOCK_C, OVERLAP,
     )  # fmt: skip
 
 
@@ -138,7 +140,7 @@ def depthwise_conv2d(
         images, weight, bias, out,
         *hidden(channels // unit, height, width, out_height, out_width, pixels, step // unit),
         UNIT=unit, KERNEL=kernel, STRIDE=stride, PADDING=padding, SILU=silu, TF32=tf32,
-        BLOCK_P=block_p, BLOCK_C=block_c, num_warps=4,
+        BLOCK_P=block_p, BLOCK_C=block_c, OVERLAP=overlapping(), num_warps=4,
     )  # fmt: skip
     return channels_last(out)
 
@@ -185,7 +187,8 @@ def depthwise_group(
     unit = unit_of(*[value.shape[1] for value in images], *steps)
     wrap_triton(depthwise_group_kernel)[(sum(tiles),)](
         *of_group(images, weights, biases, outs, steps, tiles, unit),
-        UNIT=unit, KERNEL=_side(weights[0]), SILU=silu, TF32=tf32, BLOCK_P=block_p, BLOCK_C=block_c, num_warps=4,
+        UNIT=unit, KERNEL=_side(weights[0]), SILU=silu, TF32=tf32, BLOCK_P=block_p, BLOCK_C=block_c,
+        OVERLAP=overlapping(), num_warps=4,
     )  # fmt: skip
     return [channels_last(out) for out in outs]
 

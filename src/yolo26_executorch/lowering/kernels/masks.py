@@ -10,6 +10,7 @@ from torch.library import triton_op, wrap_triton
 
 from ...model import aten_masks
 from .layout import pixels_in_line
+from .overlap import begin, overlapping
 
 BLOCK_N, BLOCK_P = 64, 256
 """Objects and pixels of a program: 64 is what a Hopper matrix unit takes at once, a row of bytes is written whole."""
@@ -19,6 +20,7 @@ BLOCK_N, BLOCK_P = 64, 256
 def masks_kernel(  # type: ignore[no-untyped-def]
     coefficients, protos, boxes, out, count, channels, width, pixels, step,
     BLOCK_N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, PRODUCTS: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """Write BLOCK_N masks' BLOCK_P pixels.
 
@@ -31,6 +33,7 @@ def masks_kernel(  # type: ignore[no-untyped-def]
     channel = tl.arange(0, BLOCK_C)
     there, inside, known = row < count, pixel < pixels, channel < channels
     line = picture * count + row
+    begin(OVERLAP)
     coefficient = tl.load(
         coefficients + line[:, None] * channels + channel[None, :], mask=there[:, None] & known[None, :], other=0.0
     )
@@ -70,7 +73,7 @@ def masks(coefficients: Tensor, protos: Tensor, boxes: Tensor, products: str) ->
     wrap_triton(masks_kernel)[(-(-pixels // BLOCK_P), -(-count // BLOCK_N), batch)](
         coefficients.contiguous(), protos, boxes.contiguous(), out, count, channels, width, pixels, step,
         BLOCK_N=BLOCK_N, BLOCK_P=BLOCK_P, BLOCK_C=max(16, triton.next_power_of_2(channels)), PRODUCTS=products,
-        num_warps=8,
+        OVERLAP=overlapping(), num_warps=8,
     )  # fmt: skip
     return out
 

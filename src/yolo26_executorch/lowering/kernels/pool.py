@@ -9,12 +9,14 @@ from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
 from .layout import channels_last, hidden, pixels_in_line, size_of, unit_of
+from .overlap import begin, overlapping
 
 
 @triton.jit
 def pools_kernel(  # type: ignore[no-untyped-def]
     images, out, channels, height, width, pixels, stride,
     UNIT: tl.constexpr, RADIUS: tl.constexpr, COUNT: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """Write the maxima of windows of RADIUS, 2 RADIUS … around BLOCK_P pixels of BLOCK_C channels.
 
@@ -33,6 +35,7 @@ def pools_kernel(  # type: ignore[no-untyped-def]
     first = lowest
     second = lowest
     third = lowest
+    begin(OVERLAP)
     for down in range(-COUNT * RADIUS, COUNT * RADIUS + 1):
         seen_row = inside & (y + down >= 0) & (y + down < height)
         for right in tl.static_range(-COUNT * RADIUS, COUNT * RADIUS + 1):
@@ -74,7 +77,8 @@ def max_pools(images: Tensor, radius: int, count: int) -> Tensor:
     block_p = 512 // block_c
     wrap_triton(pools_kernel)[(-(-pixels // block_p), -(-channels // block_c))](
         images, out, *hidden(channels // unit, height, width, pixels, step // unit),
-        UNIT=unit, RADIUS=radius, COUNT=count, BLOCK_P=block_p, BLOCK_C=block_c, num_warps=4,
+        UNIT=unit, RADIUS=radius, COUNT=count, BLOCK_P=block_p, BLOCK_C=block_c,
+        OVERLAP=overlapping(), num_warps=4,
     )  # fmt: skip
     return channels_last(out)
 

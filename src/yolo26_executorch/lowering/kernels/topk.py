@@ -20,6 +20,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
+from .overlap import begin, overlapping
+
 BLOCK = 8192
 """Elements that the sieve reads at once; below 65536, since it packs two counts of them into one number."""
 
@@ -43,7 +45,7 @@ def _keys(scores, position, n):  # type: ignore[no-untyped-def]
 
 @triton.jit
 def sieve_kernel(  # type: ignore[no-untyped-def]
-    scores, candidates, counts, n, k, GROUPS: tl.constexpr, BLOCK: tl.constexpr
+    scores, candidates, counts, n, k, GROUPS: tl.constexpr, BLOCK: tl.constexpr, OVERLAP: tl.constexpr
 ):  # fmt: skip
     """Write the positions of the elements that may be among the k greatest, in order, and how many they are.
 
@@ -52,6 +54,7 @@ def sieve_kernel(  # type: ignore[no-untyped-def]
     row = tl.program_id(0).to(tl.int64)
     scores += row * n
     candidates += row * n
+    begin(OVERLAP)
     best = tl.full((GROUPS,), -0x80000000, tl.int32)
     square = tl.arange(0, BLOCK // GROUPS)[:, None] * GROUPS + tl.arange(0, GROUPS)[None, :]
     for first in range(0, n, BLOCK):
@@ -83,7 +86,8 @@ def sieve_kernel(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def rank_kernel(  # type: ignore[no-untyped-def]
-    scores, candidates, counts, values, indices, n, k, BLOCK: tl.constexpr, STEP: tl.constexpr
+    scores, candidates, counts, values, indices, n, k,
+    BLOCK: tl.constexpr, STEP: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """Write the k best of each row's candidates, sorted.
 
@@ -92,6 +96,7 @@ def rank_kernel(  # type: ignore[no-untyped-def]
     row = tl.program_id(1).to(tl.int64)
     scores += row * n
     candidates += row * n
+    begin(OVERLAP)
     count = tl.load(counts + row)
     if tl.program_id(0) * BLOCK < count:
         mine = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -130,14 +135,16 @@ def topk(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     candidates = torch.empty((rows, n), dtype=torch.int32, device=scores.device)
     counts = torch.empty((rows,), dtype=torch.int32, device=scores.device)
     wrap_triton(sieve_kernel)[(rows,)](
-        scores, candidates, counts, n, k, GROUPS=groups, BLOCK=max(groups, BLOCK), num_warps=8
-    )
+        scores, candidates, counts, n, k, GROUPS=groups, BLOCK=max(groups, BLOCK),
+        OVERLAP=overlapping(), num_warps=8,
+    )  # fmt: skip
     values = torch.empty((rows, k), dtype=torch.float32, device=scores.device)
     indices = torch.empty((rows, k), dtype=torch.int64, device=scores.device)
     block = 8
     wrap_triton(rank_kernel)[(-(-n // block), rows)](
-        scores, candidates, counts, values, indices, n, k, BLOCK=block, STEP=256, num_warps=4
-    )
+        scores, candidates, counts, values, indices, n, k, BLOCK=block, STEP=256,
+        OVERLAP=overlapping(), num_warps=4,
+    )  # fmt: skip
     return values, indices
 
 
