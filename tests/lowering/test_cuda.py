@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from torch import nn
 
 from yolo26_executorch.lowering import cuda
+from yolo26_executorch.lowering.tuning import H100, Gpu
 from yolo26_executorch.manifest import Platform
 
 
@@ -104,5 +107,46 @@ def test_a_kernel_is_analysed_once(monkeypatch: pytest.MonkeyPatch) -> None:
             (function, {"x": None, "n": 5, "BLOCK": 64}),
         ):
             assert identify(kernel, kwargs, {}) == ["out"]
+        # Waiting is not analysed; whether a kernel waits is a constant like others.
+        function.arg_names, function.constexprs = ("BLOCK", "OVERLAP"), [0, 1]
+        identify(function, {"BLOCK": 64, "OVERLAP": True}, {})
+    assert asked.pop() == {"BLOCK": 64, "OVERLAP": False}
     # Not again for other sizes, but for size 1, for nothing, and for another constant or kernel.
     assert [kwargs.get("n") for kwargs in asked] == [9, 1, 9, 9, None]
+
+
+@pytest.mark.parametrize(
+    ("capability", "megabytes", "large"),
+    [((9, 0), 24, False), ((9, 0), 26, True), ((12, 0), 26, True), ((8, 9), 26, False)],
+)
+def test_models_whose_weights_do_not_stay_in_the_cache_are_large(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], megabytes: int, large: bool
+) -> None:
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda: capability)
+    monkeypatch.setattr(Gpu, "at_hand", lambda: H100)
+    assert cuda._is_large(nn.Linear(1024, megabytes * 256, bias=False)) is large
+
+
+def test_kernels_that_wait_are_launched_early_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._inductor.codegen.cpp_wrapper_gpu import DeferredTritonCallWrapper
+    from torch._inductor.codegen.cuda.device_op_overrides import CUDADeviceOpOverrides
+    from torch._inductor.utils import IndentedBuffer
+
+    def launch(self: Any, prefix: Any, wrapper: Any, variable: str, params: Any) -> None:
+        prefix.writeline("void* kernel_args_[] = {&var_0};")
+        prefix.writeline(f"launchKernel({variable}, grid_0, grid_1, grid_2, 4, 0, kernel_args_, stream_);")
+
+    monkeypatch.setattr(DeferredTritonCallWrapper, "generate_launch_kernel", launch)
+    written = IndentedBuffer()  # type: ignore[no-untyped-call]
+    with cuda._overlapping_launches():
+        for name, constants in {"waits": {"OVERLAP": True}, "does_not": {"OVERLAP": False}, "inductors": {}}.items():
+            params = {"triton_meta": {"constants": constants}}
+            DeferredTritonCallWrapper.generate_launch_kernel(None, written, None, name, params)
+        helpers = CUDADeviceOpOverrides().kernel_driver()
+    lines = [line.split(",")[0] for line in written.getvalue().splitlines() if "void" not in line]
+    assert lines == ["launchEarly(waits", "launchKernel(does_not", "launchKernel(inductors"]
+    assert written.getvalue().count("void* kernel_args_[]") == 3
+    # The helper is there, and takes what Inductor gives its own.
+    assert "static inline void launchKernel(" in helpers
+    assert "static inline void launchEarly(" in helpers
+    assert "launchEarly" not in CUDADeviceOpOverrides().kernel_driver()

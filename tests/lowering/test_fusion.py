@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections import Counter
 from typing import Any
@@ -332,6 +333,25 @@ def test_a_batch_of_another_size() -> None:
         model.task, model.output_specs, outputs_of(model, network, images), model.dense(images), precision="fp32"
     )
     assert report.failures == ()
+
+
+def test_convolutions_are_told_the_weights_of_the_next() -> None:
+    rewritten = for_cuda(random_model("yolo26n"))
+    with torch.no_grad():
+        alone, ahead = (fuse(rewritten, rewritten.example_input, "ieee", ahead=wanted) for wanted in (False, True))
+    convolutions = [node for node in ahead.graph.nodes if "yolo26_et.conv2d" in str(node.target)]
+    for node, after in itertools.pairwise(convolutions):
+        weights = after.args[1] if isinstance(after.args[1], list) else [after.args[1]]
+        assert [one.target for one in node.args[-1]] == [one.target for one in weights]
+    assert max(len(node.args[-1]) for node in convolutions) == 3
+    assert convolutions[-1].args[-1] == []
+    others = [node for node in alone.graph.nodes if "yolo26_et.conv2d" in str(node.target)]
+    assert len(others) == len(convolutions)
+    assert all(node.args[-1] == [] for node in others)
+    images = random_input(rewritten.input_spec, seed=1)
+    with torch.no_grad(), warnings.catch_warnings(action="ignore"):
+        program = torch.export.export(ahead, (rewritten.example_input,))
+        assert torch.equal(program.module()(images)[0], alone(images)[0])
 
 
 def test_a_fused_model_can_be_exported_again() -> None:
