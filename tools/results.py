@@ -233,9 +233,9 @@ class Results:
         yield from ("", _wrap(about))
 
     def _lines_of_bench(self, about: str) -> Iterator[str]:
-        yield from (f"### Beside other software, {self.data['precision']}", "")
         rows = self.compared()
         peers = [peer for peer in PEERS if any(peer in one.peers for one in rows)]
+        yield from (f"### {'Beside other software' if peers else 'Latency'}, {self.data['precision']}", "")
         columns = [heading for peer in peers for heading in (f"{peer}, ms", "÷ artifact")]
         heads = ["model", "row", "artifact, ms", "p20 to p80", *columns, "of the ceiling", "run"]
         yield from _table(heads, [one.cells(peers) for one in rows])
@@ -298,7 +298,9 @@ class Results:
             if outcome not in ("failed", "interrupted"):
                 raise ValueError(f"{name} of {run.name}: expected failed or interrupted, given {outcome}")
             last[name] = f"{outcome} in {run.name}"
-            failures.append(f"{name} with `--precision {run.options.precision}` {outcome}.")
+            since = any(one.variant == name and one.run.options == run.options for one in passed)
+            told = f"{name} with `--precision {run.options.precision}` {outcome} in {run.name}"
+            failures.append(f"{told}, and passed since." if since else f"{told}.")
             attempts[outcome] += 1
         if not self.data["precision"]:
             return " ".join(failures)

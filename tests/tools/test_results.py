@@ -19,6 +19,7 @@ TF32 = "h100-80gb-tf32.json"
 ACCURACY = "h100-80gb-accuracy.json"
 LATENCY = "h100-80gb-tf32-device-latency.json"
 BENCH = "h100-80gb-bench.json"
+TF32_BENCH = "h100-80gb-tf32-bench.json"
 
 
 @pytest.fixture(scope="module")
@@ -111,10 +112,12 @@ def test_readmes_table_is_of_the_latencies_the_peers_and_the_sizes(results: Modu
         for record in read(BENCH)["records"]
         if record["mode"] == "graph"
     }
+    # What `bench` measured in tf32 is newer than the file of latencies.
+    newer = {record["name"]: record["latency"]["p50_ms"] for record in read(TF32_BENCH)["records"]}
     rows = table_rows(results.summary(*results.latencies(ROOT / "results")))
     assert [row[0] for row in rows] == [name for name in VARIANTS if name in latencies]
     for name, tf32_ms, fp16_ms, compiled, tf32_mb, _ in rows:
-        assert tf32_ms == f"{latencies[name]['graph']:.2f}"
+        assert tf32_ms == f"{newer.get(name, latencies[name]['graph']):.2f}"
         assert tf32_mb == f"{sizes[name]:.1f}"
         if own := benched.get((name, "artifact")):
             peer = benched[name, "compile"]
@@ -151,7 +154,8 @@ def test_every_row_is_a_record_and_every_figure_its_own(results: ModuleType) -> 
                 named = record["name"] + (", uint8" if record["input"] == "uint8" else "")
                 span = f"{own['p20_ms']:.3f} to {own['p80_ms']:.3f}"
                 reached = f"{record['achieved']['of_compute']:.1%}"
-                figures = [f"{own['p50_ms']:.3f}", span, *(ratios or ["–", "–"]), reached]
+                beside = any(one["subject"] == "compile" for one in data["records"])
+                figures = [f"{own['p50_ms']:.3f}", span, *(ratios or ["–", "–"] * beside), reached]
                 expected.append([named, record["mode"], *figures, ran])
                 continue
             if data["kind"] == "device latency":
