@@ -404,8 +404,12 @@ def render(folder: Path) -> str:
 
 
 def latencies(folder: Path) -> tuple[str, Table]:
-    """Return the machine with the most latencies and their table, headings first; raises as `read`."""
-    tables = [(machine, table) for machine, files in read(folder).items() if len(table := _latencies(files)) > 1]
+    """Return the machine with the most latencies, with their commits, and their table; raises as `read`."""
+    tables = [
+        (f"{machine} {_commits(files)}", table)
+        for machine, files in read(folder).items()
+        if len(table := _latencies(files)) > 1
+    ]
     return max(tables, key=lambda one: sum(cell != "–" for row in one[1] for cell in row))
 
 
@@ -414,6 +418,28 @@ def summary(machine: str, table: Table) -> str:
     heads, *rows = table
     about = _wrap(f"{SUMMARY} {machine}")
     return "\n\n".join(["### Measured so far", about, PLOT, "\n".join(_table(heads, rows)), _wrap(MORE)])
+
+
+def _commits(files: Sequence[Results]) -> str:
+    """Say which commits the latencies of `_latencies` are of."""
+    commits: dict[str, dict[str, str]] = {}
+    for file in files:
+        if file.data["kind"] == "device latency":
+            older = commits.setdefault(str(file.data["precision"]), {})
+            older |= {variant: run.split()[1] for variant, *_, run in file.device_latencies()}
+    for file in files:
+        for one in file.compared() if file.data["kind"] == "bench" else []:
+            if (one.mode, one.input) == ("graph", ExportOptions().input):
+                commits.setdefault(one.run.options.precision, {})[one.variant] = str(one.run).split()[1]
+    told = []
+    for precision in [name for name in PRECISIONS if name in commits]:
+        named: dict[str, list[str]] = {}
+        for variant, commit in commits[precision].items():
+            named.setdefault(commit, []).append(variant)
+        *few, (most, _) = sorted(named.items(), key=lambda one: len(one[1]))
+        exceptions = "".join(f"{commit} ({', '.join(variants)}) and " for commit, variants in few)
+        told.append(f"{precision} {exceptions}{most}{' (the others)' if few else ''}")
+    return f"Commits: {'; '.join(told)}." if told else ""
 
 
 def _latencies(files: Sequence[Results]) -> Table:

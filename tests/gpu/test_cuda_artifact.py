@@ -32,8 +32,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),
 ]
 
-NAMES = ("yolo26n", "yolo26n-seg")
-"""One output; and two, with the rewritten transposed convolution."""
+NAMES = ("yolo26n", "yolo26n-seg", "yolo26s")
+"""One output; two, with the rewritten transposed convolution; weights beyond the cache, so that kernels overlap."""
 
 Exported = Callable[[str], Path]
 
