@@ -106,7 +106,7 @@ def attention(
     head = width_of_all // heads - 2 * key
     pixels = height * width
     out = qkv.new_empty((batch, height, width, heads * head))
-    # As measured on an H100: few pixels in small blocks, for all multiprocessors; as many keys at once as registers hold.
+    # As measured on an H100: few pixels in small blocks, for all multiprocessors, and many keys at once.
     few = -(-pixels // 32) * heads * batch < 132
     block_m = 16 if few else 32 if qkv.dtype == torch.float32 else 64
     block_n = 32 if precision == "ieee" else 64 if block_m == 32 else 128

@@ -116,9 +116,7 @@ def pointwise_kernel(  # type: ignore[no-untyped-def]
     is set; weight (columns, ΣchannelsI); out (N * H * W, columns). Sizes are given as `layout.hidden`, those
     of channels in units: of any multiple of 8 the compiler then knows that 16 bytes can be read at once.
     """
-    fetch(next0, units0, share0, OVERLAP)
-    fetch(next1, units1, share1, OVERLAP)
-    fetch(next2, units2, share2, OVERLAP)
+    fetch(next0, next1, next2, units0, units1, units2, share0, share1, share2, OVERLAP)
     channels0, stride0 = size_of(channels0) * UNIT, size_of(stride0) * UNIT
     channels1, stride1 = size_of(channels1) * UNIT, size_of(stride1) * UNIT
     channels2, stride2 = size_of(channels2) * UNIT, size_of(stride2) * UNIT
@@ -230,9 +228,7 @@ def conv_kernel(  # type: ignore[no-untyped-def]
     shared out over the grid's third axis, and the parts go to partial (SPLITS, N * OH * OW, columns), float32, for
     `sum_kernel`.
     """
-    fetch(next0, units0, share0, OVERLAP)
-    fetch(next1, units1, share1, OVERLAP)
-    fetch(next2, units2, share2, OVERLAP)
+    fetch(next0, next1, next2, units0, units1, units2, share0, share1, share2, OVERLAP)
     channels, pixel_stride = size_of(channels) * UNIT, size_of(pixel_stride) * UNIT
     residual_stride, columns = size_of(residual_stride) * OUT_UNIT, size_of(columns) * OUT_UNIT
     height, width, out_height, out_width = size_of(height), size_of(width), size_of(out_height), size_of(out_width)
@@ -274,9 +270,7 @@ def group_kernel(  # type: ignore[no-untyped-def]
 
     The grid's first axis holds the tiles of all, those of the second from `first1` on, of the third from `first2` on.
     """
-    fetch(next0, units0, share0, OVERLAP)
-    fetch(next1, units1, share1, OVERLAP)
-    fetch(next2, units2, share2, OVERLAP)
+    fetch(next0, next1, next2, units0, units1, units2, share0, share1, share2, OVERLAP)
     first1, first2 = size_of(first1), size_of(first2)
     images, weight, bias, out = x0, weight0, bias0, out0
     channels, height, width, pixels, stride = channels0, height0, width0, pixels0, stride0

@@ -52,13 +52,8 @@ def begin(OVERLAP: tl.constexpr):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def fetch(upcoming, units, share, OVERLAP: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Have this program's share of a tensor that a later launch reads brought into the L2 cache.
-
-    upcoming: constant, so that it may be read before `begin`, or None; units: its size, and share: each program's, in
-    16 bytes, as `layout.hidden`.
-    """
-    if OVERLAP and upcoming is not None:
+def _fetch(upcoming, units, share):  # type: ignore[no-untyped-def]
+    if upcoming is not None:
         units, share = size_of(units), size_of(share)
         program = tl.program_id(0) + tl.num_programs(0) * (tl.program_id(1) + tl.num_programs(1) * tl.program_id(2))
         first = program * share
@@ -80,8 +75,23 @@ def fetch(upcoming, units, share, OVERLAP: tl.constexpr):  # type: ignore[no-unt
         )  # fmt: skip
 
 
+@triton.jit
+def fetch(  # type: ignore[no-untyped-def]
+    upcoming0, upcoming1, upcoming2, units0, units1, units2, share0, share1, share2, OVERLAP: tl.constexpr
+):  # fmt: skip
+    """Have this program's share of up to three tensors that a later launch reads brought into the L2 cache.
+
+    upcoming: constants, so that they may be read before `begin`, or None; units: their sizes, and share: each
+    program's, in 16 bytes, as `layout.hidden`.
+    """
+    if OVERLAP:
+        _fetch(upcoming0, units0, share0)
+        _fetch(upcoming1, units1, share1)
+        _fetch(upcoming2, units2, share2)
+
+
 def upcoming_arguments(upcoming: Sequence[Tensor], grid: Sequence[int]) -> list[Any]:
-    """Return the arguments for three `fetch`es: the tensors, sizes and shares; None for those that there are not.
+    """Return the arguments of `fetch`: the tensors, sizes and shares; None for those that there are not.
 
     Args:
         upcoming: up to three constants.
