@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -150,3 +153,73 @@ def test_kernels_that_wait_are_launched_early_and_no_others(monkeypatch: pytest.
     assert "static inline void launchKernel(" in helpers
     assert "static inline void launchEarly(" in helpers
     assert "launchEarly" not in CUDADeviceOpOverrides().kernel_driver()
+
+
+DRIVER = """
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+typedef int CUfunction, CUresult;
+typedef struct CUstream_st* CUstream;
+enum { CUDA_SUCCESS = 0, CUDA_ERROR_STREAM_CAPTURE_IMPLICIT = 906 };
+enum CUstreamCaptureStatus { CU_STREAM_CAPTURE_STATUS_NONE, CU_STREAM_CAPTURE_STATUS_ACTIVE };
+enum { CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION = 6 };
+struct CUlaunchAttribute { int id; struct { int programmaticStreamSerializationAllowed; } value; };
+struct CUlaunchConfig {
+    unsigned gridDimX, gridDimY, gridDimZ, blockDimX, blockDimY, blockDimZ, sharedMemBytes;
+    CUstream hStream;
+    CUlaunchAttribute* attrs;
+    unsigned numAttrs;
+};
+#define CUDA_DRIVER_CHECK(EXPR) EXPR
+static const char* state;
+static CUresult cuStreamIsCapturing(CUstream, CUstreamCaptureStatus* status) {
+    if (!strcmp(state, "refused")) return CUDA_ERROR_STREAM_CAPTURE_IMPLICIT;
+    *status = strcmp(state, "captured") ? CU_STREAM_CAPTURE_STATUS_NONE : CU_STREAM_CAPTURE_STATUS_ACTIVE;
+    return CUDA_SUCCESS;
+}
+static CUresult cuLaunchKernelEx(const CUlaunchConfig* c, CUfunction func, void** args, void**) {
+    printf("early %d %u %u %u %u %u %u %u %s %u %d %d", func, c->gridDimX, c->gridDimY, c->gridDimZ, c->blockDimX,
+           c->blockDimY, c->blockDimZ, c->sharedMemBytes, (char*)args[0], c->numAttrs, c->attrs[0].id,
+           c->attrs[0].value.programmaticStreamSerializationAllowed);
+    return CUDA_SUCCESS;
+}
+static void launchKernel(CUfunction func, uint32_t x, uint32_t y, uint32_t z, uint32_t warps, uint32_t shared,
+                         void* args[], CUstream) {
+    printf("ordinary %d %u %u %u %u %u %s", func, x, y, z, warps, shared, (char*)args[0]);
+}
+"""
+"""As much of NVIDIA's driver as a launch takes, and what it was called with."""
+CALL = """
+int main(int, char** arguments) {
+    state = arguments[1];
+    char word[] = "argument";
+    void* args[] = {word};
+    launchEarly(7, 2, 3, 4, 8, 1024, args, nullptr);
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def launcher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A program that launches a kernel as an artifact would, whose stream is in the state that it is given."""
+    compiler = shutil.which("g++")
+    if compiler is None:
+        pytest.skip("needs g++")
+    folder = tmp_path_factory.mktemp("launcher")
+    source = folder / "launcher.cpp"
+    source.write_text(DRIVER + cuda._LAUNCH_EARLY + CALL)
+    subprocess.run([compiler, "-o", folder / "launcher", source], check=True, timeout=120)
+    return folder / "launcher"
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        ("captured", "early 7 2 3 4 256 1 1 1024 argument 1 6 1"),
+        ("free", "ordinary 7 2 3 4 8 1024 argument"),
+        ("refused", "ordinary 7 2 3 4 8 1024 argument"),
+    ],
+)
+def test_kernels_are_launched_early_in_a_graph_alone(launcher: Path, state: str, told: str) -> None:
+    assert subprocess.check_output([launcher, state], text=True, timeout=60) == told

@@ -310,6 +310,12 @@ _LAUNCH_EARLY = """
 static inline void launchEarly(
     CUfunction func, uint32_t x, uint32_t y, uint32_t z, uint32_t warps, uint32_t shared, void* args[], CUstream stream
 ) {
+    CUstreamCaptureStatus capture = CU_STREAM_CAPTURE_STATUS_NONE;
+    const bool asked = cuStreamIsCapturing(stream, &capture) == CUDA_SUCCESS;
+    if (!asked || capture != CU_STREAM_CAPTURE_STATUS_ACTIVE) {
+        launchKernel(func, x, y, z, warps, shared, args, stream);
+        return;
+    }
     CUlaunchAttribute early{};
     early.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
     early.value.programmaticStreamSerializationAllowed = 1;
@@ -327,7 +333,8 @@ static inline void launchEarly(
     CUDA_DRIVER_CHECK(cuLaunchKernelEx(&config, func, args, nullptr));
 }
 """
-"""What calls a kernel that may start before the one before it has ended; as Inductor's own `launchKernel` otherwise."""
+"""What calls a kernel that may start before the one before it has ended: early in a CUDA graph, where that is for free.
+Launched one by one, it would take the CPU longer than most kernels run; Inductor's own `launchKernel` does it then."""
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ results are written (NVIDIA's programmatic dependent launch): it works out where
 
 What keeps the latter safe is that every program waits (`begin`) before it reads what is not constant or writes
 anything, and before it can end: a kernel that has ended has waited for all that was launched before it, of any kind.
-Such a launch takes the CPU microseconds longer, so that small models, whose kernels end sooner, would lose by it.
+It is done in CUDA graphs: launched one by one, kernels would keep the CPU busy for longer than they run.
 """
 
 from __future__ import annotations
