@@ -420,17 +420,28 @@ def summary(machine: str, table: Table) -> str:
     return "\n\n".join(["### Measured so far", about, PLOT, "\n".join(_table(heads, rows)), _wrap(MORE)])
 
 
-def _commits(files: Sequence[Results]) -> str:
-    """Say which commits the latencies of `_latencies` are of."""
-    commits: dict[str, dict[str, str]] = {}
-    for file in files:
-        if file.data["kind"] == "device latency":
-            older = commits.setdefault(str(file.data["precision"]), {})
-            older |= {variant: run.split()[1] for variant, *_, run in file.device_latencies()}
+def _benched_graphs(files: Sequence[Results]) -> Iterator[Compared]:
     for file in files:
         for one in file.compared() if file.data["kind"] == "bench" else []:
             if (one.mode, one.input) == ("graph", ExportOptions().input):
-                commits.setdefault(one.run.options.precision, {})[one.variant] = str(one.run).split()[1]
+                yield one
+
+
+def _graphs(files: Sequence[Results]) -> Iterator[tuple[str, str, str, str]]:
+    """Yield precision, variant, milliseconds and run of each graph's latency; those of `bench` last: they count."""
+    for file in files:
+        if file.data["kind"] == "device latency":
+            for variant, _, ms, run in file.device_latencies():
+                yield str(file.data["precision"]), variant, ms, run
+    for one in _benched_graphs(files):
+        yield one.run.options.precision, one.variant, f"{one.p50_ms:.2f}", str(one.run)
+
+
+def _commits(files: Sequence[Results]) -> str:
+    """Say which commits the latencies of `_latencies` are of."""
+    commits: dict[str, dict[str, str]] = {}
+    for precision, variant, _, run in _graphs(files):
+        commits.setdefault(precision, {})[variant] = run.split()[1]
     told = []
     for precision in [name for name in PRECISIONS if name in commits]:
         named: dict[str, list[str]] = {}
@@ -449,16 +460,11 @@ def _latencies(files: Sequence[Results]) -> Table:
         precision = str(file.data["precision"])
         if file.data["kind"] == "exports" and precision in PRECISIONS:
             cells |= {(one.variant, f"{precision}, MB"): f"{one.size_mb:.1f}" for one in file.passed()}
-        if file.data["kind"] == "device latency":
-            cells |= {(variant, f"{precision}, ms"): graph for variant, _, graph, _ in file.device_latencies()}
-    for file in files:
-        for one in file.compared() if file.data["kind"] == "bench" else []:
-            if (one.mode, one.input) == ("graph", ExportOptions().input):
-                precision = one.run.options.precision
-                cells[one.variant, f"{precision}, ms"] = f"{one.p50_ms:.2f}"
-                if peer := one.peers.get("compile"):
-                    heading = f"torch.compile {precision}, ms (× ours)"
-                    cells[one.variant, heading] = f"{peer:.2f} ({peer / one.p50_ms:.2f})"
+    cells |= {(variant, f"{precision}, ms"): ms for precision, variant, ms, _ in _graphs(files)}
+    for one in _benched_graphs(files):
+        if peer := one.peers.get("compile"):
+            heading = f"torch.compile {one.run.options.precision}, ms (× ours)"
+            cells[one.variant, heading] = f"{peer:.2f} ({peer / one.p50_ms:.2f})"
     there = {heading for _, heading in cells}
     of_precision = ["{}, ms", "torch.compile {}, ms (× ours)"]
     timed = [name for name in PRECISIONS if f"{name}, ms" in there]

@@ -351,10 +351,12 @@ def _overlapping_launches() -> Iterator[None]:
         return original_driver(self) + _LAUNCH_EARLY
 
     def launch(self: Any, prefix: Any, wrapper: Any, variable: str, params: dict[str, Any]) -> None:
+        if not params["triton_meta"]["constants"].get(overlap.NAME):
+            original_launch(self, prefix, wrapper, variable, params)
+            return
         lines = IndentedBuffer()  # type: ignore[no-untyped-call]
         original_launch(self, lines, wrapper, variable, params)
-        early = params["triton_meta"]["constants"].get(overlap.NAME)
-        prefix.splice(lines.getvalue().replace("launchKernel(", "launchEarly(" if early else "launchKernel("))
+        prefix.splice(lines.getvalue().replace("launchKernel(", "launchEarly("))
 
     with (
         _replaced(CUDADeviceOpOverrides, "kernel_driver", driver),

@@ -315,11 +315,9 @@ def _announce(module: fx.GraphModule, ahead: bool) -> None:
     graph = module.graph
     convolutions = [node for node in graph.nodes if node.target in _ARGUMENTS]
     for node, after in itertools.zip_longest(convolutions, convolutions[1:] if ahead else []):
-        weights = [] if after is None else after.args[1] if isinstance(after.args[1], list) else [after.args[1]]
+        weights = [] if after is None else after.args[1]
         with graph.inserting_before(node):
-            upcoming = [graph.get_attr(weight.target) for weight in weights]
-        for mine, weight in zip(upcoming, weights, strict=True):
-            mine.meta["val"] = weight.meta["val"]
+            upcoming = [graph.get_attr(one.target) for one in (weights if isinstance(weights, list) else [weights])]
         node.args = (*node.args[: _ARGUMENTS[node.target]], [], upcoming)
 
 

@@ -19,7 +19,7 @@ from .tile_table import TileTable
 
 
 class Gpu(NamedTuple):
-    """What a tile's time depends on; an H100 where nothing else is said."""
+    """What lowering asks of a GPU; an H100 where nothing else is said."""
 
     multiprocessors: int = 132
     shared_bytes: int = 227 * 1024
