@@ -137,10 +137,14 @@ def test_masks_are_the_same_named_and_raw(eager: Place, drawn: Callable[[str], P
 
 @pytest.mark.parametrize("task", ["pose", "classify"])
 def test_batches_and_bytes_change_nothing(task: str, eager: Place, drawn: Callable[[str], Path]) -> None:
-    """Five does not go into the number of pictures."""
+    """Five does not go into the number of pictures.
+
+    A batch of five is summed in another order on some CPUs, and precision and recall are read between two confidences,
+    so that the last digits of a score show in them: 1.1e-6 was seen. One object found or missed is far more.
+    """
     one = validate(eager(task), drawn(task)).artifact.metrics
     five = validate(eager(task, batch=5, input="uint8"), drawn(task)).artifact.metrics
-    assert five == pytest.approx(one, abs=1e-6)
+    assert five == pytest.approx(one, abs=1e-5)
 
 
 def test_the_input_need_not_be_square(eager: Place, drawn: Callable[[str], Path]) -> None:

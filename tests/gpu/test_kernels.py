@@ -17,7 +17,7 @@ from yolo26_executorch.lowering.kernels.masks import masks
 from yolo26_executorch.lowering.kernels.pool import max_pools
 from yolo26_executorch.lowering.kernels.topk import topk
 from yolo26_executorch.lowering.rewrites import PixelShuffleConv, for_cuda
-from yolo26_executorch.lowering.tuning import Problem, expected_fastest
+from yolo26_executorch.lowering.tuning import Gpu, Problem, expected_fastest
 from yolo26_executorch.model import float32_precision
 from yolo26_executorch.parity import compare
 from yolo26_executorch.pictures import random_input
@@ -192,7 +192,7 @@ def test_attention_is_its_reference(size: tuple[int, int], dtype: torch.dtype) -
     shapes = [(2, *size, 2 * 128), (9, 128), (128,)]
     qkv, taps, bias = (torch.randn(shape, generator=generator).to(dtype) for shape in shapes)
     qkv = qkv.permute(0, 3, 1, 2)
-    settings = (2, 32, 32**-0.5, dtype == torch.float32, "tf32")
+    settings = (2, 32, 32**-0.5, dtype == torch.float32, "tf32", Gpu.at_hand().shared_bytes)
     given = attention(qkv.cuda(), taps.cuda(), bias.cuda(), *settings)
     absolute, relative = ROUNDINGS[dtype]
     expected = attention(qkv, taps, bias, *settings)

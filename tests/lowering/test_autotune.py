@@ -70,9 +70,9 @@ def test_the_problems_of_a_model() -> None:
 def test_ones_own_measurement_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     package, own = Tile(16, 16, 16, 2, 4), Tile(32, 16, 16, 2, 4)
     monkeypatch.setattr(tuning, "table", lambda capability: {SQUARE.key: package, LAID.key: package})
-    assert tuning.choose(SQUARE, (9, 0), own={SQUARE.key: own}) == own
-    assert tuning.choose(LAID, (9, 0), own={SQUARE.key: own}) == package
-    assert tuning.choose(LEVELS, (9, 0), own={SQUARE.key: own}) == expected_fastest(LEVELS)
+    assert tuning.choose(SQUARE, own={SQUARE.key: own}) == own
+    assert tuning.choose(LAID, own={SQUARE.key: own}) == package
+    assert tuning.choose(LEVELS, own={SQUARE.key: own}) == expected_fastest(LEVELS)
 
 
 def test_what_is_missing_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,10 +121,10 @@ def test_keys_tell_problems_apart() -> None:
 def test_a_measured_tile_is_preferred(monkeypatch: pytest.MonkeyPatch) -> None:
     tile = Tile(16, 16, 16, 2, 4)
     monkeypatch.setattr(tuning, "table", lambda capability: {SQUARE.key: tile} if capability == (9, 0) else {})
-    assert tuning.choose(SQUARE, (9, 0)) == tile
-    assert tuning.choose(SQUARE, (8, 9)) == expected_fastest(SQUARE)
-    assert tuning.choose(SQUARE, None) == expected_fastest(SQUARE)
-    assert tuning.choose(LAID, (9, 0)) == expected_fastest(LAID)
+    assert tuning.choose(SQUARE) == tile
+    other = Gpu(capability=(8, 9))
+    assert tuning.choose(SQUARE, other) == expected_fastest(SQUARE, other)
+    assert tuning.choose(LAID) == expected_fastest(LAID)
 
 
 def test_the_fastest_that_is_right_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:

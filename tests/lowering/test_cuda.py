@@ -12,7 +12,7 @@ import pytest
 from torch import nn
 
 from yolo26_executorch.lowering import cuda
-from yolo26_executorch.lowering.tuning import H100, Gpu
+from yolo26_executorch.lowering.tuning import Gpu
 from yolo26_executorch.manifest import Platform
 
 
@@ -123,11 +123,10 @@ def test_a_kernel_is_analysed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     [((9, 0), 24, False), ((9, 0), 26, True), ((12, 0), 26, True), ((8, 9), 26, False)],
 )
 def test_models_whose_weights_do_not_stay_in_the_cache_are_large(
-    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], megabytes: int, large: bool
+    capability: tuple[int, int], megabytes: int, large: bool
 ) -> None:
-    monkeypatch.setattr("torch.cuda.get_device_capability", lambda: capability)
-    monkeypatch.setattr(Gpu, "at_hand", lambda: H100)
-    assert cuda._is_large(nn.Linear(1024, megabytes * 256, bias=False)) is large
+    gpu = Gpu(capability=capability)
+    assert cuda._is_large(nn.Linear(1024, megabytes * 256, bias=False), gpu) is large
 
 
 def test_kernels_that_wait_are_launched_early_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from yolo26_executorch.lowering.rewrites import (
     is_depthwise,
     round_tf32,
 )
+from yolo26_executorch.lowering.tuning import Gpu
 from yolo26_executorch.parity import compare
 from yolo26_executorch.pictures import random_input
 from yolo26_executorch.tasks import TASKS
@@ -170,6 +171,19 @@ def test_a_tf32_model_is_the_model_within_tf32s_tolerance(task: str) -> None:
         model.task, model.output_specs, outputs, reference, precision="tf32", keypoint_shape=model.keypoint_shape
     )
     assert report.failures == ()
+
+
+@pytest.mark.parametrize("capability", [(7, 0), (7, 5), (8, 0)])
+def test_where_a_gpu_has_no_tf32_it_means_fp32(capability: tuple[int, int]) -> None:
+    name = "yolo26n-seg"
+    model, rewritten = random_model(name), random_model(name, backend="cuda", precision="tf32")
+    images = random_input(model.input_spec, seed=1)
+    with torch.no_grad():
+        for_cuda(rewritten, Gpu(capability=capability))
+        difference = (rewritten.dense(images).boxes - model.dense(images).boxes).abs().max()
+    assert bool(difference < TOLERANCE["boxes"]) is (capability < (8, 0))
+    kernels = [module for module in rewritten.modules() if isinstance(module, FusedAttention)]
+    assert {kernel.products for kernel in kernels} == {"ieee" if capability < (8, 0) else "tf32"}
 
 
 # ---- linear layers ---------------------------------------------------------------------------------------------------

@@ -51,14 +51,16 @@ def lower(model: ExportModel, options: ExportOptions, stage: Callable[[str], Non
     from executorch.exir.backend.compile_spec_schema import CompileSpec
 
     stage("export")
-    for_cuda(model)
+    gpu = Gpu.at_hand()
+    for_cuda(model, gpu)
     example = model.example_input
+    multiplied = products(gpu.precision(options.precision))
     with torch.no_grad(), warnings.catch_warnings(action="ignore"):
-        large = _is_large(model)
-        network = fuse(model, example, products(options.precision), _tiles(), ahead=large)
+        large = _is_large(model, gpu)
+        network = fuse(model, example, multiplied, _tiles(gpu), ahead=large)
         if options.autotune != "off":
             stage("tune")
-            _tune(network, full=options.autotune == "full")
+            _tune(network, gpu, full=options.autotune == "full")
         program = torch.export.export(network, (example,))
         stage("lower")
         specs = [
@@ -69,7 +71,7 @@ def lower(model: ExportModel, options: ExportOptions, stage: Callable[[str], Non
             CompileSpec("emulate_precision_casts", b"OFF"),
         ]
         try:
-            with _compiling(options, stage, starting), overlap.overlap(large):
+            with _compiling(gpu, multiplied, stage, starting), overlap.overlap(large):
                 edge = to_edge_transform_and_lower(
                     program,
                     partitioner=[CudaPartitioner(specs)],
@@ -82,19 +84,18 @@ def lower(model: ExportModel, options: ExportOptions, stage: Callable[[str], Non
         return Lowered(edge.to_executorch(_backend_config(options)), DELEGATE, delegated)
 
 
-def _is_large(model: torch.nn.Module) -> bool:
+def _is_large(model: torch.nn.Module, gpu: Gpu) -> bool:
     """Whether the weights do not stay in the GPU's L2 cache from run to run, and the GPU can do something about it."""
     size = sum(value.numel() * value.element_size() for value in model.state_dict().values())
-    return torch.cuda.get_device_capability() >= (9, 0) and size > Gpu.at_hand().cache_bytes // 2
+    return gpu.capability >= (9, 0) and size > gpu.cache_bytes // 2
 
 
-def _tiles() -> Callable[[Problem], Tile]:
-    gpu, capability = Gpu.at_hand(), torch.cuda.get_device_capability()
+def _tiles(gpu: Gpu) -> Callable[[Problem], Tile]:
     own = TileTable.of_user(torch.cuda.get_device_name()).tiles()
-    return lambda problem: choose(problem, capability, gpu, own)
+    return lambda problem: choose(problem, gpu, own)
 
 
-def _tune(network: torch.fx.GraphModule, *, full: bool) -> None:
+def _tune(network: torch.fx.GraphModule, gpu: Gpu, *, full: bool) -> None:
     """Measure the tiles of a network's convolutions on the GPU at hand, where that was not done before; set them."""
     table = TileTable.of_user(torch.cuda.get_device_name())
     try:
@@ -109,7 +110,7 @@ def _tune(network: torch.fx.GraphModule, *, full: bool) -> None:
         ) from error
     except RuntimeError as error:
         raise _in_words(error) from error
-    set_tiles(network, _tiles())
+    set_tiles(network, _tiles(gpu))
 
 
 def architectures(capability: tuple[int, int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -171,8 +172,8 @@ def _start_compilers() -> threading.Thread:
 
 
 @contextlib.contextmanager
-def _compiling(options: ExportOptions, stage: Callable[[str], None], starting: threading.Thread) -> Iterator[None]:
-    """Set Inductor up for the options, for the time of one lowering."""
+def _compiling(gpu: Gpu, multiplied: str, stage: Callable[[str], None], starting: threading.Thread) -> Iterator[None]:
+    """Set Inductor up for a GPU, and for how it multiplies float32 operands, for the time of one lowering."""
     import torch._inductor
     from torch._inductor import config
 
@@ -198,12 +199,12 @@ def _compiling(options: ExportOptions, stage: Callable[[str], None], starting: t
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(config.patch(settings))
-        stack.enter_context(float32_precision(products(options.precision)))
-        stack.enter_context(_fixed_tiles(ieee=options.precision == "fp32"))
+        stack.enter_context(float32_precision(multiplied))
+        stack.enter_context(_fixed_tiles(gpu, ieee=multiplied == "ieee"))
         stack.enter_context(_kernels_shared_by_sizes())
         stack.enter_context(_analysed_once())
         stack.enter_context(_overlapping_launches())
-        stack.enter_context(_fatbins(torch.cuda.get_device_capability()))
+        stack.enter_context(_fatbins(gpu.capability))
         stack.enter_context(_embedded_quickly())
         stack.enter_context(_for_any_cpu())
         stack.enter_context(_without_repro())
@@ -213,18 +214,17 @@ def _compiling(options: ExportOptions, stage: Callable[[str], None], starting: t
 
 
 @contextlib.contextmanager
-def _fixed_tiles(ieee: bool) -> Iterator[None]:
+def _fixed_tiles(gpu: Gpu, *, ieee: bool) -> Iterator[None]:
     """Give Inductor's templates, for the products that no kernel of ours takes, the one tile that tuning.py chooses."""
     from torch._inductor.template_heuristics import triton as heuristics
-
-    count = Gpu.at_hand().multiprocessors
 
     def one_tile(self: Any, m: int, n: int, k: int, configs: Any, *args: Any, **kwargs: Any) -> Any:
         convolution = kwargs.get("op_name") == "conv"
         # Some callers leave the element's size out; then the inputs are float32 as often as not.
         tile = choose_tile(
             int(m), int(n), int(k),
-            element_bytes=kwargs.get("dtype_size") or 4, ieee=ieee, convolution=convolution, multiprocessors=count,
+            element_bytes=kwargs.get("dtype_size") or 4, ieee=ieee, convolution=convolution,
+            multiprocessors=gpu.multiprocessors,
         )  # fmt: skip
         kind = heuristics.BaseConfig if convolution else heuristics.GemmConfig
         return self._finalize_mm_configs([kind(tile.m, tile.n, tile.k, tile.stages, tile.warps)])

@@ -18,21 +18,23 @@ from .kernels.depthwise import depthwise_conv2d
 from .kernels.masks import masks
 from .kernels.tf32 import round_tf32
 from .kernels.topk import topk
+from .tuning import H100, Gpu
 
 FEW_ROWS = 4
 """Up to which a linear layer is no matrix product."""
 
 
-def for_cuda(model: ExportModel) -> ExportModel:
+def for_cuda(model: ExportModel, gpu: Gpu = H100) -> ExportModel:
     """Apply every rewrite that the CUDA delegate needs, in place, and return the model; `fusion.fuse` comes next."""
-    tf32 = model.options.precision == "tf32"
+    precision = gpu.precision(model.options.precision)
+    tf32 = precision == "tf32"
     model.topk = topk
-    model.assemble = partial(masks, products=products(model.options.precision))
-    if model.options.precision != "fp32":
+    model.assemble = partial(masks, products=products(precision))
+    if precision != "fp32":
         model.rounded = round_tf32
     for parent, name in attentions(model):
         if FusedAttention.takes(getattr(parent, name)):
-            setattr(parent, name, FusedAttention(getattr(parent, name), model.options.precision))
+            setattr(parent, name, FusedAttention(getattr(parent, name), precision, gpu.shared_bytes))
     for parent in list(model.modules()):
         if isinstance(conv := getattr(parent, "conv", None), nn.Conv2d) and is_depthwise(conv):
             _fuse_depthwise(parent, conv, tf32)
@@ -128,7 +130,7 @@ class DepthwiseConv(nn.Module):
 class FusedAttention(nn.Module):
     """Ultralytics' attention with scores, softmax and positional convolution as one kernel; equal within rounding."""
 
-    def __init__(self, original: Any, precision: str) -> None:
+    def __init__(self, original: Any, precision: str, shared_bytes: int) -> None:
         super().__init__()
         self.qkv, self.proj = original.qkv, original.proj
         conv = original.pe.conv
@@ -137,6 +139,7 @@ class FusedAttention(nn.Module):
         self.heads, self.key, self.scale = original.num_heads, original.key_dim, original.scale
         self.tf32 = precision == "tf32"
         self.products = products(precision)
+        self.shared_bytes = shared_bytes
 
     @staticmethod
     def takes(original: Any) -> bool:
@@ -154,7 +157,8 @@ class FusedAttention(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Attend over the pixels of (N, C, H, W)."""
         qkv = self.qkv(images)
-        mixed = attention(qkv, self.taps, self.bias, self.heads, self.key, self.scale, self.tf32, self.products)
+        settings = (self.heads, self.key, self.scale, self.tf32, self.products, self.shared_bytes)
+        mixed = attention(qkv, self.taps, self.bias, *settings)
         output: Tensor = self.proj(mixed)
         return output
 

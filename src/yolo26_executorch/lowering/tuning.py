@@ -26,6 +26,8 @@ class Gpu(NamedTuple):
     """Shared memory that one program may have."""
     cache_bytes: int = 50 * 1024 * 1024
     """Of the L2 cache."""
+    capability: tuple[int, int] = (9, 0)
+    """Compute capability."""
 
     @classmethod
     def at_hand(cls) -> Gpu:
@@ -33,7 +35,16 @@ class Gpu(NamedTuple):
         import torch
 
         properties: Any = torch.cuda.get_device_properties(torch.cuda.current_device())  # its types lack a field
-        return cls(properties.multi_processor_count, properties.shared_memory_per_block_optin, properties.L2_cache_size)
+        return cls(
+            properties.multi_processor_count,
+            properties.shared_memory_per_block_optin,
+            properties.L2_cache_size,
+            torch.cuda.get_device_capability(),
+        )
+
+    def precision(self, wanted: str) -> str:
+        """Return what the GPU computes in for a precision that was asked for: before sm_80 there is no tf32."""
+        return "fp32" if wanted == "tf32" and self.capability < (8, 0) else wanted
 
 
 H100 = Gpu()
@@ -105,7 +116,6 @@ class Problem:
 
 def choose(
     problem: Problem,
-    capability: tuple[int, int] | None,
     gpu: Gpu = H100,
     own: Mapping[str, Tile] | None = None,
 ) -> Tile:
@@ -113,11 +123,10 @@ def choose(
 
     Args:
         problem: what is convolved.
-        capability: the GPU's compute capability, whose table ships with the package; None asks no table.
-        gpu: the GPU.
+        gpu: the GPU, for whose architecture a table may ship with the package.
         own: tiles that were measured on the very GPU, by `Problem.key`; they come first.
     """
-    measured = (own or {}).get(problem.key) or (None if capability is None else table(capability).get(problem.key))
+    measured = (own or {}).get(problem.key) or table(gpu.capability).get(problem.key)
     return measured or expected_fastest(problem, gpu)
 
 

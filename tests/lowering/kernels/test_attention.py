@@ -10,10 +10,12 @@ from ultralytics.nn.modules.block import Attention
 
 import interpreter
 from interpreter import Interpreter
-from yolo26_executorch.lowering.kernels.attention import attention
+from yolo26_executorch.lowering.kernels.attention import attention, blocks
 
 ROUNDING = 1e-5
 """Of float32 sums of some hundred products, in another order."""
+SHARED = 99 * 1024
+"""Bytes of shared memory, as on sm_86."""
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +55,10 @@ def test_the_kernel_is_the_attention(
     tensors = operands(heads, key, head, size, kernel)
     expected = plain(*tensors, heads, key, key**-0.5)
     arrays = [tensor.numpy() for tensor in tensors]
-    given = interpret(interpreter.attention, *arrays, heads, key, key**-0.5, False, "ieee")
+    given = interpret(interpreter.attention, *arrays, heads, key, key**-0.5, False, "ieee", SHARED)
     torch.testing.assert_close(torch.from_numpy(given), expected, atol=ROUNDING, rtol=ROUNDING)
     qkv = tensors[0].permute(0, 3, 1, 2)
-    reference = attention(qkv, *tensors[1:], heads, key, key**-0.5, False, "ieee")
+    reference = attention(qkv, *tensors[1:], heads, key, key**-0.5, False, "ieee", SHARED)
     torch.testing.assert_close(reference, expected, atol=ROUNDING, rtol=ROUNDING)
     assert reference.is_contiguous(memory_format=torch.channels_last)
 
@@ -64,13 +66,13 @@ def test_the_kernel_is_the_attention(
 def test_great_scores_do_not_overflow(interpret: Interpreter) -> None:
     qkv, taps, bias = operands(1, 16, 16, (6, 6))
     qkv[..., :32] *= 100
-    given = interpret(interpreter.attention, qkv.numpy(), taps.numpy(), bias.numpy(), 1, 16, 0.25, False, "ieee")
+    given = interpret(interpreter.attention, qkv.numpy(), taps.numpy(), bias.numpy(), 1, 16, 0.25, False, "ieee", SHARED)
     torch.testing.assert_close(torch.from_numpy(given), plain(qkv, taps, bias, 1, 16, 0.25), atol=1e-4, rtol=1e-4)
 
 
 def test_half_precision(interpret: Interpreter) -> None:
     tensors = [tensor.half() for tensor in operands(2, 16, 32, (6, 6))]
-    given = interpret(interpreter.attention, *[tensor.numpy() for tensor in tensors], 2, 16, 0.25, False, "tf32")
+    given = interpret(interpreter.attention, *[tensor.numpy() for tensor in tensors], 2, 16, 0.25, False, "tf32", SHARED)
     assert given.dtype == np.float16
     qkv, taps, bias = (tensor.float() for tensor in tensors)
     exact = plain(qkv, taps, bias, 2, 16, 0.25)
@@ -80,7 +82,7 @@ def test_half_precision(interpret: Interpreter) -> None:
 def test_tf32_is_a_rounding(interpret: Interpreter) -> None:
     tensors = operands(2, 16, 32, (6, 6))
     arrays = [tensor.numpy() for tensor in tensors]
-    given = torch.from_numpy(interpret(interpreter.attention, *arrays, 2, 16, 0.25, True, "ieee"))
+    given = torch.from_numpy(interpret(interpreter.attention, *arrays, 2, 16, 0.25, True, "ieee", SHARED))
     assert not bool((given.contiguous().view(torch.int32) & 0x1FFF).any())
     torch.testing.assert_close(given, plain(*tensors, 2, 16, 0.25), atol=4e-3, rtol=1e-3)
 
@@ -93,5 +95,25 @@ def test_it_is_what_ultralytics_computes() -> None:
     images = torch.randn(1, 64, 5, 6)
     with torch.no_grad():
         taps = module.pe.conv.weight.reshape(64, 9).t().contiguous()
-        mixed = attention(module.qkv(images), taps, torch.zeros(64), 2, module.key_dim, module.scale, False, "ieee")
+        mixed = attention(module.qkv(images), taps, torch.zeros(64), 2, module.key_dim, module.scale, False, "ieee", SHARED)
         torch.testing.assert_close(module.proj(mixed), module(images), atol=ROUNDING, rtol=ROUNDING)
+
+
+@pytest.mark.parametrize(
+    ("programs", "element_bytes", "precision", "shared_kib", "expected"),
+    [
+        (26, 2, "tf32", 227, (16, 128)),
+        (300, 2, "tf32", 227, (64, 128)),
+        (26, 4, "tf32", 227, (16, 128)),
+        (300, 4, "tf32", 227, (32, 64)),
+        (26, 4, "ieee", 227, (16, 32)),
+        (26, 4, "tf32", 99, (16, 64)),
+        (300, 2, "tf32", 99, (64, 128)),
+        (300, 2, "tf32", 64, (64, 64)),
+        (26, 4, "ieee", 16, (16, 16)),
+    ],
+)
+def test_blocks_fit_the_gpu(
+    programs: int, element_bytes: int, precision: str, shared_kib: int, expected: tuple[int, int]
+) -> None:
+    assert blocks(programs, 32, 64, element_bytes, precision, shared_kib * 1024) == expected

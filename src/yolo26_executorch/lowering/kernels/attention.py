@@ -81,10 +81,35 @@ def attention_kernel(  # type: ignore[no-untyped-def]
     tl.store(out + at, total.to(out.dtype.element_ty), mask=inside_row[:, None])
 
 
+def blocks(
+    programs_of_32: int, key: int, head: int, element_bytes: int, precision: str, shared_bytes: int
+) -> tuple[int, int]:
+    """Return how many pixels a program writes, and how many keys it takes at once, as was best on an H100.
+
+    Few pixels go in small blocks, for all multiprocessors, and many keys are taken at once, as far as shared memory
+    holds them: twice, since the next are fetched meanwhile.
+
+    Args:
+        programs_of_32: programs of 32 pixels that there would be.
+        key: see `attention`.
+        head: channels of a head's value.
+        element_bytes: 4, or 2 for half precisions.
+        precision: see `attention`.
+        shared_bytes: see `attention`.
+    """
+    few = programs_of_32 < 132
+    rows = 16 if few else 32 if element_bytes == 4 else 64
+    keys = 32 if precision == "ieee" else 64 if rows == 32 else 128
+    while keys > 16 and (2 * keys * (key + head) + rows * (keys + key + head)) * element_bytes > shared_bytes:
+        keys //= 2
+    return rows, keys
+
+
 @triton_op("yolo26_et::attention", mutates_args={})
 def attention(
-    qkv: Tensor, taps: Tensor, bias: Tensor, heads: int, key: int, scale: float, tf32: bool, precision: str
-) -> Tensor:
+    qkv: Tensor, taps: Tensor, bias: Tensor, heads: int, key: int, scale: float, tf32: bool, precision: str,
+    shared_bytes: int,
+) -> Tensor:  # fmt: skip
     """Let every pixel attend to all pixels of its picture, and add a depthwise convolution of the values.
 
     Args:
@@ -97,6 +122,8 @@ def attention(
         scale: of the scores before the softmax.
         tf32: whether to round the softmax and the result to tf32's 10 bits.
         precision: how float32 operands are multiplied: "tf32" or "ieee".
+        shared_bytes: shared memory that one program may have on the GPU: 64 KB (sm_75), 99 KB (sm_86, sm_89, sm_120)
+            to 227 KB (sm_90).
 
     Returns:
         (N, heads * D, H, W), channels last, of the dtype of `qkv`.
@@ -106,10 +133,8 @@ def attention(
     head = width_of_all // heads - 2 * key
     pixels = height * width
     out = qkv.new_empty((batch, height, width, heads * head))
-    # As measured on an H100: few pixels in small blocks, for all multiprocessors, and many keys at once.
-    few = -(-pixels // 32) * heads * batch < 132
-    block_m = 16 if few else 32 if qkv.dtype == torch.float32 else 64
-    block_n = 32 if precision == "ieee" else 64 if block_m == 32 else 128
+    programs = -(-pixels // 32) * heads * batch
+    block_m, block_n = blocks(programs, key, head, qkv.element_size(), precision, shared_bytes)
     wrap_triton(attention_kernel)[(-(-pixels // block_m), heads, batch)](
         qkv, taps, bias, out, *hidden(pixels, height, width, step // 16, heads * head // 16, heads),
         SCALE=scale / math.log(2), KEY=key, HEAD=head, KERNEL=math.isqrt(taps.shape[0]), TF32=tf32, PRECISION=precision,
@@ -121,8 +146,9 @@ def attention(
 
 @attention.register_kernel("cpu")
 def attention_reference(
-    qkv: Tensor, taps: Tensor, bias: Tensor, heads: int, key: int, scale: float, tf32: bool, precision: str
-) -> Tensor:
+    qkv: Tensor, taps: Tensor, bias: Tensor, heads: int, key: int, scale: float, tf32: bool, precision: str,
+    shared_bytes: int,
+) -> Tensor:  # fmt: skip
     """Eager form of `attention`, and what it computes on the CPU."""
     batch, _, height, width = qkv.shape
     parts = qkv.float().reshape(batch, heads, -1, height * width)
