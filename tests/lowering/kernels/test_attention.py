@@ -66,13 +66,17 @@ def test_the_kernel_is_the_attention(
 def test_great_scores_do_not_overflow(interpret: Interpreter) -> None:
     qkv, taps, bias = operands(1, 16, 16, (6, 6))
     qkv[..., :32] *= 100
-    given = interpret(interpreter.attention, qkv.numpy(), taps.numpy(), bias.numpy(), 1, 16, 0.25, False, "ieee", SHARED)
+    given = interpret(
+        interpreter.attention, qkv.numpy(), taps.numpy(), bias.numpy(), 1, 16, 0.25, False, "ieee", SHARED
+    )
     torch.testing.assert_close(torch.from_numpy(given), plain(qkv, taps, bias, 1, 16, 0.25), atol=1e-4, rtol=1e-4)
 
 
 def test_half_precision(interpret: Interpreter) -> None:
     tensors = [tensor.half() for tensor in operands(2, 16, 32, (6, 6))]
-    given = interpret(interpreter.attention, *[tensor.numpy() for tensor in tensors], 2, 16, 0.25, False, "tf32", SHARED)
+    given = interpret(
+        interpreter.attention, *[tensor.numpy() for tensor in tensors], 2, 16, 0.25, False, "tf32", SHARED
+    )
     assert given.dtype == np.float16
     qkv, taps, bias = (tensor.float() for tensor in tensors)
     exact = plain(qkv, taps, bias, 2, 16, 0.25)
@@ -95,7 +99,9 @@ def test_it_is_what_ultralytics_computes() -> None:
     images = torch.randn(1, 64, 5, 6)
     with torch.no_grad():
         taps = module.pe.conv.weight.reshape(64, 9).t().contiguous()
-        mixed = attention(module.qkv(images), taps, torch.zeros(64), 2, module.key_dim, module.scale, False, "ieee", SHARED)
+        mixed = attention(
+            module.qkv(images), taps, torch.zeros(64), 2, module.key_dim, module.scale, False, "ieee", SHARED
+        )
         torch.testing.assert_close(module.proj(mixed), module(images), atol=ROUNDING, rtol=ROUNDING)
 
 

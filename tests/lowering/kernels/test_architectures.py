@@ -1,0 +1,55 @@
+"""That every kernel compiles for every generation of GPUs, and fits its shared memory; nothing is run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from launches import Launch, launches_of
+from support import random_model
+from yolo26_executorch.lowering.fusion import fuse
+from yolo26_executorch.lowering.rewrites import for_cuda
+from yolo26_executorch.lowering.tuning import Gpu, choose
+from yolo26_executorch.model import products
+
+MIB = 1024 * 1024
+GPUS = {
+    "V100": Gpu(80, 96 * 1024, 6 * MIB, (7, 0)),
+    "T4": Gpu(40, 64 * 1024, 4 * MIB, (7, 5)),
+    "RTX 3090": Gpu(82, 99 * 1024, 6 * MIB, (8, 6)),
+    "B200": Gpu(148, 227 * 1024, 126 * MIB, (10, 0)),
+    "RTX 5090": Gpu(170, 99 * 1024, 96 * MIB, (12, 0)),
+}
+"""Multiprocessors, shared memory that a program may have, and the L2 cache, as NVIDIA says."""
+
+
+def largest_of_each_kernel(gpu: Gpu, precision: str) -> dict[str, Launch]:
+    """What yolo26n-seg launches of our own at 640×640: of each kernel the one with the largest tile."""
+    model = random_model("yolo26n-seg", backend="cuda", precision=precision, imgsz=(640, 640))
+    for_cuda(model, gpu)
+    multiplied = products(gpu.precision(precision))
+    network = fuse(model, model.example_input, multiplied, lambda problem: choose(problem, gpu))
+    found = sorted(launches_of(network, model.example_input), key=lambda launch: launch.tile)
+    return {launch.kernel.__name__: launch for launch in found}
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        *[(name, "tf32") for name in ("T4", "RTX 3090", "RTX 5090")],
+        *[(name, "fp16") for name in ("V100", "T4", "RTX 3090", "B200")],
+        ("V100", "bf16"),
+    ],
+)
+def test_every_kernel_compiles_and_fits(
+    name: str, precision: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    gpu = GPUS[name]
+    launches = largest_of_each_kernel(gpu, precision)
+    assert len(launches) > 8
+    for kernel, launch in launches.items():
+        compiled = launch.compile(gpu.capability)
+        assert compiled.metadata.shared <= gpu.shared_bytes, kernel
+        assert len(compiled.asm["cubin"]) > 0
