@@ -1,0 +1,117 @@
+"""What an export to CUDA compiles, looked at on machines without a GPU; `tests/gpu` runs it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+from yolo26_executorch import environment
+from yolo26_executorch.program_file import CudaPayload, read_cuda_payload, read_methods
+
+pytestmark = pytest.mark.xdist_group("compiled")
+
+SCRIPT = Path(__file__).parents[1] / "without_gpu.py"
+OFFICIAL = """
+    _reinterpret_tensor assign_tensors_out check clone clone_preserve_strides copy_ create_cuda_guard
+    create_cuda_stream_guard create_tensor_from_blob create_tensor_from_blob_v2 cuda_guard_set_index delete_cuda_guard
+    delete_cuda_stream_guard delete_tensor_object device_type_cpu device_type_cuda dtype_bfloat16 dtype_bool
+    dtype_float16 dtype_float32 dtype_int16 dtype_int32 dtype_int64 dtype_int8 dtype_uint8 empty_strided
+    get_current_cuda_stream get_data_ptr get_device_index get_device_type get_dim get_dtype get_numel get_sizes
+    get_storage_offset get_storage_size get_strides grad_mode_is_enabled grad_mode_set_enabled item_bool layout_strided
+    new_tensor_handle warn
+"""
+"""The functions, `aoti_torch_…`, that ExecuTorch's CUDA delegate offers to a shared object, but for PyTorch's operators
+(`backends/cuda/runtime/shims` and `backends/aoti/common_shims_slim.h` in its sources, 1.5 in development)."""
+CAPTURABLE = {"aoti_torch_empty_strided", "aoti_torch_clone_preserve_strides"}
+"""What a call may do beside launching kernels: take memory of sizes that are known, and copy an input whose address is
+no multiple of 16. Nothing waits for the GPU, or asks it for a number."""
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of yolo26n in fp16 for an H100 whose L2 cache were 1 MiB, so that its kernels overlap."""
+    for wanted, there in {
+        "torch 2.13, whose inside the compilation without a GPU replaces": torch.__version__.startswith("2.13"),
+        "a machine without a GPU": not torch.cuda.is_available(),
+        "a CUDA toolkit's headers": environment._cuda_home() is not None,
+        "g++": shutil.which("g++") is not None,
+    }.items():
+        if not there:
+            pytest.skip(f"needs {wanted}")
+    folder = tmp_path_factory.mktemp("compiled")
+    driver = folder / "driver"  # what is linked against in place of the driver's library
+    driver.mkdir()
+    subprocess.run(["g++", "-shared", "-x", "c", "-", "-o", driver / "libcuda.so"], input=b"", check=True, timeout=60)
+    for name in ("libcudart.so", "libcuda.so.1"):
+        shutil.copy(driver / "libcuda.so", driver / name)
+    done = subprocess.run(
+        [sys.executable, SCRIPT, folder, "yolo26n", "fp16", "1"], capture_output=True, text=True, timeout=600,
+        env={
+            **os.environ, "LIBRARY_PATH": str(driver), "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
+            "TRITON_CACHE_DIR": str(folder / "triton"), "XDG_CACHE_HOME": str(folder / "cache"),
+        },
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def payload(compiled: Path) -> CudaPayload:
+    return read_cuda_payload(compiled / "model.pte", compiled / "aoti_cuda_blob.ptd")
+
+
+@pytest.fixture(scope="module")
+def call(compiled: Path) -> Counter[str]:
+    """What one run of the model calls, with how often: kernels as "kernel"."""
+    text = (compiled / "wrapper.cpp").read_text()
+    body = text[text.index("void AOTInductorModel::run_impl(") : text.index("} // AOTInductorModel::run_impl")]
+    names = re.findall(r"\b(call_\w+|aoti_torch_\w+|cuda[A-Z]\w*|cu[A-Z]\w*)\(", body)
+    return Counter("kernel" if name.startswith("call_") else name for name in names)
+
+
+def test_all_but_the_copies_from_and_to_the_host_is_in_the_delegate(compiled: Path) -> None:
+    [method] = read_methods(compiled / "model.pte")
+    assert method.delegate_calls == {"CudaBackend": 1}
+    assert method.outside == {"et_copy::_h2d_copy.out": 1, "et_copy::_d2h_copy.out": 1}
+
+
+def test_there_are_few_launches(call: Counter[str]) -> None:
+    assert 80 < call["kernel"] < 100
+
+
+def test_a_call_can_be_captured_in_a_graph(call: Counter[str]) -> None:
+    assert set(call) == {"kernel", *CAPTURABLE}
+
+
+def test_own_kernels_are_launched_early_and_inductors_are_not(compiled: Path) -> None:
+    text = (compiled / "wrapper.cpp").read_text()
+    launches = Counter(re.findall(r"\b(launchEarly|launchKernel)\(kernels_\.(triton_)?", text))
+    assert {pair for pair, _ in launches.items()} == {("launchEarly", ""), ("launchKernel", "triton_")}
+
+
+def test_the_library_asks_for_nothing_that_the_official_runtime_lacks(payload: CudaPayload, tmp_path: Path) -> None:
+    library = tmp_path / "model.so"
+    library.write_bytes(payload.library)
+    listed = subprocess.check_output(["nm", "--dynamic", "--undefined-only", library], text=True)
+    asked = {line.split()[-1] for line in listed.splitlines()}
+    official = {f"aoti_torch_{name}" for name in OFFICIAL.split()}
+    assert {name for name in asked if name.startswith("aoti_torch_")} <= official
+    assert not [name for name in asked if name.startswith("_ZN") and ("at6" in name or "c10" in name)]
+    needed = subprocess.check_output(["objdump", "-p", library], text=True)
+    assert not re.search(r"NEEDED\s+lib(torch|c10|cudnn|cublas)", needed)
+
+
+def test_weights_are_those_of_the_network_and_fit_their_blocks(compiled: Path, payload: CudaPayload) -> None:
+    assert len(payload.weights) > 100
+    assert all(weight.fits() for weight in payload.weights)
+    half = sum(len(weight.data) for weight in payload.weights if weight.dtype == torch.float16)
+    size = sum((compiled / name).stat().st_size for name in ("model.pte", "aoti_cuda_blob.ptd"))
+    assert size < 1.3 * half + 6e6
