@@ -100,7 +100,6 @@ def gpu_told_of(gpu: Gpu) -> Iterator[None]:
     from executorch.backends.cuda.cuda_backend import CudaBackend
     from torch._dynamo.device_interface import CudaInterface
     from torch._inductor import config
-    from torch._inductor.runtime.triton_heuristics import CachingAutotuner
 
     properties = SimpleNamespace(
         name="H100", major=9, minor=0, multi_processor_count=gpu.multiprocessors, warp_size=32, gcnArchName="",
@@ -137,7 +136,6 @@ def gpu_told_of(gpu: Gpu) -> Iterator[None]:
           ("exchange_device", "maybe_exchange_device", "current_device", "get_raw_stream")],
         (torch._inductor.select_algorithm.AlgorithmSelectorCache, "generate_example_value",
          staticmethod(lambda size, stride, _, dtype, *more: torch.empty_strided(size, stride, dtype=dtype))),
-        (CachingAutotuner, "bench", lambda *_, **__: 1.0),
         (CudaBackend, "move_program_to_device", classmethod(move)),
         (cuda_weight_collector, "_write_tensor_storage", zeros_like(cuda_weight_collector._write_tensor_storage)),
     ]  # fmt: skip

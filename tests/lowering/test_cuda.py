@@ -118,6 +118,20 @@ def test_a_kernel_is_analysed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [kwargs.get("n") for kwargs in asked] == [9, 1, 9, 9, None]
 
 
+def test_inductors_reductions_are_chosen_without_timing_them() -> None:
+    from torch._inductor.runtime.triton_heuristics import CachingAutotuner
+
+    def chosen(*rows: int) -> int:
+        forms = [SimpleNamespace(config=SimpleNamespace(kwargs={"XBLOCK": count})) for count in rows]
+        with cuda._untimed():
+            times = {form.config.kwargs["XBLOCK"]: CachingAutotuner.bench(None, form, "argument") for form in forms}
+        return min(times, key=lambda count: times[count])
+
+    before = CachingAutotuner.bench
+    assert [chosen(1, 8, 32, 128), chosen(1, 32), chosen(1), chosen(32, 128)] == [8, 32, 1, 32]
+    assert CachingAutotuner.bench is before
+
+
 @pytest.mark.parametrize(
     ("capability", "megabytes", "large"),
     [((9, 0), 24, False), ((9, 0), 26, True), ((12, 0), 26, True), ((8, 9), 26, False)],

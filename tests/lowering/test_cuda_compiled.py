@@ -97,6 +97,12 @@ def test_own_kernels_are_launched_early_and_inductors_are_not(compiled: Path) ->
     assert {pair for pair, _ in launches.items()} == {("launchEarly", ""), ("launchKernel", "triton_")}
 
 
+def test_inductors_reductions_take_eight_rows_a_program(compiled: Path) -> None:
+    text = (compiled / "wrapper.cpp").read_text()
+    start = text.index("void call_triton_per_fused_amax")
+    assert re.search(r"grid_0 = (.*);", text[start:])[1] == "((xnumel + (8 - 1)) / (8))"  # type: ignore[index]
+
+
 def test_the_library_asks_for_nothing_that_the_official_runtime_lacks(payload: CudaPayload, tmp_path: Path) -> None:
     library = tmp_path / "model.so"
     library.write_bytes(payload.library)

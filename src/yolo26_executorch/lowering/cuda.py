@@ -6,6 +6,7 @@ The only file that touches the inside of Inductor and of ExecuTorch's CUDA backe
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import subprocess
 import threading
@@ -65,7 +66,7 @@ def lower(model: ExportModel, options: ExportOptions, stage: Callable[[str], Non
         stage("lower")
         specs = [
             CudaBackend.generate_method_name_compile_spec("forward"),
-            # Pointwise kernels take Inductor's first choice; tiles come from tuning.py, so nothing is measured.
+            # Tiles come from tuning.py, and what is left to Inductor from `_untimed`: nothing is measured.
             CompileSpec("max_autotune", b"OFF"),
             # Fused kernels keep float32 between operators: nearer to fp32 eager than rounding where eager would.
             CompileSpec("emulate_precision_casts", b"OFF"),
@@ -182,6 +183,7 @@ def _compiling(gpu: Gpu, multiplied: str, stage: Callable[[str], None], starting
         "benchmark_epilogue_fusion": False,
         "force_layout_optimization": True,
         "shape_padding": False,
+        "triton.autotune_pointwise": False,
         "compile_threads": _compile_threads(),
         # No kernel runs on the CPU. Inductor would build and start a program for each of its vector units to ask.
         "cpp.vec_isa_ok": False,
@@ -209,6 +211,7 @@ def _compiling(gpu: Gpu, multiplied: str, stage: Callable[[str], None], starting
         stack.enter_context(_for_any_cpu())
         stack.enter_context(_without_repro())
         stack.enter_context(_without_launchers())
+        stack.enter_context(_untimed())
         stack.enter_context(_replaced(torch._inductor, "aot_compile", compile_in_stage))
         yield
 
@@ -444,7 +447,7 @@ class _NoLauncher:
 
 @contextlib.contextmanager
 def _without_launchers() -> Iterator[None]:
-    """Compile kernels without launching them: each has one configuration, so there is nothing to measure.
+    """Compile kernels without launching them: what calls them is written in C++.
 
     Inductor starts each of them once. For that, Triton before 3.7 has the C compiler build a launcher for every kind of
     signature, one after the other: six seconds of a core for yolo26n.
@@ -452,6 +455,23 @@ def _without_launchers() -> Iterator[None]:
     from triton.runtime import driver
 
     with _replaced(driver.active, "launcher_cls", _NoLauncher):
+        yield
+
+
+_ROWS = 8
+"""That a program of one of Inductor's reductions should take, as Inductor has it where it does not try several."""
+
+
+@contextlib.contextmanager
+def _untimed() -> Iterator[None]:
+    """Choose among the forms of Inductor's own reductions by their rows: nothing is launched that could be timed."""
+    from torch._inductor.runtime.triton_heuristics import CachingAutotuner
+
+    def distance(self: Any, launcher: Any, *_: Any, **__: Any) -> float:
+        rows: int = launcher.config.kwargs.get("XBLOCK", _ROWS)
+        return abs(math.log2(rows / _ROWS))
+
+    with _replaced(CachingAutotuner, "bench", distance):
         yield
 
 
