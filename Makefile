@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format docs clean
+.PHONY: help demo test check bench format docs clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -21,6 +21,7 @@ help:
 	@echo "make test     set up and run the tests"
 	@echo "make check    set up and run the formatter, the linter and the type checker, changing nothing"
 	@echo "make format   format the code"
+	@echo "make bench    on a machine with a GPU: measure all that docs/results.md holds figures of, in build/measured"
 	@echo "make docs     set up and build the documentation's pages into build/docs"
 	@echo "make clean    remove what the above made"
 
@@ -40,6 +41,9 @@ check: $(VENV)/development
 	$(PY) -m ruff format --check
 	$(PY) -m ruff check
 	$(PY) -m mypy
+
+bench: $(VENV)/package
+	@$(PY) tools/measure.py build/measured
 
 format: $(VENV)/development
 	$(PY) -m ruff format
