@@ -5,8 +5,8 @@ python tools/measure.py FOLDER --only fp16 bench-fp16
 python tools/measure.py --list                   # what there is, as commands
 
 Each step is a command of yolo26-et's, which works in FOLDER and writes its report there. A step that has succeeded
-leaves STEP.done and is left alone from then on, so that what was cut off goes on. The first exports have caches of their
-own, for they are timed. At the end stands how `tools/collect.py` takes the reports into results/.
+leaves STEP.done and is left alone from then on, so that what was cut off goes on. The first exports have caches of
+their own, for they are timed. At the end stands how `tools/collect.py` takes the reports into results/.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from yolo26_executorch.lowering.options import PRECISIONS
 ROOT = Path(__file__).parents[1]
 PICTURES = 1200
 """To validate on: on 300, chance moves a metric by more than the differences that are looked for."""
+BENCHES = {"fp16": "bench", "tf32": "tf32-bench"}
 SIDE_BY_SIDE = str(len(VARIANTS) + 1)
 """Processes that a benchmark of all variants keeps open; its rows still take turns."""
 
@@ -75,10 +76,10 @@ def steps(checkpoints: Path) -> Iterator[Step]:
     graph = ("--rows", "graph", "--rounds", "2")
     for precision, peers in {"fp16": ("--against", "compile"), "tf32": ()}.items():
         artifacts = [f"{precision}/{name}" for name in VARIANTS]
-        yield _bench(f"bench-{precision}", f"{precision}-bench", artifacts, *graph, "--jobs", SIDE_BY_SIDE, *peers)
+        yield _bench(f"bench-{precision}", BENCHES[precision], artifacts, *graph, "--jobs", SIDE_BY_SIDE, *peers)
     peers = ("--against", "eager,compile,onnxruntime,tensorrt")
-    yield _bench("rows-fp16", "fp16-bench", ["fp16/yolo26n", "uint8/yolo26n"], *peers)
-    yield _bench("rows-tf32", "tf32-bench", ["tf32/yolo26n"], *peers)
+    yield _bench("rows-fp16", BENCHES["fp16"], ["fp16/yolo26n", "uint8/yolo26n"], *peers)
+    yield _bench("rows-tf32", BENCHES["tf32"], ["tf32/yolo26n"], *peers)
     trained = [str(checkpoints / f"{_shapes(task)}.pt") for task in TASKS]
     for precision in PRECISIONS:
         words = ("--models", *trained, "--imgsz", "320", "--precision", precision)

@@ -66,7 +66,7 @@ def test_what_is_done_is_left_alone_and_what_failed_is_not(
     out, errors = capsys.readouterr()
     assert "== fp16 (1 of 2): done before" in out
     assert f"results/GPU-fp16.json RUN={tmp_path}/fp16/report.json --commit" in out
-    assert "results/GPU-fp16-bench.json" not in out
+    assert "results/GPU-bench.json" not in out
     assert errors.splitlines() == ["failed: bench-fp16"] * 2
 
 
