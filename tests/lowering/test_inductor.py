@@ -133,9 +133,13 @@ struct CUlaunchConfig {
 };
 #define CUDA_DRIVER_CHECK(EXPR) EXPR
 static const char* state;
+static CUresult cuDriverGetVersion(int* version) {
+    *version = strcmp(state, "old") ? 12030 : 12020;
+    return CUDA_SUCCESS;
+}
 static CUresult cuStreamIsCapturing(CUstream, CUstreamCaptureStatus* status) {
     if (!strcmp(state, "refused")) return CUDA_ERROR_STREAM_CAPTURE_IMPLICIT;
-    *status = strcmp(state, "captured") ? CU_STREAM_CAPTURE_STATUS_NONE : CU_STREAM_CAPTURE_STATUS_ACTIVE;
+    *status = strcmp(state, "free") ? CU_STREAM_CAPTURE_STATUS_ACTIVE : CU_STREAM_CAPTURE_STATUS_NONE;
     return CUDA_SUCCESS;
 }
 static CUresult cuLaunchKernelEx(const CUlaunchConfig* c, CUfunction func, void** args, void**) {
@@ -179,6 +183,7 @@ def launcher(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("captured", "early 7 2 3 4 256 1 1 1024 argument 1 6 1"),
         ("free", "ordinary 7 2 3 4 8 1024 argument"),
         ("refused", "ordinary 7 2 3 4 8 1024 argument"),
+        ("old", "ordinary 7 2 3 4 8 1024 argument"),
     ],
 )
 def test_kernels_are_launched_early_in_a_graph_alone(launcher: Path, state: str, told: str) -> None:

@@ -86,9 +86,12 @@ def lower(model: ExportModel, options: ExportOptions, stage: Callable[[str], Non
 
 
 def _is_large(model: torch.nn.Module, gpu: Gpu) -> bool:
-    """Whether the weights do not stay in the GPU's L2 cache from run to run, and the GPU can do something about it."""
+    """Whether the weights do not stay in the GPU's L2 cache from run to run, and something can be done about it.
+
+    That was seen to work on sm_90, and nobody has tried it on what came later.
+    """
     size = sum(value.numel() * value.element_size() for value in model.state_dict().values())
-    return gpu.capability >= (9, 0) and size > gpu.cache_bytes // 2
+    return gpu.capability[0] == 9 and size > gpu.cache_bytes // 2
 
 
 def _tiles(gpu: Gpu) -> Callable[[Problem], Tile]:

@@ -193,8 +193,12 @@ _LAUNCH_EARLY = """
 static inline void launchEarly(
     CUfunction func, uint32_t x, uint32_t y, uint32_t z, uint32_t warps, uint32_t shared, void* args[], CUstream stream
 ) {
+    static const bool served = [] {
+        int version = 0;
+        return cuDriverGetVersion(&version) == CUDA_SUCCESS && version >= 12030;
+    }();
     CUstreamCaptureStatus capture = CU_STREAM_CAPTURE_STATUS_NONE;
-    const bool asked = cuStreamIsCapturing(stream, &capture) == CUDA_SUCCESS;
+    const bool asked = served && cuStreamIsCapturing(stream, &capture) == CUDA_SUCCESS;
     if (!asked || capture != CU_STREAM_CAPTURE_STATUS_ACTIVE) {
         launchKernel(func, x, y, z, warps, shared, args, stream);
         return;
@@ -216,8 +220,9 @@ static inline void launchEarly(
     CUDA_DRIVER_CHECK(cuLaunchKernelEx(&config, func, args, nullptr));
 }
 """
-"""What calls a kernel that may start before the one before it has ended: early in a CUDA graph, where that is for free.
-Launched one by one, it would take the CPU longer than most kernels run; Inductor's own `launchKernel` does it then."""
+"""What calls a kernel that may start before the one before it has ended. In a CUDA graph it does, from a driver for CUDA
+12.3 on, whose graphs can hold that. Launched one by one, it would take the CPU longer than most kernels run, so that
+Inductor's own `launchKernel` does it."""
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""What large models' kernels do before the kernel ahead of them has ended, from sm_90 on.
+"""What large models' kernels do before the kernel ahead of them has ended, on sm_90.
 
 Weights that exceed the L2 cache come from the GPU's memory at every run, and small layers would wait for them: every
 program `fetch`es its share of what the next convolution reads. And a kernel may be started before the last one's
