@@ -220,9 +220,9 @@ static inline void launchEarly(
     CUDA_DRIVER_CHECK(cuLaunchKernelEx(&config, func, args, nullptr));
 }
 """
-"""What calls a kernel that may start before the one before it has ended. In a CUDA graph it does, from a driver for CUDA
-12.3 on, whose graphs can hold that. Launched one by one, it would take the CPU longer than most kernels run, so that
-Inductor's own `launchKernel` does it."""
+"""What calls a kernel that may start before the one before it has ended. In a CUDA graph it does, with a driver for
+CUDA 12.3 or newer, whose graphs can hold that. Launched one by one, it would take the CPU longer than most kernels run,
+so that Inductor's own `launchKernel` does it."""
 
 
 @contextlib.contextmanager
