@@ -88,7 +88,7 @@ def stem(images: Any, bytes_last: bool, weight: Any, bias: Any, *settings: Any) 
     """The result of `stem`'s kernel; images (N, C, H, W), or (N, H, W, C) with `bytes_last`."""
     import torch
 
-    from yolo26_executorch.lowering.kernels import conv as module
+    from yolo26_executorch.lowering.kernels import stem as module
 
     _call_directly(module)
     batch = torch.from_numpy(images)

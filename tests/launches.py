@@ -17,14 +17,15 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from yolo26_executorch.lowering.kernels import attention, conv, depthwise, masks, pool, topk
+from yolo26_executorch.lowering.kernels import attention, conv, depthwise, masks, pool, stem, topk
 
 _MODULES = {
     attention: ["attention"],
-    conv: ["conv2d", "conv2d_group", "stem"],
+    conv: ["conv2d", "conv2d_group"],
     depthwise: ["depthwise_conv2d", "depthwise_group"],
     masks: ["masks"],
     pool: ["max_pools"],
+    stem: ["stem"],
     topk: ["topk"],
 }
 _OPERATORS: dict[Any, Callable[..., Any]] = {

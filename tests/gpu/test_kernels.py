@@ -11,10 +11,10 @@ from torch.nn import functional
 from support import fused_network, random_model
 from yolo26_executorch.lowering.autotune import operator, tune
 from yolo26_executorch.lowering.kernels.attention import attention
-from yolo26_executorch.lowering.kernels.conv import stem
 from yolo26_executorch.lowering.kernels.depthwise import depthwise_conv2d, depthwise_reference
 from yolo26_executorch.lowering.kernels.masks import masks
 from yolo26_executorch.lowering.kernels.pool import max_pools
+from yolo26_executorch.lowering.kernels.stem import stem
 from yolo26_executorch.lowering.kernels.topk import topk
 from yolo26_executorch.lowering.rewrites import PixelShuffleConv, for_cuda
 from yolo26_executorch.lowering.tuning import Gpu, Problem, expected_fastest

@@ -20,6 +20,7 @@ from torch import Tensor, fx, nn
 from .kernels import attention as _attention
 from .kernels import depthwise as _depthwise
 from .kernels import pool as _pool
+from .kernels import stem as _stem
 from .kernels.conv import INPUTS, LARGEST_KERNEL, Tile
 from .kernels.layout import GROUP
 from .tuning import Problem, expected_fastest
@@ -29,7 +30,7 @@ Node = Any
 
 _ATEN = torch.ops.aten
 _OURS = torch.ops.yolo26_et
-_REGISTERED_BY = (_attention, _depthwise, _pool)
+_REGISTERED_BY = (_attention, _depthwise, _pool, _stem)
 _SPLITS = (_ATEN.chunk.default, _ATEN.split.Tensor, _ATEN.split_with_sizes.default)
 _ARGUMENTS = {_OURS.conv2d.default: 10, _OURS.conv2d_group.default: 7}
 """How many a convolution has before its tile."""

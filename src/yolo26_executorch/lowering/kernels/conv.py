@@ -45,7 +45,7 @@ class Tile(NamedTuple):
 
 
 @triton.jit
-def _finish(  # type: ignore[no-untyped-def]
+def finish(  # type: ignore[no-untyped-def]
     total, bias, residual, residual_stride, out, row, inside_row, column, columns,
     SILU: tl.constexpr, RESIDUAL: tl.constexpr, TF32: tl.constexpr,
 ):  # fmt: skip
@@ -160,7 +160,7 @@ def pointwise_kernel(  # type: ignore[no-untyped-def]
             total, x3, stride3, channels3, half if DOUBLED & 8 else pixel,
             weight, length, channels0 + channels1 + channels2, column, columns, PRECISION, BLOCK_K, WHOLE, FILLED,
         )  # fmt: skip
-    _finish(total, bias, residual, residual_stride, out, row, row < pixels, column, columns, SILU, RESIDUAL, TF32)
+    finish(total, bias, residual, residual_stride, out, row, row < pixels, column, columns, SILU, RESIDUAL, TF32)
 
 
 @triton.jit
@@ -249,7 +249,7 @@ def conv_kernel(  # type: ignore[no-untyped-def]
         place = (tl.program_id(2) * pixels + row).to(tl.int64)[:, None] * columns + column[None, :]
         tl.store(partial + place, total, mask=inside_row[:, None] & (column < columns)[None, :])
     else:
-        _finish(
+        finish(
             total, bias, residual, residual_stride, out, row, inside_row, column, columns,
             SILU, RESIDUAL, TF32,
         )  # fmt: skip
@@ -293,7 +293,7 @@ def group_kernel(  # type: ignore[no-untyped-def]
         0, KERNEL * KERNEL * tl.cdiv(channels, BLOCK_K), KERNEL, 1, KERNEL // 2, PRECISION, WHOLE,
         FILLED, BLOCK_M, BLOCK_N, BLOCK_K, OVERLAP,
     )  # fmt: skip
-    _finish(total, bias, bias, 0, out, row, inside_row, column, columns, SILU, False, TF32)
+    finish(total, bias, bias, 0, out, row, inside_row, column, columns, SILU, False, TF32)
 
 
 @triton.jit
@@ -313,50 +313,7 @@ def sum_kernel(  # type: ignore[no-untyped-def]
     for split in tl.static_range(SPLITS):
         place = (split * pixels + row).to(tl.int64)[:, None] * columns + column[None, :]
         total += tl.load(partial + place, mask=inside, other=0.0)
-    _finish(total, bias, residual, residual_stride, out, row, inside_row, column, columns, SILU, RESIDUAL, TF32)
-
-
-@triton.jit
-def stem_kernel(  # type: ignore[no-untyped-def]
-    images, weight, bias, out,
-    height, width, out_height, out_width, pixels, columns, stride_n, stride_c, stride_h, stride_w,
-    OUT_UNIT: tl.constexpr, CHANNELS: tl.constexpr, KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr,
-    SILU: tl.constexpr, TF32: tl.constexpr, PRECISION: tl.constexpr, BYTES: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, WARPS: tl.constexpr, STAGES: tl.constexpr,
-    OVERLAP: tl.constexpr,
-):  # fmt: skip
-    """Convolve pictures of so few channels that all taps fit one product, from whatever layout and dtype they have.
-
-    images (N, CHANNELS, H, W) by strides, float32 0..1, or uint8 0..255 with BYTES; weight (columns, BLOCK_K), taps
-    before channels, zeros behind them; out (N * OH * OW, columns). A program writes all columns of its pixels, since
-    finding and reading what lies under the taps takes longer than multiplying it.
-    """
-    height, width, out_height, out_width = size_of(height), size_of(width), size_of(out_height), size_of(out_width)
-    pixels, columns = size_of(pixels), size_of(columns) * OUT_UNIT
-    row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-    inside_row = row < pixels
-    x = row % out_width * STRIDE - PADDING
-    y = row // out_width
-    image = (y // out_height).to(tl.int64) * stride_n
-    y = y % out_height * STRIDE - PADDING
-    k = tl.arange(0, BLOCK_K)
-    tap = k // CHANNELS
-    line = y[:, None] + (tap // KERNEL)[None, :]
-    place = x[:, None] + (tap % KERNEL)[None, :]
-    seen = (line >= 0) & (line < height) & (place >= 0) & (place < width) & (tap < KERNEL * KERNEL)[None, :]
-    at = image[:, None] + line * stride_h + place * stride_w + (k % CHANNELS * stride_c)[None, :]
-    begin(OVERLAP)
-    values = tl.load(images + at, mask=seen & inside_row[:, None], other=0).to(tl.float32)
-    if BYTES:
-        values = values / 255.0
-    if TF32:
-        values = rounded(values)
-    operand = values.to(weight.dtype.element_ty)
-    for first in range(0, columns, BLOCK_N):
-        column = first + tl.arange(0, BLOCK_N)
-        factors = tl.load(weight + column[None, :] * BLOCK_K + k[:, None], mask=(column < columns)[None, :], other=0.0)
-        total = tl.dot(operand, factors, input_precision=PRECISION).to(tl.float32)
-        _finish(total, bias, bias, 0, out, row, inside_row, column, columns, SILU, False, TF32)
+    finish(total, bias, residual, residual_stride, out, row, inside_row, column, columns, SILU, RESIDUAL, TF32)
 
 
 def unneeded_masks(tile: Tile, channels: Sequence[int], columns: int) -> dict[str, bool]:
@@ -407,7 +364,7 @@ def conv2d(
     unit = unit_of(*[value.shape[1] for value in inputs], *steps)
     out_unit = unit_of(columns, step)
     units: dict[str, Any] = {"UNIT": unit, "OUT_UNIT": out_unit}
-    settings = _settings(shape, precision) | unneeded_masks(shape, [value.shape[1] for value in inputs], columns)
+    settings = settings_of(shape, precision) | unneeded_masks(shape, [value.shape[1] for value in inputs], columns)
     if kernel == 1 and stride == 1 and padding == 0:
 
         def four(values: Sequence[Any]) -> list[Any]:
@@ -420,7 +377,7 @@ def conv2d(
             *hidden(*[value.shape[1] // unit for value in places], *[each // unit for each in four(steps)]),
             *hidden(height, width, pixels, columns // out_unit, step // out_unit),
             *upcoming_arguments(upcoming, grid),
-            INPUTS=len(inputs), DOUBLED=doubled, **units, **finish, **settings, **_launch(shape),
+            INPUTS=len(inputs), DOUBLED=doubled, **units, **finish, **settings, **launch_options(shape),
         )  # fmt: skip
         return channels_last(out)
     (images,) = inputs
@@ -434,7 +391,7 @@ def conv2d(
         *hidden(columns // out_unit, steps[0] // unit, step // out_unit), *upcoming_arguments(upcoming, grid),
         **units,
         KERNEL=kernel, STRIDE=stride, PADDING=padding, **finish, **settings, SPLITS=shape.splits,
-        **_launch(shape),
+        **launch_options(shape),
     )  # fmt: skip
     if shape.splits > 1:
         block_n = min(64, triton.next_power_of_2(columns))
@@ -496,13 +453,13 @@ def conv2d_group(
     pixels = [value.shape[0] * value.shape[2] * value.shape[3] for value in images]
     shape = Tile(*tile)
     tiles = [-(-count // shape.m) for count in pixels]
-    settings = _settings(shape, precision) | unneeded_masks(shape, [value.shape[1] for value in images], columns)
+    settings = settings_of(shape, precision) | unneeded_masks(shape, [value.shape[1] for value in images], columns)
     unit, out_unit = unit_of(*[value.shape[1] for value in images], *steps), unit_of(columns)
     grid = (sum(tiles), -(-columns // shape.n))
     wrap_triton(group_kernel)[grid](
         *of_group(images, weights, biases, outs, steps, tiles, unit), *hidden(columns // out_unit),
         *upcoming_arguments(upcoming, grid),
-        UNIT=unit, OUT_UNIT=out_unit, KERNEL=kernel, SILU=silu, TF32=tf32, **settings, **_launch(shape),
+        UNIT=unit, OUT_UNIT=out_unit, KERNEL=kernel, SILU=silu, TF32=tf32, **settings, **launch_options(shape),
     )  # fmt: skip
     return [channels_last(out) for out in outs]
 
@@ -519,63 +476,13 @@ def conv2d_group_reference(
     ]
 
 
-@triton_op("yolo26_et::stem", mutates_args={})
-def stem(
-    images: Tensor, weight: Tensor, bias: Tensor,
-    kernel: int, stride: int, padding: int, silu: bool, tf32: bool, precision: str,
-) -> Tensor:  # fmt: skip
-    """Convolve pictures as they come in: any strides, float32 0..1 or uint8 0..255 (divided by 255 as they are read).
-
-    Args:
-        images: (N, C, H, W); C * kernel² at most 128.
-        weight: (O, P), taps before channels and then zeros; P the power of two, at least 16, that holds them.
-        bias: (O,), or longer: what is behind is not read.
-        kernel: side of the kernel, pixels.
-        stride: step in both directions, pixels.
-        padding: zeros around the picture, pixels.
-        silu: whether to apply `y * sigmoid(y)`.
-        tf32: whether to round the pictures and the result to tf32's 10 bits.
-        precision: how float32 operands are multiplied: "tf32" or "ieee".
-
-    Returns:
-        (N, O, H', W'), channels last, of the weight's dtype.
-    """
-    batch, channels, height, width = images.shape
-    columns, length = weight.shape
-    size = [(side + 2 * padding - kernel) // stride + 1 for side in (height, width)]
-    out = weight.new_empty((batch, *size, columns))
-    pixels = batch * size[0] * size[1]
-    block_n = max(16, min(64, columns & -columns))  # the largest that divides them: of 96, which are size x's, 32
-    tile = Tile(64 if block_n > 32 else 128, block_n, length, 1, 4)
-    out_unit = unit_of(columns)
-    wrap_triton(stem_kernel)[(-(-pixels // tile.m),)](
-        images, weight, bias, out, *hidden(height, width, *size, pixels, columns // out_unit), *images.stride(),
-        OUT_UNIT=out_unit, CHANNELS=channels, KERNEL=kernel, STRIDE=stride, PADDING=padding, SILU=silu, TF32=tf32,
-        BYTES=images.dtype == torch.uint8, **_settings(tile, precision), **_launch(tile),
-    )  # fmt: skip
-    return channels_last(out)
-
-
-@stem.register_kernel("cpu")
-def stem_reference(
-    images: Tensor, weight: Tensor, bias: Tensor,
-    kernel: int, stride: int, padding: int, silu: bool, tf32: bool, precision: str,
-) -> Tensor:  # fmt: skip
-    """Eager form of `stem`, and what it computes on the CPU."""
-    channels = images.shape[1]
-    values = images / 255 if images.dtype == torch.uint8 else images.float()
-    values = (round_tf32(values) if tf32 else values).to(weight.dtype)
-    taps = weight[:, : kernel * kernel * channels].contiguous()
-    out: Tensor = conv2d_reference([values], taps, bias, None, kernel, stride, padding, silu, tf32, precision, (), ())
-    return out
-
-
-def _launch(tile: Tile) -> dict[str, int]:
+def launch_options(tile: Tile) -> dict[str, int]:
+    """Return what Triton is told of a launch."""
     return {"num_warps": tile.warps, "num_stages": tile.stages}
 
 
-def _settings(tile: Tile, precision: str) -> dict[str, Any]:
-    """Return what every kernel here is compiled for; warps and stages so that launches which differ there do here."""
+def settings_of(tile: Tile, precision: str) -> dict[str, Any]:
+    """Return what a convolution is compiled for; warps and stages so that launches which differ there do here."""
     return {
         "PRECISION": precision,
         "BLOCK_M": tile.m, "BLOCK_N": tile.n, "BLOCK_K": tile.k, "WARPS": tile.warps, "STAGES": tile.stages,
