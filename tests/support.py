@@ -25,6 +25,7 @@ from yolo26_executorch.lowering.options import ExportOptions
 from yolo26_executorch.manifest import PROGRAM, WEIGHTS, Manifest, Platform
 from yolo26_executorch.model import ExportModel
 from yolo26_executorch.runtime.eager import EagerRunner
+from yolo26_executorch.shapes.train import checkpoint_name
 from yolo26_executorch.tasks import TASKS, TensorSpec
 from yolo26_executorch.variants import VARIANTS
 from yolo26_executorch.weights import Checkpoint, Source, load
@@ -73,7 +74,7 @@ def make_manifest(task: str = "detect", backend: str = "cuda", origin: str = "ra
 
 def shapes_checkpoint(task: str) -> Path:
     """Return the bundled checkpoint of a task: a YOLO26n that was trained on drawn shapes."""
-    return ROOT / "weights" / f"yolo26n-shapes{TASKS[task].suffix}.pt"
+    return ROOT / "weights" / checkpoint_name(TASKS[task])
 
 
 def publish(base: Path, manifest: Manifest, program: bytes = b"program", weights: bytes = b"weights" * 100) -> Path:

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from yolo26_executorch import TASKS, VARIANTS
 from yolo26_executorch.lowering.options import PRECISIONS
+from yolo26_executorch.shapes.train import checkpoint_name
 
 ROOT = Path(__file__).parents[1]
 PICTURES = 1200
@@ -59,10 +60,6 @@ def _bench(name: str, file: str, artifacts: Sequence[str], *words: str) -> Step:
     return Step(name, ("bench", *artifacts, "--runner", "aoti", *words), f"{name}.json", file)
 
 
-def _shapes(task: str) -> str:
-    return f"yolo26n-shapes{TASKS[task].suffix}"
-
-
 def steps(checkpoints: Path) -> Iterator[Step]:
     """Yield what is measured; a step may need what an earlier one made.
 
@@ -80,15 +77,16 @@ def steps(checkpoints: Path) -> Iterator[Step]:
     peers = ("--against", "eager,compile,onnxruntime,tensorrt")
     yield _bench("rows-fp16", BENCHES["fp16"], ["fp16/yolo26n", "uint8/yolo26n"], *peers)
     yield _bench("rows-tf32", BENCHES["tf32"], ["tf32/yolo26n"], *peers)
-    trained = [str(checkpoints / f"{_shapes(task)}.pt") for task in TASKS]
+    trained = [checkpoints / checkpoint_name(task) for task in TASKS.values()]
     for precision in PRECISIONS:
-        words = ("--models", *trained, "--imgsz", "320", "--precision", precision)
+        words = ("--models", *map(str, trained), "--imgsz", "320", "--precision", precision)
         yield _exports(f"shapes-{precision}", "shapes", *words, random=False)
         for task, checkpoint in zip(TASKS, trained, strict=True):
             data = f"data/{task}" if task == "classify" else f"data/{task}/data.yaml"
-            words = (f"shapes-{precision}/{_shapes(task)}", "--data", data, "--against", "pytorch", "--runner", "aoti")
+            artifact = f"shapes-{precision}/{checkpoint.stem}"
+            words = (artifact, "--data", data, "--against", "pytorch", "--runner", "aoti")
             name = f"val-{precision}-{task}"
-            yield Step(name, ("val", *words, "--checkpoint", checkpoint), f"{name}.json", "accuracy")
+            yield Step(name, ("val", *words, "--checkpoint", str(checkpoint)), f"{name}.json", "accuracy")
 
 
 def draw(task: str, folder: Path) -> None:
