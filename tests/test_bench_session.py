@@ -82,12 +82,13 @@ def test_what_cannot_run_is_skipped_by_name(monkeypatch: pytest.MonkeyPatch) -> 
     assert found["artifact graph"] == "an artifact for xnnpack runs on the CPU: it has no graph row"
     assert found["artifact launched"] == "an artifact for xnnpack runs on the CPU: it has no launched row"
     assert found["artifact host"] is found["eager host"] is found["compile host"] is found["artifact file"] is None
-    assert found["tensorrt host"] == "TensorRT runs on NVIDIA's GPUs only"
+    assert found["tensorrt host"] == found["tensorrt-rtx host"] == "TensorRT runs on NVIDIA's GPUs only"
     missing = "not installed: onnxruntime, onnx, onnxscript; pip install onnxruntime{} onnx onnxscript"
     assert found["onnxruntime host"] == missing.format("")
     found = reasons(Settings(against=PEERS), backend="cuda", gpu=True)
     assert found["onnxruntime graph"] == missing.format("-gpu")
-    assert (found["tensorrt graph"] or "").startswith("not installed: tensorrt")
+    assert (found["tensorrt graph"] or "").startswith("not installed: tensorrt,")
+    assert (found["tensorrt-rtx graph"] or "").startswith("not installed: tensorrt-rtx,")
     found = reasons(Settings(against=PEERS), backend="cuda", gpu=False)
     assert set(found.values()) == {"no NVIDIA GPU is usable here; `yolo26-et doctor` says why"}
 

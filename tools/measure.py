@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yolo26_executorch import TASKS, VARIANTS
+from yolo26_executorch.bench.rows import PEERS
 from yolo26_executorch.lowering.options import PRECISIONS
 from yolo26_executorch.shapes.train import checkpoint_name
 
@@ -74,7 +75,7 @@ def steps(checkpoints: Path) -> Iterator[Step]:
     for precision, peers in {"fp16": ("--against", "compile"), "tf32": ()}.items():
         artifacts = [f"{precision}/{name}" for name in VARIANTS]
         yield _bench(f"bench-{precision}", BENCHES[precision], artifacts, *graph, "--jobs", SIDE_BY_SIDE, *peers)
-    peers = ("--against", "eager,compile,onnxruntime,tensorrt")
+    peers = ("--against", ",".join(PEERS))
     yield _bench("rows-fp16", BENCHES["fp16"], ["fp16/yolo26n", "uint8/yolo26n"], *peers)
     yield _bench("rows-tf32", BENCHES["tf32"], ["tf32/yolo26n"], *peers)
     trained = [checkpoints / checkpoint_name(task) for task in TASKS.values()]

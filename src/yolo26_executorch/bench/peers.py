@@ -9,6 +9,7 @@ since max-autotune takes minutes a model.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
@@ -185,14 +186,12 @@ class OnnxRuntimePeer(Peer):
 
 
 class TensorRtPeer(Peer):
-    """TensorRT, built from ONNX with the types that are in it."""
+    """TensorRT, or TensorRT for RTX, which compiles at its first call, from ONNX with the types that are in it."""
 
-    name = "tensorrt"
-
-    def __init__(self, model: ExportModel, device: str) -> None:
+    def __init__(self, model: ExportModel, device: str, *, name: str) -> None:
         super().__init__(model, device)
-        import tensorrt as trt  # type: ignore[import-not-found]
-
+        self.name = name
+        trt = importlib.import_module(name.replace("-", "_"))
         logger = trt.Logger(trt.Logger.ERROR)
         builder = trt.Builder(logger)
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
@@ -258,6 +257,7 @@ def open_peer(subject: str, model: ExportModel, device: str, *, compile_mode: st
         "eager": lambda: TorchPeer(model, device, compile_mode=None),
         "compile": lambda: TorchPeer(model, device, compile_mode=compile_mode),
         "onnxruntime": lambda: OnnxRuntimePeer(model, device, graph=graph),
-        "tensorrt": lambda: TensorRtPeer(model, device),
+        "tensorrt": lambda: TensorRtPeer(model, device, name="tensorrt"),
+        "tensorrt-rtx": lambda: TensorRtPeer(model, device, name="tensorrt-rtx"),
     }
     return made[subject]()

@@ -23,8 +23,8 @@ MODES = {
 """What is timed, by the name of the row."""
 
 ARTIFACT = "artifact"
-PEERS = ("eager", "compile", "onnxruntime", "tensorrt")
-"""What an artifact can be measured against: PyTorch eager, torch.compile, ONNX Runtime, TensorRT."""
+PEERS = ("eager", "compile", "onnxruntime", "tensorrt", "tensorrt-rtx")
+"""What an artifact can be measured against: PyTorch eager, torch.compile, ONNX Runtime, TensorRT, TensorRT for RTX."""
 
 
 @dataclass(frozen=True)

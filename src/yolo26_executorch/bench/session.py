@@ -277,7 +277,7 @@ def _with_floor(work: Work, rows: Sequence[Row], folder: str, ceilings: Sequence
 
 def _versions() -> dict[str, str]:
     found = environment.versions()
-    for name in ("onnxruntime", "onnxruntime-gpu", "onnx", "tensorrt"):
+    for name in ("onnxruntime", "onnxruntime-gpu", "onnx", "tensorrt", "tensorrt-rtx"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found

@@ -12,7 +12,9 @@ from .rows import ARTIFACT, MODES, PEERS, Report, Row
 if TYPE_CHECKING:
     from rich.console import Console
 
-_COLOURS = dict(zip((ARTIFACT, *PEERS), ("#2a6fdb", "#9aa0a6", "#e08e2b", "#4f9d69", "#8a5fbf"), strict=True))
+_COLOURS = dict(
+    zip((ARTIFACT, *PEERS), ("#2a6fdb", "#9aa0a6", "#e08e2b", "#4f9d69", "#8a5fbf", "#c2569b"), strict=True)
+)
 _SUFFIXES = (".png", ".svg", ".pdf")
 _BAR_INCHES, _FRAME_INCHES, _WIDTH_INCHES = 0.26, 1.5, 9.0
 
