@@ -3,8 +3,8 @@
     python without_gpu.py FOLDER VARIANT PRECISION L2_MIB    writes model.pte, aoti_cuda_blob.ptd and wrapper.cpp
 
 Everything is compiled and linked; nothing is run. What asks PyTorch for its GPU is told of one, weights are fake
-tensors on it while Inductor works, and the written ones are zeros. For torch 2.13, whose inside this touches all over;
-so it takes a process of its own.
+tensors on it while Inductor works, and the written ones are zeros. For torch 2.11 and 2.13, whose inside this touches
+all over; so it takes a process of its own.
 """
 
 from __future__ import annotations
@@ -125,6 +125,7 @@ def gpu_told_of(gpu: Gpu) -> Iterator[None]:
         "torch.cuda._maybe_exchange_device": lambda _: 0,
         "torch._C._cuda_getCurrentRawStream": lambda _: 0,
         "torch._inductor.runtime.triton_helpers.set_driver_to_gpu": lambda: None,
+        "torch._subclasses.fake_tensor.init_gpu_context": lambda *_: None,
         # Patterns that no part of YOLO26 has, which Inductor traces with tensors on the GPU.
         "torch._inductor.fx_passes.joint_graph.lazy_init": lambda *_: None,
         "torch._inductor.fx_passes.post_grad.lazy_init": lambda *_: None,

@@ -179,8 +179,10 @@ def test_a_failure_is_status_1_and_the_others_go_on(out: Path, stub: Stub, capsy
     """)
     assert run(out, "--models", "yolo26n", "yolo26s") == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-3] == "yolo26n: failed at the stage 'load': yolo26n.pt is not in [weights]"
-    assert lines[-2].startswith("1 failed, 1 skipped · ")
+    assert lines[-4] == "yolo26n: failed at the stage 'load': yolo26n.pt is not in [weights]"
+    assert lines[-3].startswith("1 failed, 1 skipped · ")
+    assert lines[-2] == f"logs: {out / '.logs'}"
+    assert (out / ".logs/yolo26n.log").is_file()
     assert any("complete, intact" in line for line in lines if line.split()[:2] == ["yolo26s", "skipped"])
     report = json.loads((out / "report.json").read_text())
     assert report["exit_status"] == 1

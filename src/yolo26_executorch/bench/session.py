@@ -277,9 +277,9 @@ def _with_floor(work: Work, rows: Sequence[Row], folder: str, ceilings: Sequence
 
 def _versions() -> dict[str, str]:
     found = environment.versions()
-    for name in ("onnxruntime", "onnxruntime-gpu", "onnx", "tensorrt", "tensorrt-rtx"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
+    distributions = importlib.metadata.packages_distributions()
+    for module in ("onnxruntime", "onnx", "tensorrt", "tensorrt_rtx"):  # each comes under several names
+        found |= {name: importlib.metadata.version(name) for name in distributions.get(module, ())}
     return found
 
 

@@ -15,6 +15,7 @@ from .. import artifact, environment, fleet, suitability
 from ..errors import BackendError, OptionError, UsageError
 from ..jobs import Job, Record
 from ..lowering.options import AUTOTUNE, INPUT_FORMATS, IO_PLACES, PRECISIONS, ExportOptions, parse_imgsz
+from ..supervision import LOGS
 from ..tasks import OUTPUT_FORMATS, TASKS
 from ..variants import VARIANTS
 from ..weights import Source, find_sources
@@ -238,6 +239,9 @@ def _run(args: argparse.Namespace, until_done: contextlib.ExitStack) -> int:
         write_report(report_path, report)
     finally:
         print_summary(out, records, options)
+    logs = base_path / LOGS
+    if status and logs.is_dir():
+        print(f"logs: {logs}")
     print(f"report: {report_path}", flush=True)
     return status
 

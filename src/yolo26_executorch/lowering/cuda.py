@@ -6,6 +6,8 @@ The only file that touches the inside of ExecuTorch's CUDA backend (executorch 1
 from __future__ import annotations
 
 import contextlib
+import re
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -26,6 +28,10 @@ from .tile_table import TileTable
 from .tuning import Gpu, Problem, choose
 
 DELEGATE = "CudaBackend"
+
+_COMPILER_SAYS = re.compile(r"^.*\berror: .*$", re.MULTILINE)
+_COMPILER_DIED = ("internal compiler error", "signal terminated program")
+"""What g++ says when it was killed or crashed, which another try may not meet."""
 
 
 def lower(model: ExportModel, options: ExportOptions, stage: Callable[[str], None]) -> Lowered:
@@ -162,7 +168,8 @@ def _backend_config(options: ExportOptions) -> Any:
 
 
 def _in_words(error: BaseException) -> ExportError:
-    """Return what failed and what to try, in one line."""
+    """Return what failed and what to try, in one line; all of it goes to the log."""
+    print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
     text = " ".join(str(error).split())
     if "missing fallback kernels" in text:
         missing = text[text.index("missing fallback") :][:300]
@@ -171,4 +178,8 @@ def _in_words(error: BaseException) -> ExportError:
         return GpuMemoryError(
             f"the GPU ran out of memory while compiling; close other programs or use --jobs 1: {text[:200]}"
         )
+    if said := _COMPILER_SAYS.findall(str(error).partition("Output:")[2]):
+        failed = LoweringError(f"the C++ compiler failed: {' '.join(said[0].split())[:300]}")
+        failed.transient = any(word in said[0] for word in _COMPILER_DIED)
+        return failed
     return LoweringError(f"{type(error).__name__}: {text[:400]}")
