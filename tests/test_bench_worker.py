@@ -9,6 +9,7 @@ import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -160,6 +161,33 @@ def test_an_onnxruntime_without_the_gpus_provider_is_said(monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "onnxruntime", module)
     with pytest.raises(Unavailable, match=r"no CUDAExecutionProvider; pip install onnxruntime-gpu"):
         peers.OnnxRuntimePeer(random_model("yolo26n-cls"), "cuda", graph=True)
+
+
+@pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx"])
+@pytest.mark.parametrize("said", [(), ("no engine for compute capability 9.0", "and so on")])
+def test_a_tensorrt_that_does_not_serve_the_gpu_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, said: tuple[str, ...]
+) -> None:
+    class Logger:
+        INTERNAL_ERROR, ERROR, WARNING = range(3)
+
+        def log(self, severity: int, message: str) -> None:
+            raise NotImplementedError
+
+    def no_engine(logger: Logger) -> Any:
+        logger.log(Logger.WARNING, "slow")
+        for message in said:
+            logger.log(Logger.ERROR, message)
+        return Mock(deserialize_cuda_engine=lambda plan: None)
+
+    module: Any = Mock(ILogger=Logger, Runtime=no_engine, __version__="1.7")
+    module.NetworkDefinitionCreationFlag.STRONGLY_TYPED = 1
+    monkeypatch.setitem(sys.modules, name.replace("-", "_"), module)
+    monkeypatch.setattr(peers, "to_onnx", lambda model: b"model")
+    why = said[0] if said else "it does not say why"
+    with pytest.raises(Unavailable, match=f"^{name} 1.7 does not run on this GPU: {why}$"):
+        open_peer(name, random_model("yolo26n-cls"), "cuda", compile_mode="default", graph=True)
+    assert capsys.readouterr().err.splitlines() == list(said)
 
 
 def test_a_replay_needs_a_capture() -> None:

@@ -124,6 +124,8 @@ def test_what_is_said_to_be_unmeasured_is() -> None:
     assert {row["subject"] for data in files if data["kind"] == "bench" for row in data["records"]} == {
         "artifact",
         "compile",
+        "eager",
+        "onnxruntime",
     }
     options = [run["options"] for data in files for run in data["runs"]]
     assert options

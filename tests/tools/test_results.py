@@ -12,6 +12,7 @@ import pytest
 
 from support import load_tool
 from yolo26_executorch import VARIANTS
+from yolo26_executorch.bench import PEERS
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "results").glob("*.json"))
@@ -110,10 +111,14 @@ def test_readmes_table_is_of_the_latencies_the_peers_and_the_sizes(results: Modu
     benched = {
         (record["name"], record["subject"]): record["latency"]["p50_ms"]
         for record in read(BENCH)["records"]
-        if record["mode"] == "graph"
+        if (record["mode"], record["input"]) == ("graph", "float32")
     }
     # What `bench` measured in tf32 is newer than the file of latencies.
-    newer = {record["name"]: record["latency"]["p50_ms"] for record in read(TF32_BENCH)["records"]}
+    newer = {
+        record["name"]: record["latency"]["p50_ms"]
+        for record in read(TF32_BENCH)["records"]
+        if (record["subject"], record["mode"]) == ("artifact", "graph")
+    }
     rows = table_rows(results.summary(*results.latencies(ROOT / "results")))
     assert [row[0] for row in rows] == [name for name in VARIANTS if name in latencies]
     for name, tf32_ms, fp16_ms, compiled, tf32_mb, _ in rows:
@@ -148,14 +153,15 @@ def test_every_row_is_a_record_and_every_figure_its_own(results: ModuleType) -> 
                 like = [
                     one for one in data["records"] if all(one[key] == record[key] for key in ("name", "input", "mode"))
                 ]
-                peers = [one["latency"]["p50_ms"] for one in like if one["subject"] == "compile"]
-                own = record["latency"]
-                ratios = [cell for ms in peers for cell in (f"{ms:.3f}", f"{ms / own['p50_ms']:.2f}")]
+                beside = {one["subject"]: one["latency"]["p50_ms"] for one in like}
+                own, ratios = record["latency"], []
+                for peer in [peer for peer in PEERS if any(one["subject"] == peer for one in data["records"])]:
+                    ms = beside.get(peer)
+                    ratios += [f"{ms:.3f}", f"{ms / own['p50_ms']:.2f}"] if ms else ["–", "–"]
                 named = record["name"] + (", uint8" if record["input"] == "uint8" else "")
                 span = f"{own['p20_ms']:.3f} to {own['p80_ms']:.3f}"
-                reached = f"{record['achieved']['of_compute']:.1%}"
-                beside = any(one["subject"] == "compile" for one in data["records"])
-                figures = [f"{own['p50_ms']:.3f}", span, *(ratios or ["–", "–"] * beside), reached]
+                reached = f"{record['achieved']['of_compute']:.1%}" if record["achieved"] else "–"
+                figures = [f"{own['p50_ms']:.3f}", span, *ratios, reached]
                 expected.append([named, record["mode"], *figures, ran])
                 continue
             if data["kind"] == "device latency":

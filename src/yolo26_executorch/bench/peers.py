@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import first_line
 from ..model import ExportModel, float32_precision, products
 from ..runtime.runner import Closing, prepare
 from ..runtime.staging import Staging
@@ -133,7 +135,7 @@ class OnnxRuntimePeer(Peer):
         provider = "CUDAExecutionProvider" if device == "cuda" else "CPUExecutionProvider"
         if provider not in onnxruntime.get_available_providers():
             raise Unavailable(f"this onnxruntime has no {provider}; pip install onnxruntime-gpu")
-        self.settings = {"provider": provider}
+        self.settings = {"version": onnxruntime.__version__, "provider": provider}
         options: dict[str, str] = {}
         if device == "cuda":
             # A graph cannot be captured on the default stream.
@@ -192,7 +194,7 @@ class TensorRtPeer(Peer):
         super().__init__(model, device)
         self.name = name
         trt = importlib.import_module(name.replace("-", "_"))
-        logger = trt.Logger(trt.Logger.ERROR)
+        logger, said = _tensorrt_logger(trt)
         builder = trt.Builder(logger)
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         parser = trt.OnnxParser(network, logger)
@@ -205,9 +207,11 @@ class TensorRtPeer(Peer):
             config.set_flag(trt.BuilderFlag.TF32)
         plan = builder.build_serialized_network(network, config)
         if plan is None:
-            raise Unavailable("TensorRT could not build the model; its message is in the log")
+            raise Unavailable(f"{name} {trt.__version__} could not build the model: {_first(said)}")
         self._runtime = trt.Runtime(logger)
         self._engine = self._runtime.deserialize_cuda_engine(plan)
+        if self._engine is None:
+            raise Unavailable(f"{name} {trt.__version__} does not run on this GPU: {_first(said)}")
         self._context = self._engine.create_execution_context()
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
         inputs = [name for name in names if self._engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
@@ -217,7 +221,7 @@ class TensorRtPeer(Peer):
         ]
         for name, result in zip([name for name in names if name not in inputs], self._results, strict=True):
             self._context.set_tensor_address(name, result.data_ptr())
-        self.settings = {"types": "as in the ONNX model"}
+        self.settings = {"version": trt.__version__, "types": "as in the ONNX model"}
 
     def run(self, batch: Tensor) -> list[Tensor]:
         """Run one batch; see `Peer`. The outputs are the same tensors each time."""
@@ -225,6 +229,23 @@ class TensorRtPeer(Peer):
         if not self._context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
             raise RuntimeError("TensorRT's execution failed; its message is in the log")
         return self._results
+
+
+def _tensorrt_logger(trt: Any) -> tuple[Any, list[str]]:
+    """Return a logger that prints errors, and the list where it keeps them."""
+    said: list[str] = []
+
+    class Logger(trt.ILogger):  # type: ignore[misc]
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
+                said.append(message)
+                print(message, file=sys.stderr, flush=True)
+
+    return Logger(), said
+
+
+def _first(said: list[str]) -> str:
+    return first_line(Exception(said[0])) if said else "it does not say why"
 
 
 def to_onnx(model: ExportModel) -> bytes:
