@@ -406,7 +406,7 @@ def render(folder: Path) -> str:
 def latencies(folder: Path) -> tuple[str, Table]:
     """Return the machine with the most latencies, with their commits, and their table; raises as `read`."""
     tables = [
-        (f"{machine} {_commits(files)}", table)
+        (" ".join(filter(None, (machine, _commits(files), _others(files)))), table)
         for machine, files in read(folder).items()
         if len(table := _latencies(files)) > 1
     ]
@@ -451,6 +451,17 @@ def _commits(files: Sequence[Results]) -> str:
         exceptions = "".join(f"{commit} ({', '.join(variants)}) and " for commit, variants in few)
         told.append(f"{precision} {exceptions}{most}{' (the others)' if few else ''}")
     return f"Commits: {'; '.join(told)}." if told else ""
+
+
+def _others(files: Sequence[Results]) -> str:
+    """Say what the peers took that have no column in the table of `_latencies`."""
+    told = []
+    for one in _benched_graphs(files):
+        peers = {name: ms for name in PEERS if name != "compile" and (ms := one.peers.get(name))}
+        figures = ", ".join(f"{name} {ms:.2f} ms ({ms / one.p50_ms:.2f} × ours)" for name, ms in peers.items())
+        if figures:
+            told.append(f"{one.variant} in {one.run.options.precision}: {figures}")
+    return f"Others, each with its CUDA graph: {'; '.join(told)}." if told else ""
 
 
 def _latencies(files: Sequence[Results]) -> Table:

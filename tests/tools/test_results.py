@@ -135,6 +135,34 @@ def test_readmes_table_is_of_the_latencies_the_peers_and_the_sizes(results: Modu
     assert "torch.compile fp16" not in results.summary(*results.latencies(tmp_path / "results"))
 
 
+def test_readme_names_the_peers_that_have_no_column(results: ModuleType, tmp_path: Path) -> None:
+    machine, _ = results.latencies(ROOT / "results")
+    told = re.findall(r"(\S+) in (\w+): |(\S+) ([0-9.]+) ms \(([0-9.]+) × ours\)", machine)
+    found, of = set(), None
+    for variant, precision, peer, ms, ratio in told:
+        of = (variant, precision) if variant else of
+        if peer:
+            found.add((*(of or ()), peer, ms, ratio))
+    expected = set()
+    for name in (BENCH, TF32_BENCH):
+        rows = {
+            (row["name"], row["subject"]): row
+            for row in read(name)["records"]
+            if (row["mode"], row["input"]) == ("graph", "float32")
+        }
+        for (variant, peer), row in rows.items():
+            if peer not in ("artifact", "compile"):
+                ms, own = row["latency"]["p50_ms"], rows[variant, "artifact"]["latency"]["p50_ms"]
+                expected.add((variant, row["precision"], peer, f"{ms:.2f}", f"{ms / own:.2f}"))
+    assert found == expected
+    assert {peer for _, _, peer, _, _ in found} == {"eager", "onnxruntime"}
+    files = {name: read(name) for name in (BENCH, TF32_BENCH)}
+    for data in files.values():
+        data["records"] = [row for row in data["records"] if row["subject"] in ("artifact", "compile")]
+    copy(tmp_path, **files)
+    assert "Others" not in results.latencies(tmp_path / "results")[0]
+
+
 def test_every_row_is_a_record_and_every_figure_its_own(results: ModuleType) -> None:
     expected = []
     for name in [path.name for path in FILES]:
