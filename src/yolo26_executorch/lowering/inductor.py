@@ -9,7 +9,6 @@ import contextlib
 import math
 import os
 import subprocess
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -272,13 +271,9 @@ def _embedded_quickly() -> Iterator[None]:
         for name, before in symbols.items():
             lines += [f"    {before}", f"    .globl __{kernel_name}_{name}", f"__{kernel_name}_{name}:"]
         lines.append('    .section .note.GNU-stack,"",@progbits')
-        # Variants that share the kernel may be linking the file now.
-        with tempfile.TemporaryDirectory(dir=Path(base).parent) as aside:
-            source, made = Path(aside) / "embed.S", Path(aside) / "embed.o"
-            source.write_text("\n".join(lines) + "\n")
-            command = [get_cpp_compiler(), "-c", str(source), "-o", str(made)]
-            subprocess.run(command, capture_output=True, text=True, check=True)
-            made.replace(f"{base}.o")
+        Path(f"{base}.S").write_text("\n".join(lines) + "\n")
+        command = [get_cpp_compiler(), "-c", f"{base}.S", "-o", f"{base}.o"]
+        subprocess.run(command, capture_output=True, text=True, check=True)
         return f"{base}.o"
 
     with replaced(codecache, "convert_cubin_to_obj", embed):
