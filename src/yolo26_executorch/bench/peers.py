@@ -14,6 +14,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from ..errors import first_line
 from ..model import ExportModel, float32_precision, products
 from ..runtime.runner import Closing, prepare
 from ..runtime.staging import Staging
+from .rows import TENSORRTS, module_of
 
 if TYPE_CHECKING:
     from ..runtime.runner import Images
@@ -193,7 +195,7 @@ class TensorRtPeer(Peer):
     def __init__(self, model: ExportModel, device: str, *, name: str) -> None:
         super().__init__(model, device)
         self.name = name
-        trt = importlib.import_module(name.replace("-", "_"))
+        trt = importlib.import_module(module_of(name))
         logger, said = _tensorrt_logger(trt)
         builder = trt.Builder(logger)
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
@@ -278,7 +280,6 @@ def open_peer(subject: str, model: ExportModel, device: str, *, compile_mode: st
         "eager": lambda: TorchPeer(model, device, compile_mode=None),
         "compile": lambda: TorchPeer(model, device, compile_mode=compile_mode),
         "onnxruntime": lambda: OnnxRuntimePeer(model, device, graph=graph),
-        "tensorrt": lambda: TensorRtPeer(model, device, name="tensorrt"),
-        "tensorrt-rtx": lambda: TensorRtPeer(model, device, name="tensorrt-rtx"),
+        **{name: partial(TensorRtPeer, model, device, name=name) for name in TENSORRTS},
     }
     return made[subject]()

@@ -10,16 +10,14 @@ from pathlib import Path
 from .. import artifact
 from ..errors import UsageError
 from ..manifest import Manifest
-from .rows import ARTIFACT, MODES, Row
+from .rows import ARTIFACT, MODES, TENSORRTS, Row, module_of
 
 GPU_MODES = ("graph", "launched")
 _PEER_MODES = ("graph", "host")
 """What peers are measured in unless rows are asked for by name."""
 
-_EXPORTER = ("onnx", "onnxscript")
-_PACKAGES = {name: (name, *_EXPORTER) for name in ("onnxruntime", "tensorrt", "tensorrt-rtx")}
-"""What a peer needs beside PyTorch, as pip calls it; a module's name has no hyphens."""
-_GPU_PEERS = ("tensorrt", "tensorrt-rtx")
+_PACKAGES = {name: (name, "onnx", "onnxscript") for name in ("onnxruntime", *TENSORRTS)}
+"""What a peer needs beside PyTorch."""
 
 
 @dataclass(frozen=True)
@@ -111,18 +109,14 @@ def _row(folder: Path, manifest: Manifest, subject: str, mode: str) -> Row:
 def _with_obstacle(row: Row, *, gpu: bool) -> Row:
     """Skip a row that cannot run here, as far as that can be told before anything is started."""
     reason = None
-    missing = [name for name in _PACKAGES.get(row.subject, ()) if not _installed(name)]
+    missing = [name for name in _PACKAGES.get(row.subject, ()) if importlib.util.find_spec(module_of(name)) is None]
     if row.backend != "cuda" and row.mode in GPU_MODES:
         reason = f"an artifact for {row.backend} runs on the CPU: it has no {row.mode} row"
     elif row.backend == "cuda" and not gpu:
         reason = "no NVIDIA GPU is usable here; `yolo26-et doctor` says why"
-    elif row.subject in _GPU_PEERS and row.backend != "cuda":
+    elif row.subject in TENSORRTS and row.backend != "cuda":
         reason = "TensorRT runs on NVIDIA's GPUs only"
     elif missing:
         wanted = ["onnxruntime-gpu" if (name, row.backend) == ("onnxruntime", "cuda") else name for name in missing]
         reason = f"not installed: {', '.join(missing)}; pip install {' '.join(wanted)}"
     return row if reason is None else replace(row, outcome="skipped", message=reason)
-
-
-def _installed(package: str) -> bool:
-    return importlib.util.find_spec(package.replace("-", "_")) is not None

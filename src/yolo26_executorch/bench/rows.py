@@ -23,8 +23,15 @@ MODES = {
 """What is timed, by the name of the row."""
 
 ARTIFACT = "artifact"
-PEERS = ("eager", "compile", "onnxruntime", "tensorrt", "tensorrt-rtx")
+TENSORRTS = ("tensorrt", "tensorrt-rtx")
+"""One interface, from two packages; the second is for the GPUs of workstations."""
+PEERS = ("eager", "compile", "onnxruntime", *TENSORRTS)
 """What an artifact can be measured against: PyTorch eager, torch.compile, ONNX Runtime, TensorRT, TensorRT for RTX."""
+
+
+def module_of(package: str) -> str:
+    """Return the name by which a peer's package is imported."""
+    return package.replace("-", "_")
 
 
 @dataclass(frozen=True)

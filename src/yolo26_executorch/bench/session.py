@@ -18,7 +18,7 @@ from .. import environment
 from ..errors import printable
 from .plan import Settings, find_image, plan, read_manifests
 from .process import WORKER, Job, NoAnswer, Process
-from .rows import Achieved, Ceilings, Latency, Load, Machine, Memory, Report, Round, Row, Work
+from .rows import TENSORRTS, Achieved, Ceilings, Latency, Load, Machine, Memory, Report, Round, Row, Work, module_of
 
 OnProgress: TypeAlias = Callable[[str], None]
 
@@ -278,7 +278,7 @@ def _with_floor(work: Work, rows: Sequence[Row], folder: str, ceilings: Sequence
 def _versions() -> dict[str, str]:
     found = environment.versions()
     distributions = importlib.metadata.packages_distributions()
-    for module in ("onnxruntime", "onnx", "tensorrt", "tensorrt_rtx"):  # each comes under several names
+    for module in ("onnxruntime", "onnx", *map(module_of, TENSORRTS)):  # each comes under several names
         found |= {name: importlib.metadata.version(name) for name in distributions.get(module, ())}
     return found
 

@@ -30,8 +30,8 @@ from .tuning import Gpu, Problem, choose
 DELEGATE = "CudaBackend"
 
 _COMPILER_SAYS = re.compile(r"^.*\berror: .*$", re.MULTILINE)
-_COMPILER_DIED = ("internal compiler error", "signal terminated program", "without a word")
-"""What g++ says when it crashed or was killed, if anything, which another try may not meet."""
+_COMPILER_DIED = ("internal compiler error", "signal terminated program")
+"""What g++ says, if anything, when it crashed or was killed, which another try may not meet."""
 
 
 def lower(model: ExportModel, options: ExportOptions, stage: Callable[[str], None]) -> Lowered:
@@ -179,8 +179,9 @@ def _in_words(error: BaseException) -> ExportError:
             f"the GPU ran out of memory while compiling; close other programs or use --jobs 1: {text[:200]}"
         )
     if "C++ compile error" in text:
-        said = _COMPILER_SAYS.findall(str(error).partition("Output:")[2]) or ["it ended without a word"]
-        failed = LoweringError(f"the C++ compiler failed: {' '.join(said[0].split())[:300]}")
-        failed.transient = any(word in said[0] for word in _COMPILER_DIED)
+        found = _COMPILER_SAYS.search(str(error).partition("Output:")[2])
+        said = found[0] if found else "it ended without a word"
+        failed = LoweringError(f"the C++ compiler failed: {' '.join(said.split())[:300]}")
+        failed.transient = found is None or any(words in said for words in _COMPILER_DIED)
         return failed
     return LoweringError(f"{type(error).__name__}: {text[:400]}")
