@@ -29,7 +29,7 @@ demo: $(VENV)/package
 	@echo "== exporting weights/yolo26n-shapes.pt, with the best backend of this machine"
 	@$(PY) -m yolo26_executorch export --models weights/yolo26n-shapes.pt --base-path demo
 	@echo "== finding the shapes in a picture drawn by code"
-	@$(PY) -m yolo26_executorch.shapes.scenes demo/drawn/scene.jpg
+	@$(PY) tools/draw.py scene demo/drawn/scene.jpg
 	@$(PY) -m yolo26_executorch predict demo/yolo26n-shapes demo/drawn/scene.jpg --save --save-dir demo/found \
 		2> demo/predict.log || { cat demo/predict.log >&2; exit 1; }
 	@echo "picture: demo/found/scene.jpg"

@@ -16,7 +16,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 import ray
 from pyarrow.dataset import dataset
 
-from yolo26_executorch.ray_data import YOLO26Predictor
+from yolo26_executorch.vision.ray_data import YOLO26Predictor
 
 
 def main() -> None:

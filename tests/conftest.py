@@ -78,10 +78,10 @@ def ray_cluster() -> Iterator[str]:
 def _export(task: str, base: Path) -> dict[str, Any]:
     """Export a bundled checkpoint; returns the worker's record and events."""
     from support import shapes_checkpoint
-    from yolo26_executorch.export import export_one
-    from yolo26_executorch.jobs import Job
-    from yolo26_executorch.lowering.options import ExportOptions
-    from yolo26_executorch.weights import find_sources
+    from yolo26_executorch.exporter.jobs import Job
+    from yolo26_executorch.exporter.pipeline import export_one
+    from yolo26_executorch.models.checkpoints import find_sources
+    from yolo26_executorch.models.options import ExportOptions
 
     [source] = find_sources([str(shapes_checkpoint(task))])
     job = Job(

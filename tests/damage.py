@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from yolo26_executorch import program_file
-from yolo26_executorch.artifact import Draft, load_manifest
-from yolo26_executorch.manifest import CARD, MANIFEST, PROGRAM
+from yolo26_executorch.artifacts import program_file
+from yolo26_executorch.artifacts.folder import Draft, load_manifest
+from yolo26_executorch.artifacts.manifest import CARD, MANIFEST, PROGRAM
 
 Damage = Callable[[Path], None]
 """Rewrites a program file."""

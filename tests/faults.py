@@ -23,15 +23,19 @@ import types
 from pathlib import Path
 from typing import Any
 
-from yolo26_executorch import artifact, cli, environment, export, fleet, suitability, weights, worker
+from yolo26_executorch import cli
+from yolo26_executorch.artifacts import folder as artifact
+from yolo26_executorch.artifacts.manifest import PROGRAM
 from yolo26_executorch.errors import ArtifactError
-from yolo26_executorch.jobs import Job
-from yolo26_executorch.lowering.options import ExportOptions
+from yolo26_executorch.exporter import pipeline, scheduler, worker
+from yolo26_executorch.exporter.jobs import Job
 from yolo26_executorch.lowering.program import Delegated
-from yolo26_executorch.manifest import PROGRAM
-from yolo26_executorch.tasks import DETECT, TensorSpec
-from yolo26_executorch.variants import VARIANTS
-from yolo26_executorch.weights import Checkpoint, Source
+from yolo26_executorch.models import checkpoints
+from yolo26_executorch.models.checkpoints import Checkpoint, Source
+from yolo26_executorch.models.options import ExportOptions
+from yolo26_executorch.models.tasks import DETECT, TensorSpec
+from yolo26_executorch.models.variants import VARIANTS
+from yolo26_executorch.system import probe, requirements
 
 NAME = "yolo26n"
 SIZES = {"B": 1, "K": 300, "H4": 160, "W4": 160, "EXTRA": 0, "RAW": 6, "CLASSES": 1, "KEYPOINTS": 0, "VALUES": 0}
@@ -89,24 +93,24 @@ def trial(folder: Path, job: Job) -> dict[str, Any]:
 def make_up() -> None:
     """Replace what takes minutes and gigabytes by what takes milliseconds."""
     checkpoint: Any = Checkpoint(Network(), DETECT, {0: "thing"}, None, "random", None, None, 0)  # type: ignore[arg-type]
-    stub: Any = types.ModuleType("yolo26_executorch.model")
+    stub: Any = types.ModuleType("yolo26_executorch.models.export_model")
     stub.ExportModel = Model
-    sys.modules["yolo26_executorch.model"] = stub
-    weights.load = lambda *args, **kwargs: checkpoint
-    export._lower = lower  # type: ignore[assignment]
-    export._Trial = lambda backend: contextlib.nullcontext(trial)  # type: ignore[assignment]
-    export.versions = dict  # type: ignore[assignment]
+    sys.modules["yolo26_executorch.models.export_model"] = stub
+    checkpoints.load = lambda *args, **kwargs: checkpoint
+    pipeline._lower = lower  # type: ignore[assignment]
+    pipeline._Trial = lambda backend: contextlib.nullcontext(trial)  # type: ignore[assignment]
+    pipeline.versions = dict  # type: ignore[assignment]
     if "FAULTS_ROOM" in os.environ:
-        export._ROOM_BYTES = int(os.environ["FAULTS_ROOM"])
-    unknown = {field.name: None for field in dataclasses.fields(environment.Environment)}
-    machine = environment.Environment(**{**unknown, "gpus": (), "cores": 2})  # type: ignore[arg-type]
-    environment.probe = lambda *args, **kwargs: machine  # it loads PyTorch
-    suitability.executorch_runtime_fits = lambda *args: suitability.Usable(True)  # type: ignore[assignment]
+        pipeline._ROOM_BYTES = int(os.environ["FAULTS_ROOM"])
+    unknown = {field.name: None for field in dataclasses.fields(probe.Environment)}
+    machine = probe.Environment(**{**unknown, "gpus": (), "cores": 2})  # type: ignore[arg-type]
+    probe.probe = lambda *args, **kwargs: machine  # it loads PyTorch
+    requirements.executorch_runtime_fits = lambda *args: requirements.Usable(True)  # type: ignore[assignment]
 
 
 def hold_stages(hold: Path) -> None:
     """Make the export stop at the stage that a file names."""
-    clock = export._Clock.__call__
+    clock = pipeline._Clock.__call__
 
     def stop(self: Any, stage: str) -> None:
         clock(self, stage)
@@ -116,7 +120,7 @@ def hold_stages(hold: Path) -> None:
             part.rename(hold.with_name("held"))  # who waits for it finds it whole
             time.sleep(60)
 
-    export._Clock.__call__ = stop  # type: ignore[method-assign]
+    pipeline._Clock.__call__ = stop  # type: ignore[method-assign]
 
 
 def job(base: Path, skip_existing: bool = False) -> Job:
@@ -148,7 +152,7 @@ def start(base: Path) -> int:
     child = os.fork()
     if child == 0:
         os.setsid()
-        export.export_one(job(base), lambda event: None)
+        pipeline.export_one(job(base), lambda event: None)
         os._exit(0)
     return child
 
@@ -157,7 +161,7 @@ def kills(base: Path, wanted: int, seed: int) -> dict[str, Any]:
     """Kill exports at random moments; returns what happened."""
     rng = random.Random(seed)  # noqa: S311
     events: list[Any] = []
-    assert export.export_one(job(base), events.append).ok
+    assert pipeline.export_one(job(base), events.append).ok
     times = []
     for _ in range(5):  # as long as those that are killed would take: a kill after the end is none
         began = time.perf_counter()
@@ -183,12 +187,12 @@ def kills(base: Path, wanted: int, seed: int) -> dict[str, Any]:
         if visible := [path.name for path in base.iterdir() if not path.name.startswith(".") and path.name != NAME]:
             problems.append(f"after kill {counts['killed']}: {visible} was left")
         if rng.random() < 0.1:
-            record = export.export_one(job(base, skip_existing=True), lambda event: None)
+            record = pipeline.export_one(job(base, skip_existing=True), lambda event: None)
             expected = "skipped" if after != "none" else "exported"
             if record.outcome != expected:
                 problems.append(f"the next run {record.outcome} instead of {expected}: {record.message}")
             counts["resumed"] += 1
-    assert export.export_one(job(base), lambda event: None).ok
+    assert pipeline.export_one(job(base), lambda event: None).ok
     artifact.remove_abandoned(base)
     left = sorted(path.name for path in base.iterdir())
     return {"seed": seed, "whole_s": whole_s, **counts, "problems": problems, "left": left}
@@ -201,7 +205,7 @@ def main() -> int:
             hold_stages(Path(os.environ["FAULTS_HOLD"]))
             return worker.main()
         case ["cli", *words]:
-            fleet.WORKER = (sys.executable, __file__, "worker")
+            scheduler.WORKER = (sys.executable, __file__, "worker")
             return cli.main(words)
         case ["kills", base, count]:
             seed = int(os.environ.get("FAULTS_SEED", "26"))

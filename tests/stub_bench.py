@@ -7,18 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from yolo26_executorch.bench.rows import (
-    Achieved,
-    Ceilings,
-    Latency,
-    Load,
-    Machine,
-    Memory,
-    Report,
-    Round,
-    Row,
-    Work,
-)
+from yolo26_executorch.bench.records import Achieved, Ceilings, Latency, Load, Machine, Memory, Report, Round, Row, Work
 
 SCRIPT = """
 import json, os, sys, time

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from yolo26_executorch.bridge import RunnerBackend
+from yolo26_executorch.models.tasks import TASKS, TensorSpec
 from yolo26_executorch.runtime.runner import Closing, prepare
-from yolo26_executorch.tasks import TASKS, TensorSpec
+from yolo26_executorch.vision.ultralytics_backend import RunnerBackend
 
 NAMES = {0: "person", 1: "bicycle", 2: "car"}
 

@@ -15,20 +15,20 @@ from typing import Any
 
 import pytest
 import torch
+from shapes.train import checkpoint_name
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from yolo26_executorch import runtime
-from yolo26_executorch.artifact import Draft
-from yolo26_executorch.environment import Driver, Environment, Gpu, Tool
-from yolo26_executorch.lowering.options import ExportOptions
-from yolo26_executorch.manifest import PROGRAM, WEIGHTS, Manifest, Platform
-from yolo26_executorch.model import ExportModel
+from yolo26_executorch.artifacts.folder import Draft
+from yolo26_executorch.artifacts.manifest import PROGRAM, WEIGHTS, Manifest, Platform
+from yolo26_executorch.models.checkpoints import Checkpoint, Source, load
+from yolo26_executorch.models.export_model import ExportModel
+from yolo26_executorch.models.options import ExportOptions
+from yolo26_executorch.models.tasks import TASKS, TensorSpec
+from yolo26_executorch.models.variants import VARIANTS
 from yolo26_executorch.runtime.eager import EagerRunner
-from yolo26_executorch.shapes.train import checkpoint_name
-from yolo26_executorch.tasks import TASKS, TensorSpec
-from yolo26_executorch.variants import VARIANTS
-from yolo26_executorch.weights import Checkpoint, Source, load
+from yolo26_executorch.system.probe import Driver, Environment, Gpu, Tool
 
 # Test processes that each take every core only wait for one another.
 torch.set_num_threads(1)
@@ -117,8 +117,8 @@ def random_model(name: str, **options: Any) -> ExportModel:
 
 def fused_network(name: str, precision: str) -> GraphModule:
     """Return a variant with random weights as our own kernels compute it, of the size of `random_model`'s."""
-    from yolo26_executorch.lowering.fusion import fuse
-    from yolo26_executorch.lowering.rewrites import for_cuda
+    from yolo26_executorch.lowering.passes.fusion import fuse
+    from yolo26_executorch.lowering.passes.rewrites import for_cuda
 
     rewritten = for_cuda(random_model(name, backend="cuda", precision=precision))
     return fuse(rewritten, rewritten.example_input, "ieee" if precision == "fp32" else "tf32")

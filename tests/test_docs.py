@@ -21,15 +21,15 @@ from pathlib import Path
 import pytest
 
 import yolo26_executorch
+from shapes import dataset
 from support import ROOT
 from test_readme import Step, parse, steps
 from yolo26_executorch import cli
-from yolo26_executorch.shapes import dataset
 
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 NEEDS = (None, "network", "gpu", "camera", "cluster", "time")
-DATASET = "python -m yolo26_executorch.shapes.dataset "
+DATASET = "python tools/draw.py dataset "
 STEPS = [(page.stem, step) for page in PAGES for step in steps(page.read_text(encoding="utf-8"))]
 # The order of the site's navigation is that of a reader.
 ORDER = re.findall(r": (\w+)\.md$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)

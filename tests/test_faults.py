@@ -16,8 +16,8 @@ from typing import Any
 import psutil
 import pytest
 
-from yolo26_executorch.artifact import check_tree, verify
-from yolo26_executorch.manifest import PROGRAM
+from yolo26_executorch.artifacts.folder import check_tree, verify
+from yolo26_executorch.artifacts.manifest import PROGRAM
 
 FAULTS = Path(__file__).parent / "faults.py"
 STAGES = ("load", "export", "lower", "compile", "write", "test")

@@ -19,21 +19,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import test_manifest
 import torch
 from rich.console import Console
-
-import test_manifest
-from support import make_manifest, publish, xnnpack_program
 from test_program_file import MATRIX, Net, cuda_program, data_file, payload
+
+from support import make_manifest, publish, xnnpack_program
 from test_security import run_python
-from yolo26_executorch import artifact, program_file
-from yolo26_executorch.artifact import contents, load_manifest, verify
+from yolo26_executorch.artifacts import folder as artifact
+from yolo26_executorch.artifacts import program_file
+from yolo26_executorch.artifacts.card import render
+from yolo26_executorch.artifacts.folder import contents, load_manifest, verify
+from yolo26_executorch.artifacts.manifest import MANIFEST, PROGRAM, WEIGHTS, Manifest
 from yolo26_executorch.cli import inspect
 from yolo26_executorch.errors import ArtifactError, CheckpointError, IntegrityError, Yolo26Error
-from yolo26_executorch.manifest import MANIFEST, PROGRAM, WEIGHTS, Manifest
-from yolo26_executorch.report.card import render
-from yolo26_executorch.tasks import TensorSpec
-from yolo26_executorch.weights import check_archive
+from yolo26_executorch.models.checkpoints import check_archive
+from yolo26_executorch.models.tasks import TensorSpec
 
 LIMIT_S = 10
 """For one case; most take a millisecond."""

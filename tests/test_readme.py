@@ -19,9 +19,9 @@ import pytest
 
 from yolo26_executorch import cli
 from yolo26_executorch.errors import UsageError
-from yolo26_executorch.lowering.options import ExportOptions, parse_imgsz
-from yolo26_executorch.tasks import TASKS
-from yolo26_executorch.variants import find_variants
+from yolo26_executorch.models.options import ExportOptions, parse_imgsz
+from yolo26_executorch.models.tasks import TASKS
+from yolo26_executorch.models.variants import find_variants
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -258,7 +258,7 @@ def test_the_outputs_are_those_of_the_tasks() -> None:
 
 
 def test_the_tolerances_are_those_of_the_test() -> None:
-    from yolo26_executorch.tolerances import TOLERANCES
+    from yolo26_executorch.parity.tolerances import TOLERANCES
 
     told = rows("quantity")
     for names, *limits in told:

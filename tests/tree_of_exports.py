@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from support import make_manifest, publish
-from yolo26_executorch.jobs import Record
-from yolo26_executorch.lowering.options import ExportOptions
-from yolo26_executorch.manifest import Manifest
+from yolo26_executorch.artifacts.manifest import Manifest
+from yolo26_executorch.exporter.jobs import Record
+from yolo26_executorch.models.options import ExportOptions
 
 HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>&\"'"
 """What no page may take for HTML."""

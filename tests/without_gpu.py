@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from yolo26_executorch import environment
-from yolo26_executorch.lowering.tuning import Gpu
+from yolo26_executorch.lowering.tuning.cost_model import Gpu
+from yolo26_executorch.system import probe
 
 DEVICE = torch.device("cuda:0")
 
@@ -109,7 +109,7 @@ def gpu_told_of(gpu: Gpu) -> Iterator[None]:
     )  # fmt: skip
     told: dict[str, Any] = {
         "torch.version.cuda": "13.0",
-        "torch.utils.cpp_extension.CUDA_HOME": str(environment._cuda_home()),
+        "torch.utils.cpp_extension.CUDA_HOME": str(probe._cuda_home()),
         "torch.cuda.is_available": lambda: True,
         "torch.cuda.device_count": lambda: 1,
         "torch.cuda.get_device_capability": lambda *_: (9, 0),

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from yolo26_executorch import TASKS, VARIANTS
-from yolo26_executorch.variants import SIZES
+from yolo26_executorch.models.variants import SIZES
 
 _LINES = {"tf32, ms": ("#7ba7ec", "s"), "fp16, ms": ("#1a56c4", "o"), "torch.compile fp16, ms": ("#e08e2b", "^")}
 """What headings begin with, and each line's colour and marker."""

@@ -21,10 +21,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from shapes.train import checkpoint_name
+
 from yolo26_executorch import TASKS, VARIANTS
-from yolo26_executorch.bench.rows import PEERS
-from yolo26_executorch.lowering.options import PRECISIONS
-from yolo26_executorch.shapes.train import checkpoint_name
+from yolo26_executorch.bench.records import PEERS
+from yolo26_executorch.models.options import PRECISIONS
 
 ROOT = Path(__file__).parents[1]
 PICTURES = 1200

@@ -21,8 +21,8 @@ from typing import Any
 import latency_plot
 
 from yolo26_executorch import VARIANTS, ExportOptions, Yolo26Error
-from yolo26_executorch.bench.rows import ARTIFACT, MODES, PEERS
-from yolo26_executorch.lowering.options import PRECISIONS
+from yolo26_executorch.bench.records import ARTIFACT, MODES, PEERS
+from yolo26_executorch.models.options import PRECISIONS
 from yolo26_executorch.report.page import metric
 
 ROOT = Path(__file__).parents[1]

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from yolo26_executorch.errors import Yolo26Error
-from yolo26_executorch.lowering.autotune import problems_of, tune
-from yolo26_executorch.lowering.options import ExportOptions
-from yolo26_executorch.lowering.tile_table import TileTable
-from yolo26_executorch.lowering.tuning import Problem
+from yolo26_executorch.lowering.tuning.autotune import problems_of, tune
+from yolo26_executorch.lowering.tuning.cost_model import Problem
+from yolo26_executorch.lowering.tuning.tile_table import TileTable
+from yolo26_executorch.models.options import ExportOptions
 
 TABLES = Path(__file__).parent.parent / "src" / "yolo26_executorch" / "lowering" / "tiles"
 
@@ -34,10 +34,10 @@ PRECISIONS = {"fp16": (2, False), "tf32": (4, False), "fp32": (4, True)}
 
 def find_problems(models: list[str], **options: Any) -> Counter[Problem]:
     """Return the convolutions of some variants in fp16, with how often each occurs."""
-    from yolo26_executorch.lowering.fusion import fuse
-    from yolo26_executorch.lowering.rewrites import for_cuda
-    from yolo26_executorch.model import ExportModel
-    from yolo26_executorch.weights import find_sources, load
+    from yolo26_executorch.lowering.passes.fusion import fuse
+    from yolo26_executorch.lowering.passes.rewrites import for_cuda
+    from yolo26_executorch.models.checkpoints import find_sources, load
+    from yolo26_executorch.models.export_model import ExportModel
 
     found: Counter[Problem] = Counter()
     for source in find_sources(models):

@@ -30,13 +30,13 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
-    from .artifact import load_manifest, verify
-    from .lowering.options import ExportOptions
-    from .manifest import Manifest
+    from .artifacts.folder import load_manifest, verify
+    from .artifacts.manifest import Manifest
+    from .models.options import ExportOptions
+    from .models.tasks import TASKS, Task, TensorSpec
+    from .models.variants import VARIANTS, Variant, find_variants
     from .runtime import Runner, open_runner
-    from .tasks import TASKS, Task, TensorSpec
-    from .variants import VARIANTS, Variant, find_variants
-    from .yolo import YOLO26
+    from .vision.api import YOLO26
 
 __all__ = [
     "TASKS",
@@ -72,13 +72,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "artifact": ("load_manifest", "verify"),
-    "lowering.options": ("ExportOptions",),
-    "manifest": ("Manifest",),
+    "models.options": ("ExportOptions",),
+    "models.tasks": ("TASKS", "Task", "TensorSpec"),
+    "models.variants": ("VARIANTS", "Variant", "find_variants"),
+    "artifacts.manifest": ("Manifest",),
+    "artifacts.folder": ("load_manifest", "verify"),
     "runtime": ("Runner", "open_runner"),
-    "tasks": ("TASKS", "Task", "TensorSpec"),
-    "variants": ("VARIANTS", "Variant", "find_variants"),
-    "yolo": ("YOLO26",),
+    "vision.api": ("YOLO26",),
 }
 """The modules of the names that are imported on first use, as PEP 562 allows."""
 

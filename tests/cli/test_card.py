@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from support import make_manifest, publish
-from yolo26_executorch.artifact import load_manifest, verify
+from yolo26_executorch.artifacts.card import render
+from yolo26_executorch.artifacts.folder import load_manifest, verify
 from yolo26_executorch.cli import main
-from yolo26_executorch.report.card import render
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from support import make_manifest, publish
+from yolo26_executorch.artifacts.manifest import MANIFEST, PROGRAM, WEIGHTS
 from yolo26_executorch.cli import main
-from yolo26_executorch.manifest import MANIFEST, PROGRAM, WEIGHTS
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from yolo26_executorch import environment
 from yolo26_executorch.cli import doctor, main
-from yolo26_executorch.environment import Driver, Environment, Gpu, Libraries, Tool
+from yolo26_executorch.system import probe
+from yolo26_executorch.system.probe import Driver, Environment, Gpu, Libraries, Tool
 
 GB = 10**9
 P100, V100 = Gpu("Tesla P100", (6, 0), 16 * GB), Gpu("Tesla V100", (7, 0), 16 * GB)
@@ -23,7 +23,7 @@ ALL_DELEGATES = ("CudaBackend", "XnnpackBackend")
 def healthy(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """Return the facts of a machine that lacks nothing."""
     return dataclasses.replace(
-        environment.probe(),
+        probe.probe(),
         system="Linux",
         memory_bytes=64 * GB,
         disk_free_bytes=100 * GB,
@@ -172,7 +172,7 @@ def test_only_a_problem_fails(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(environment, "probe", lambda thorough: dataclasses.replace(healthy, **changes))
+    monkeypatch.setattr(probe, "probe", lambda thorough: dataclasses.replace(healthy, **changes))
     assert main(["doctor"]) == status
     out = capsys.readouterr().out
     assert "→ " in out

@@ -19,11 +19,12 @@ import pytest
 from rich.console import Console
 
 from stub_worker import PREAMBLE
-from yolo26_executorch import environment, fleet, suitability
 from yolo26_executorch.cli import export, main
-from yolo26_executorch.environment import Driver, Environment, Gpu, Tool
-from yolo26_executorch.suitability import Usable
-from yolo26_executorch.variants import VARIANTS
+from yolo26_executorch.exporter import scheduler
+from yolo26_executorch.models.variants import VARIANTS
+from yolo26_executorch.system import probe, requirements
+from yolo26_executorch.system.probe import Driver, Environment, Gpu, Tool
+from yolo26_executorch.system.requirements import Usable
 
 GOOD = """
 (here / f"{name}.json").write_text(json.dumps(job))
@@ -44,17 +45,15 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stub:
     def make(body: str) -> list[str]:
         path = tmp_path / "stub.py"
         path.write_text(PREAMBLE + textwrap.dedent(body))
-        monkeypatch.setattr(fleet, "WORKER", (sys.executable, "-S", str(path)))
-        return [*fleet.WORKER]
+        monkeypatch.setattr(scheduler, "WORKER", (sys.executable, "-S", str(path)))
+        return [*scheduler.WORKER]
 
     return make
 
 
 @pytest.fixture(scope="session")
 def cpu_machine() -> Environment:
-    return dataclasses.replace(
-        environment.probe(), system="Linux", driver=None, gpus=(), torch="2.13.0", executorch="1.5.1"
-    )
+    return dataclasses.replace(probe.probe(), system="Linux", driver=None, gpus=(), torch="2.13.0", executorch="1.5.1")
 
 
 @pytest.fixture
@@ -62,7 +61,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, cpu_machine: Environment) -> Callab
     """Return a function that changes what is known of this machine; to begin with, it has no GPU."""
 
     def change(**changes: Any) -> None:
-        monkeypatch.setattr(environment, "probe", lambda folder: dataclasses.replace(cpu_machine, **changes))
+        monkeypatch.setattr(probe, "probe", lambda folder: dataclasses.replace(cpu_machine, **changes))
 
     change()
     return change
@@ -71,7 +70,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, cpu_machine: Environment) -> Callab
 @pytest.fixture(autouse=True)
 def no_real_work(monkeypatch: pytest.MonkeyPatch, machine: Callable[..., None]) -> None:
     """Fail rather than start a real export."""
-    monkeypatch.setattr(fleet, "WORKER", (sys.executable, "-c", "raise SystemExit('no stub was set')"))
+    monkeypatch.setattr(scheduler, "WORKER", (sys.executable, "-c", "raise SystemExit('no stub was set')"))
 
 
 @pytest.fixture
@@ -204,7 +203,7 @@ def test_a_crash_is_a_failure(out: Path, stub: Stub, capsys: pytest.CaptureFixtu
 def test_debug_keeps_logs(out: Path, stub: Stub) -> None:
     stub("print('noise', file=sys.stderr); record()")
     assert run(out, "--models", "yolo26n", "--debug") == 0
-    assert (out / fleet.LOGS / "yolo26n.log").read_text() == "noise\n"
+    assert (out / scheduler.LOGS / "yolo26n.log").read_text() == "noise\n"
 
 
 def test_what_was_not_tested_is_said(out: Path, stub: Stub, capsys: pytest.CaptureFixture[str]) -> None:
@@ -339,7 +338,7 @@ def test_auto_with_cuda_takes_it(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(fleet, "cores", lambda: 16)
+    monkeypatch.setattr(scheduler, "cores", lambda: 16)
     machine(**gpu_machine())
     stub(GOOD)
     assert run(out, "--backend", "auto", "--models", "yolo26n", "yolo26s") == 0
@@ -487,7 +486,7 @@ def test_backends_are_judged_once_and_by_the_facts_of_the_report(
         seen.append(facts)
         return Usable(False, "cause", "remedy")
 
-    monkeypatch.setattr(suitability, "usable_cuda", usable)
+    monkeypatch.setattr(requirements, "usable_cuda", usable)
     stub("record()")
     assert run(out, "--backend", "auto", "--models", "yolo26n") == 0
     (facts,) = seen

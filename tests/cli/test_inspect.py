@@ -11,11 +11,11 @@ import torch
 
 import support
 from support import make_manifest, xnnpack_program
-from yolo26_executorch import artifact
+from yolo26_executorch.artifacts import folder as artifact
+from yolo26_executorch.artifacts.manifest import PROGRAM, WEIGHTS, Manifest
 from yolo26_executorch.cli import inspect
 from yolo26_executorch.errors import ArtifactError, IntegrityError
-from yolo26_executorch.manifest import PROGRAM, WEIGHTS, Manifest
-from yolo26_executorch.tasks import TensorSpec
+from yolo26_executorch.models.tasks import TensorSpec
 
 CONV_BYTES = 4 * 3 * 3 * 3 * 4
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from yolo26_executorch.cli import main
-from yolo26_executorch.variants import VARIANTS
+from yolo26_executorch.models.variants import VARIANTS
 
 
 def test_the_table_has_a_row_for_each_variant(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,9 +14,10 @@ import torch
 
 from stub_runner import NAMES, StubRunner, backend, cut, folder_of_pictures, picture, video
 from support import make_manifest, publish
-from yolo26_executorch import bridge, cli
-from yolo26_executorch.lowering.options import ExportOptions
-from yolo26_executorch.pictures import read
+from yolo26_executorch import cli
+from yolo26_executorch.models.options import ExportOptions
+from yolo26_executorch.models.preprocess import read
+from yolo26_executorch.vision import ultralytics_backend
 
 
 class Command:
@@ -29,7 +30,9 @@ class Command:
         for task in ("detect", "classify"):
             options = ExportOptions(imgsz=(320, 320))
             publish(base, make_manifest(task, "xnnpack", name=task, classes=NAMES, options=options))
-        monkeypatch.setattr(bridge.RunnerBackend, "open", lambda folder, runner: backend(folder.name, self.runner))
+        monkeypatch.setattr(
+            ultralytics_backend.RunnerBackend, "open", lambda folder, runner: backend(folder.name, self.runner)
+        )
 
     def __call__(self, *words: object, task: str = "detect") -> tuple[int, str, list[str]]:
         if task != self.task:
@@ -176,7 +179,7 @@ def test_mistakes_are_one_line_and_nothing_is_opened(
     def never(*_: object) -> None:
         raise AssertionError("opened")
 
-    monkeypatch.setattr(bridge.RunnerBackend, "open", never)
+    monkeypatch.setattr(ultralytics_backend.RunnerBackend, "open", never)
     Path("empty").mkdir()
     given, out, err = command(*words)
     assert (given, out, len(err)) == (status, "", 1)
@@ -215,7 +218,7 @@ def test_a_wrong_path_is_told_before_anything_heavy_is_imported(command: Command
 
 
 def test_a_real_artifact(exported: Callable[[str], Path], tmp_path: Path) -> None:
-    from yolo26_executorch.shapes.dataset import scene
+    from shapes.dataset import scene
 
     cv2.imwrite(str(tmp_path / "shapes.png"), scene("val", 0).image[..., ::-1])
     words = [str(exported("detect")), "shapes.png", "--save", "--save-dir", "out", "--json"]

@@ -10,7 +10,7 @@ import pytest
 from yolo26_executorch import cli
 from yolo26_executorch.cli import val
 from yolo26_executorch.errors import UsageError
-from yolo26_executorch.validate import Measured, ValReport
+from yolo26_executorch.vision.validate import Measured, ValReport
 
 METRICS = {
     "metrics/precision(B)": 0.9, "metrics/recall(B)": 0.8, "metrics/mAP50(B)": 0.85, "metrics/mAP50-95(B)": 0.7,

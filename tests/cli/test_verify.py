@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from support import eager_artifact, random_checkpoint
-from yolo26_executorch import verification, weights
 from yolo26_executorch.cli import main
-from yolo26_executorch.pictures import sample_pictures
-from yolo26_executorch.tasks import TASKS
-from yolo26_executorch.verification import VerifyReport
+from yolo26_executorch.models import checkpoints
+from yolo26_executorch.models.preprocess import sample_pictures
+from yolo26_executorch.models.tasks import TASKS
+from yolo26_executorch.parity.verify import VerifyReport
 
 
 def words_of(capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -39,7 +39,7 @@ def test_what_agrees_is_said_in_words(
     folder, _ = eager_artifact(tmp_path, monkeypatch, task)
     name = f"yolo26n{TASKS[task].suffix}"
     # The same weights, which need not be made up again.
-    monkeypatch.setattr(weights, "find_checkpoint", lambda *_: random_checkpoint(name))
+    monkeypatch.setattr(checkpoints, "find_checkpoint", lambda *_: random_checkpoint(name))
     assert main(["verify", str(folder), "--images", *map(str, sample_pictures())]) == 0
     lines = words_of(capsys)
     assert lines[0] == (
@@ -128,7 +128,7 @@ def test_the_flags_reach_the_comparison(tmp_path: Path, monkeypatch: pytest.Monk
             "a", "a", "detect", "xnnpack", "fp32", "executorch", "cpu", {"sha256": None, "seed": 0}, {}, (), ()
         )
 
-    monkeypatch.setattr(verification, "verify", verify)
+    monkeypatch.setattr(verify, "verify", verify)
     words = ["--checkpoint", "best.pt", "--weights-dir", "w", "--runner", "aoti", "--trust-checkpoint"]
     assert main(["verify", "out/best", "--images", "a", "b.jpg", "--images", "c", *words]) == 1  # nothing was compared
     assert seen == [

@@ -18,14 +18,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from shapes.dataset import scene
 
+from shapes import dataset
 from support import ROOT
 from test_readme import Step, parse, steps
 from yolo26_executorch import TASKS, load_manifest, open_runner
-from yolo26_executorch.pictures import fit, to_input
-from yolo26_executorch.shapes import dataset
-from yolo26_executorch.shapes.dataset import scene
-from yolo26_executorch.tasks import Task
+from yolo26_executorch.models.preprocess import fit, to_input
+from yolo26_executorch.models.tasks import Task
 
 README = ROOT / "examples" / "cpp" / "README.md"
 STEPS = [*steps(README.read_text(encoding="utf-8"))]
@@ -132,7 +132,7 @@ def place(folder: Path, exported: Callable[[str], Path], tmp_path: Path) -> Path
 
 def test_readme_works_as_shown(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
-    [data] = commands("python -m yolo26_executorch.shapes.dataset")
+    [data] = commands("python tools/draw.py dataset")
     assert dataset.main(shlex.split(data.code)[3:]) == 0
     [export] = commands("yolo26-et")  # the fixture has made the same
     assert parse(export.code)

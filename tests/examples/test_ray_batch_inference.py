@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from yolo26_executorch import pictures
-from yolo26_executorch.yolo import YOLO26
+from yolo26_executorch.models import preprocess
+from yolo26_executorch.vision.api import YOLO26
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "ray_batch_inference.py"
 
@@ -22,14 +22,14 @@ def test_it_counts_what_is_on_a_folder_of_pictures(
 
     folder = tmp_path / "pictures"
     folder.mkdir()
-    for path in pictures.sample_pictures():
+    for path in preprocess.sample_pictures():
         shutil.copy(path, folder)
     (folder / "zzz.jpg").write_bytes(b"no picture")
     words = [str(exported("detect")), str(folder), "--out", str(tmp_path / "found"), "--ray", ray_cluster]
     done = subprocess.run([sys.executable, SCRIPT, *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     with YOLO26(exported("detect")) as model:
-        expected = {path.name: len(model.predict(path)[0].boxes) for path in pictures.sample_pictures()}
+        expected = {path.name: len(model.predict(path)[0].boxes) for path in preprocess.sample_pictures()}
     rows = pyarrow.parquet.read_table(tmp_path / "found").to_pylist()
     assert {Path(row["path"]).name: row["boxes"] and len(row["boxes"]) for row in rows} == {**expected, "zzz.jpg": None}
     lines = done.stdout.splitlines()

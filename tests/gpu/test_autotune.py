@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from yolo26_executorch import cli
-from yolo26_executorch.lowering.tile_table import TileTable
+from yolo26_executorch.lowering.tuning.tile_table import TileTable
 
 pytestmark = [
     pytest.mark.gpu,

@@ -11,7 +11,7 @@ from filelock import FileLock
 
 from yolo26_executorch import cli
 from yolo26_executorch.bench import Report
-from yolo26_executorch.bench.rows import MODES
+from yolo26_executorch.bench.records import MODES
 
 pytestmark = [
     pytest.mark.gpu,

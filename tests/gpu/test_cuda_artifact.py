@@ -17,13 +17,13 @@ from torch import Tensor
 
 from support import random_checkpoint
 from yolo26_executorch import cli
-from yolo26_executorch.artifact import verify
+from yolo26_executorch.artifacts.folder import verify
+from yolo26_executorch.artifacts.manifest import PROGRAM, WEIGHTS, Manifest
 from yolo26_executorch.errors import CompatibilityError, InputError, IntegrityError
-from yolo26_executorch.manifest import PROGRAM, WEIGHTS, Manifest
-from yolo26_executorch.pictures import random_input
-from yolo26_executorch.reference import Reference
+from yolo26_executorch.models.preprocess import random_input
+from yolo26_executorch.parity.baseline import Reference
 from yolo26_executorch.runtime import open_runner
-from yolo26_executorch.suitability import executorch_runtime_fits
+from yolo26_executorch.system.requirements import executorch_runtime_fits
 
 pytestmark = [
     pytest.mark.gpu,

@@ -9,19 +9,19 @@ from torch.export.passes import move_to_device_pass
 from torch.nn import functional
 
 from support import fused_network, random_model
-from yolo26_executorch.lowering.autotune import operator, tune
 from yolo26_executorch.lowering.kernels.attention import attention
 from yolo26_executorch.lowering.kernels.depthwise import depthwise_conv2d, depthwise_reference
 from yolo26_executorch.lowering.kernels.masks import masks
 from yolo26_executorch.lowering.kernels.pool import max_pools
 from yolo26_executorch.lowering.kernels.stem import stem
 from yolo26_executorch.lowering.kernels.topk import topk
-from yolo26_executorch.lowering.rewrites import PixelShuffleConv, for_cuda
-from yolo26_executorch.lowering.tuning import Gpu, Problem, expected_fastest
-from yolo26_executorch.model import float32_precision
-from yolo26_executorch.parity import compare
-from yolo26_executorch.pictures import random_input
-from yolo26_executorch.tasks import TASKS
+from yolo26_executorch.lowering.passes.rewrites import PixelShuffleConv, for_cuda
+from yolo26_executorch.lowering.tuning.autotune import operator, tune
+from yolo26_executorch.lowering.tuning.cost_model import Gpu, Problem, expected_fastest
+from yolo26_executorch.models.export_model import float32_precision
+from yolo26_executorch.models.preprocess import random_input
+from yolo26_executorch.models.tasks import TASKS
+from yolo26_executorch.parity.compare import compare
 
 pytestmark = [
     pytest.mark.gpu,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
+from yolo26_executorch.artifacts.manifest import Platform
 from yolo26_executorch.lowering import cuda
-from yolo26_executorch.lowering.tuning import Gpu
-from yolo26_executorch.manifest import Platform
+from yolo26_executorch.lowering.tuning.cost_model import Gpu
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from yolo26_executorch import environment
-from yolo26_executorch.program_file import CudaPayload, read_cuda_payload, read_methods
+from yolo26_executorch.artifacts.program_file import CudaPayload, read_cuda_payload, read_methods
+from yolo26_executorch.system import probe
 
 pytestmark = pytest.mark.xdist_group("compiled")
 
@@ -42,7 +42,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for wanted, there in {
         "torch 2.11 or 2.13, whose inside the compilation without a GPU replaces": torch.__version__[:4] in TORCH,
         "a machine without a GPU": not torch.cuda.is_available(),
-        "a CUDA toolkit's headers": environment._cuda_home() is not None,
+        "a CUDA toolkit's headers": probe._cuda_home() is not None,
         "g++": shutil.which("g++") is not None,
     }.items():
         if not there:

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from yolo26_executorch.artifacts.program_file import read_methods
 from yolo26_executorch.errors import LoweringError
-from yolo26_executorch.lowering.options import ExportOptions
 from yolo26_executorch.lowering.xnnpack import DELEGATE, lower
-from yolo26_executorch.program_file import read_methods
+from yolo26_executorch.models.options import ExportOptions
 from yolo26_executorch.runtime.executorch import _runtime
 
 

@@ -15,9 +15,9 @@ from support import publish
 from tree_of_exports import manifest
 from yolo26_executorch import runtime
 from yolo26_executorch.errors import InputError
-from yolo26_executorch.pictures import sample_pictures
+from yolo26_executorch.models.preprocess import sample_pictures
+from yolo26_executorch.models.tasks import TASKS
 from yolo26_executorch.report import page, samples, tree
-from yolo26_executorch.tasks import TASKS
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import torch
 
 from support import random_model
 from yolo26_executorch.errors import InputError
-from yolo26_executorch.pictures import random_input
+from yolo26_executorch.models.preprocess import random_input
+from yolo26_executorch.models.tasks import TASKS
 from yolo26_executorch.runtime.eager import EagerRunner
-from yolo26_executorch.tasks import TASKS
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from support import make_manifest, publish, xnnpack_program
+from yolo26_executorch.artifacts.manifest import PROGRAM, Manifest
 from yolo26_executorch.errors import ArtifactError, InputError
-from yolo26_executorch.manifest import PROGRAM, Manifest
+from yolo26_executorch.models.tasks import TensorSpec
 from yolo26_executorch.runtime import executorch as module
 from yolo26_executorch.runtime.executorch import ExecuTorchRunner, obstacle
-from yolo26_executorch.suitability import Usable
-from yolo26_executorch.tasks import TensorSpec
+from yolo26_executorch.system.requirements import Usable
 
 SHAPE = (1, 3, 8, 8)
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from yolo26_executorch.errors import InputError
+from yolo26_executorch.models.tasks import TensorSpec
 from yolo26_executorch.runtime.runner import Closing, prepare
-from yolo26_executorch.tasks import TensorSpec
 
 FLOATS = TensorSpec("images", (2, 3, 4, 5), "float32", "RGB pictures")
 BYTES = TensorSpec("images", (2, 4, 5, 3), "uint8", "RGB pictures")

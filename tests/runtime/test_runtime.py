@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from support import make_manifest, publish, xnnpack_program
-from yolo26_executorch import program_file
+from yolo26_executorch.artifacts import program_file
+from yolo26_executorch.artifacts.manifest import MANIFEST, PROGRAM, WEIGHTS, Platform
 from yolo26_executorch.errors import ArtifactError, CompatibilityError, IntegrityError
-from yolo26_executorch.manifest import MANIFEST, PROGRAM, WEIGHTS, Platform
+from yolo26_executorch.models.tasks import TensorSpec
 from yolo26_executorch.runtime import executorch, open_runner
-from yolo26_executorch.suitability import Usable
-from yolo26_executorch.tasks import TensorSpec
+from yolo26_executorch.system.requirements import Usable
 
 SPEC = TensorSpec("images", (1, 4), "float32", "pictures")
 HERE = Platform(platform.system(), platform.machine(), ("9.0a",), ())

@@ -7,10 +7,10 @@ from types import ModuleType
 import pytest
 
 from support import load_tool
-from yolo26_executorch.lowering import autotune, tuning
-from yolo26_executorch.lowering.autotune import Measured
 from yolo26_executorch.lowering.kernels.conv import Tile
-from yolo26_executorch.lowering.tuning import Problem
+from yolo26_executorch.lowering.tuning import autotune, cost_model
+from yolo26_executorch.lowering.tuning.autotune import Measured
+from yolo26_executorch.lowering.tuning.cost_model import Problem
 
 SQUARE = Problem((400,), 256, (128,), 3, 1, 2, ieee=False)
 LAID = Problem((6400,), 64, (32, 16), 1, 1, 2, ieee=False, doubled=1)
@@ -79,5 +79,5 @@ def test_an_unknown_model_is_named(
 
 def test_the_tables_that_ship_can_be_read() -> None:
     for path in sorted(Path(autotune.__file__).with_name("tiles").glob("*.json")):
-        tiles = tuning.table(tuple(map(int, path.stem.split("."))))  # type: ignore[arg-type]
+        tiles = cost_model.table(tuple(map(int, path.stem.split("."))))  # type: ignore[arg-type]
         assert all(min(tile.m, tile.n, tile.k) >= 16 for tile in tiles.values())

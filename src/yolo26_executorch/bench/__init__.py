@@ -15,8 +15,8 @@ None of these modules loads PyTorch before it has to.
 
 from __future__ import annotations
 
-from .plan import Settings
-from .rows import MODES, PEERS, Report, Row
-from .session import measure
+from .matrix import Settings
+from .records import MODES, PEERS, Report, Row
+from .runner import measure
 
 __all__ = ["MODES", "PEERS", "Report", "Row", "Settings", "measure"]

@@ -12,13 +12,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-from ..model import DTYPES, ExportModel, float32_precision, products
-from .rows import Ceilings, Work
+from ..models.export_model import DTYPES, ExportModel, float32_precision, products
+from .records import Ceilings, Work
 from .timing import percentile
 
 if TYPE_CHECKING:
-    from ..lowering.options import ExportOptions
-    from ..weights import Checkpoint
+    from ..models.checkpoints import Checkpoint
+    from ..models.options import ExportOptions
 
 _SIDE = {"cuda": 8192, "cpu": 1024}
 """Of the square matrices that are multiplied."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .rows import Round
+from .records import Round
 
 DEVICE, HOST = "device events", "host clock"
 

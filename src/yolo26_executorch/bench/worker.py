@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import Yolo26Error, first_line
 from .process import Job
-from .rows import ARTIFACT, Load, Memory
+from .records import ARTIFACT, Load, Memory
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..manifest import Manifest
-    from ..weights import Checkpoint
+    from ..artifacts.manifest import Manifest
+    from ..models.checkpoints import Checkpoint
     from .timing import Call
 
 Event = dict[str, Any]
@@ -79,8 +79,8 @@ def main() -> int:
 
 def _row(job: Job, say: Say) -> None:
     """Open the model, make one call, then time what is asked for."""
-    from ..artifact import load_manifest
-    from ..reference import device_of, precision_of
+    from ..artifacts.folder import load_manifest
+    from ..parity.baseline import device_of, precision_of
     from .timing import DEVICE, HOST, gpu_memory_used, measure
 
     manifest = load_manifest(Path(job.folder))
@@ -120,8 +120,8 @@ def _row(job: Job, say: Say) -> None:
 
 def _work(job: Job, say: Say) -> None:
     """Count what a model has to do."""
-    from ..artifact import load_manifest
-    from ..reference import precision_of
+    from ..artifacts.folder import load_manifest
+    from ..parity.baseline import precision_of
     from .roofline import count_work
 
     manifest = load_manifest(Path(job.folder))
@@ -137,7 +137,7 @@ def _ceilings(job: Job, say: Say) -> None:
 
 
 def _inputs(manifest: Manifest) -> list[Tensor]:
-    from ..pictures import random_input
+    from ..models.preprocess import random_input
 
     return [random_input(manifest.input, seed) for seed in SEEDS]
 
@@ -149,7 +149,7 @@ def _opener(job: Job, manifest: Manifest, precision: str, device: str) -> Callab
     if device == "cuda" and not torch.cuda.is_available():
         raise Skipped("no NVIDIA GPU is usable here; `yolo26-et doctor` says why")
     if job.mode == "file":
-        from .. import predict  # noqa: F401
+        from ..vision import predict  # noqa: F401
     if job.subject == ARTIFACT:
         from ..runtime.executorch import obstacle
 
@@ -158,9 +158,9 @@ def _opener(job: Job, manifest: Manifest, precision: str, device: str) -> Callab
     checkpoint = _checkpoint(job, manifest)
 
     def open_it() -> Opened:
-        from ..model import ExportModel
-        from ..tasks import TASKS
-        from .peers import Unavailable, open_peer
+        from ..models.export_model import ExportModel
+        from ..models.tasks import TASKS
+        from .baselines import Unavailable, open_peer
 
         model = ExportModel(checkpoint, replace(manifest.options, precision=precision))
         graph = device == "cuda" and job.mode != "launched"
@@ -170,7 +170,7 @@ def _opener(job: Job, manifest: Manifest, precision: str, device: str) -> Callab
             raise Skipped(str(why)) from why
         if job.mode != "file":
             return Opened(peer, None)
-        from ..bridge import RunnerBackend
+        from ..vision.ultralytics_backend import RunnerBackend
 
         task = TASKS[manifest.task]
         backend = RunnerBackend(peer, task=task, names=manifest.classes, keypoint_shape=manifest.keypoint_shape)
@@ -181,7 +181,7 @@ def _opener(job: Job, manifest: Manifest, precision: str, device: str) -> Callab
 
 def _open_artifact(job: Job) -> Opened:
     from ..runtime import open_runner
-    from ..yolo import YOLO26
+    from ..vision.api import YOLO26
 
     if job.mode == "file":
         model = YOLO26(job.folder, runner=job.runner)
@@ -193,7 +193,7 @@ def _open_artifact(job: Job) -> Opened:
 
 def _predict(backend: Any, path: str) -> list[Any]:
     """Do for a peer what `YOLO26.predict` does for an artifact."""
-    from ..predict import make_predictor, open_source
+    from ..vision.predict import make_predictor, open_source
 
     predictor = make_predictor(backend, "predict", {})
     results: list[Any] = predictor(source=open_source(path, batch=backend.batch))
@@ -246,7 +246,7 @@ def _replay_equals_call(runner: Any, batch: Tensor, replayed: list[Tensor]) -> b
 
 
 def _checkpoint(job: Job, manifest: Manifest) -> Checkpoint:
-    from ..weights import find_checkpoint
+    from ..models.checkpoints import find_checkpoint
 
     checkpoint = Path(job.checkpoint) if job.checkpoint else None
     return find_checkpoint(manifest, checkpoint, Path(job.weights_dir) if job.weights_dir else None, job.trusted)

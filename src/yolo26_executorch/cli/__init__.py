@@ -11,8 +11,8 @@ import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
-from ..environment import package_version
 from ..errors import UsageError, Yolo26Error, printable
+from ..system.probe import package_version
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..bench import MODES, PEERS, Report, Settings, measure
-from ..bench.show import check_plot, print_report, write_plot
+from ..bench.display import check_plot, print_report, write_plot
 from ..errors import OptionError, UsageError, printable
 from . import PROG, Subparsers, console
 from .flags import add_checkpoint, add_runner

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..artifact import load_manifest
-from ..manifest import CARD
-from ..report import card
+from ..artifacts import card
+from ..artifacts.folder import load_manifest
+from ..artifacts.manifest import CARD
 from ..report.accuracy import read_accuracy
 from . import Subparsers
 

@@ -6,9 +6,9 @@ import argparse
 import json
 from pathlib import Path
 
-from ..artifact import Checked, check_tree
+from ..artifacts.card import size
+from ..artifacts.folder import Checked, check_tree
 from ..errors import ArtifactError, printable
-from ..report.card import size
 from . import Subparsers, console
 
 

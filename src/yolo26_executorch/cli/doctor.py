@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from .. import environment
-from ..environment import REQUIRES, Environment, Tool, requirement, supported
-from ..suitability import cuda_obstacles, executorch_runtime_fits
+from ..system import probe
+from ..system.probe import REQUIRES, Environment, Tool, requirement, supported
+from ..system.requirements import cuda_obstacles, executorch_runtime_fits
 from . import Subparsers, console
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
@@ -51,7 +51,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the diagnosis; 1 if a problem prevents every export."""
-    machine = environment.probe(thorough=True)
+    machine = probe.probe(thorough=True)
     checks = [*diagnose(machine)]
     if args.json:
         print(json.dumps({"checks": [asdict(c) for c in checks], "environment": machine.to_json()}, indent=2))

@@ -11,20 +11,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import artifact, environment, fleet, suitability
+from ..artifacts import folder as artifact
 from ..errors import BackendError, OptionError, UsageError
-from ..jobs import Job, Record
-from ..lowering.options import AUTOTUNE, INPUT_FORMATS, IO_PLACES, PRECISIONS, ExportOptions, parse_imgsz
-from ..supervision import LOGS
-from ..tasks import OUTPUT_FORMATS, TASKS
-from ..variants import VARIANTS
-from ..weights import Source, find_sources
+from ..exporter import scheduler
+from ..exporter.child_process import LOGS
+from ..exporter.jobs import Job, Record
+from ..models.checkpoints import Source, find_sources
+from ..models.options import AUTOTUNE, INPUT_FORMATS, IO_PLACES, PRECISIONS, ExportOptions, parse_imgsz
+from ..models.tasks import OUTPUT_FORMATS, TASKS
+from ..models.variants import VARIANTS
+from ..system import probe, requirements
 from . import PROG, Subparsers, console, warn
 from .progress import Face, Live, Plain, print_summary
 from .reports import REPORT, check_report, write_report
 
 if TYPE_CHECKING:
-    from ..cluster import Resources
+    from ..exporter.cluster import Resources
 
 BASE_PATH = Path("yolo26_cuda_exports")
 REPORT_SCHEMA = 1
@@ -126,7 +128,7 @@ def add_parser(subparsers: Subparsers) -> None:
         help="GB (10^9 bytes) of memory that one export may hold; 0 is no limit (default: %(default)s)",
     )  # fmt: skip
     how.add_argument(
-        "--retries", type=int, default=fleet.RETRIES, metavar="N",
+        "--retries", type=int, default=scheduler.RETRIES, metavar="N",
         help="further tries after a download or the GPU's memory failed (default: %(default)s)",
     )  # fmt: skip
     how.add_argument(
@@ -152,7 +154,7 @@ def run(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace, until_done: contextlib.ExitStack) -> int:
     command = shlex.join([PROG, *args.argv])
     url = args.base_path if isinstance(args.base_path, str) else None
-    from .. import cluster
+    from ..exporter import cluster
 
     _check_ray(args, url)
     base_path = Path() if url else args.base_path.expanduser()
@@ -167,8 +169,8 @@ def _run(args: argparse.Namespace, until_done: contextlib.ExitStack) -> int:
     ):
         if not 0 <= number < float("inf"):
             raise OptionError(f"{flag} {number:g}: expected a number from 0 up; try {flag} 1")
-    limits = fleet.Limits(args.time_limit * 60 or None, round(args.memory_limit * 1e9) or None)
-    machine = environment.probe(base_path)
+    limits = scheduler.Limits(args.time_limit * 60 or None, round(args.memory_limit * 1e9) or None)
+    machine = probe.probe(base_path)
     ray = until_done.enter_context(cluster.connect(args.ray)) if args.ray else None
     options = _options(args, machine, ray)
     devices = _devices(args.devices, options, machine)
@@ -209,7 +211,7 @@ def _run(args: argparse.Namespace, until_done: contextlib.ExitStack) -> int:
                 keep_logs=args.debug, limits=limits, retries=args.retries,
             )  # fmt: skip
         else:
-            records = fleet.run(
+            records = scheduler.run(
                 jobs, parallel=parallel or 1, on_event=face.show, keep_logs=args.debug,
                 limits=limits, retries=args.retries, devices=devices,
             )  # fmt: skip
@@ -282,8 +284,8 @@ def _architectures(args: argparse.Namespace, options: ExportOptions, ray: Resour
     return ray.architectures()
 
 
-def _options(args: argparse.Namespace, machine: environment.Environment, ray: Resources | None) -> ExportOptions:
-    backend, warning = ray.resolve_backend(args.backend) if ray else suitability.resolve_backend(args.backend, machine)
+def _options(args: argparse.Namespace, machine: probe.Environment, ray: Resources | None) -> ExportOptions:
+    backend, warning = ray.resolve_backend(args.backend) if ray else requirements.resolve_backend(args.backend, machine)
     if warning:
         warn(warning)
     options = ExportOptions(
@@ -300,22 +302,22 @@ def _options(args: argparse.Namespace, machine: environment.Environment, ray: Re
     )
     # A CUDA artifact's test has PyTorch itself to fall back on; an XNNPACK artifact's has not.
     here = backend == "xnnpack" and not args.no_test and ray is None
-    if here and not (fits := suitability.executorch_runtime_fits(machine)):
+    if here and not (fits := requirements.executorch_runtime_fits(machine)):
         raise BackendError(f"the test cannot run here: {fits}; or leave the test out with --no-test")
     return options
 
 
-def _devices(words: str | None, options: ExportOptions, machine: environment.Environment) -> tuple[str, ...]:
+def _devices(words: str | None, options: ExportOptions, machine: probe.Environment) -> tuple[str, ...]:
     if words is None:
         return ()
     if options.backend != "cuda":
         raise UsageError(f"--devices {words}: an export for {options.backend} uses no GPU; leave it out")
-    return suitability.choose_devices(words.split(","), machine)
+    return requirements.choose_devices(words.split(","), machine)
 
 
-def _parallel(options: ExportOptions, jobs: int, devices: Sequence[str], machine: environment.Environment) -> int:
+def _parallel(options: ExportOptions, jobs: int, devices: Sequence[str], machine: probe.Environment) -> int:
     gpu = min((gpu.memory_bytes for gpu in machine.gpus), default=0)
-    return fleet.default_parallel(
+    return scheduler.default_parallel(
         options.backend, jobs, memory_bytes=machine.memory_bytes, gpu_memory_bytes=gpu * max(1, len(devices))
     )
 

@@ -10,10 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..artifact import Contents, contents, load_manifest
+from ..artifacts.card import columns, figures, size
+from ..artifacts.folder import Contents, contents, load_manifest
+from ..artifacts.manifest import Manifest
 from ..errors import printable
-from ..manifest import Manifest
-from ..report.card import columns, figures, size
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -6,8 +6,8 @@ import argparse
 import json
 from typing import Any
 
-from ..tasks import MAX_DETECTIONS, OutputRow
-from ..variants import Variant, find_variants
+from ..models.tasks import MAX_DETECTIONS, OutputRow
+from ..models.variants import Variant, find_variants
 from . import Subparsers, console
 
 _SYMBOLS = {"K": str(MAX_DETECTIONS), "H4": "H/4", "W4": "W/4"}

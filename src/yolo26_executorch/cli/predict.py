@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..artifact import load_manifest
+from ..artifacts.folder import load_manifest
+from ..artifacts.manifest import Manifest
 from ..errors import OptionError, UsageError, first_line, printable
-from ..manifest import Manifest
-from ..yolo import TRACKING_CONFIDENCE, YOLO26, check_tracking, class_indices
+from ..vision.api import TRACKING_CONFIDENCE, YOLO26, check_tracking, class_indices
 from . import Subparsers, warn
 from .flags import add_runner
 
@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
     settings = _settings(args, manifest)
     # Ultralytics writes its log to standard output, which is for results; OpenCV tells of bad files in its own words.
     os.environ |= {"YOLO_VERBOSE": "false", "OPENCV_LOG_LEVEL": "SILENT", "OPENCV_FFMPEG_LOGLEVEL": "-8"}
-    from ..predict import Files, open_source
+    from ..vision.predict import Files, open_source
 
     common: dict[str, Any] = {"batch": manifest.options.batch, "vid_stride": args.vid_stride or 1}
     if len(args.source) > 1:

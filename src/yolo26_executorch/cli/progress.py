@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
-from .. import fleet
 from ..errors import printable
-from ..jobs import Record
-from ..lowering.options import ExportOptions
+from ..exporter import scheduler
+from ..exporter.jobs import Record
+from ..models.options import ExportOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,7 +27,7 @@ class Face(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def show(self, name: str, event: fleet.Event) -> None:
+    def show(self, name: str, event: scheduler.Event) -> None:
         """Show an export's event."""
         ...
 
@@ -43,7 +43,7 @@ class Plain:
     ) -> None:
         pass
 
-    def show(self, name: str, event: fleet.Event) -> None:
+    def show(self, name: str, event: scheduler.Event) -> None:
         """Print the event."""
         for text in _texts(event):
             print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {name}: {printable(text)}", flush=True)
@@ -73,7 +73,7 @@ class Live:
     ) -> None:
         self._progress.stop()
 
-    def show(self, name: str, event: fleet.Event) -> None:
+    def show(self, name: str, event: scheduler.Event) -> None:
         """Move the export's line, or end it."""
         if event["event"] == "start":
             self._rows[name] = self._progress.add_task(name, stage="start", total=None)
@@ -91,7 +91,7 @@ class Live:
             self._progress.console.print(f"{name}: {printable(text)}", soft_wrap=True)
 
 
-def _texts(event: fleet.Event) -> list[str]:
+def _texts(event: scheduler.Event) -> list[str]:
     """Return an event in words, a line each."""
     if event["event"] == "stage":
         return [event["stage"]]

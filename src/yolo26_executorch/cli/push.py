@@ -6,9 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from .. import hub
+from ..artifacts.card import size
 from ..errors import Yolo26Error, printable
-from ..report.card import size
+from ..report import hub
 from . import PROG, Subparsers, warn
 
 

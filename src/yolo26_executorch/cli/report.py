@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         warn(warning)
     found = None
     if not args.no_pictures:
-        from ..pictures import sample_pictures
+        from ..models.preprocess import sample_pictures
 
         picture = args.picture.expanduser() if args.picture else sample_pictures()[0]
         with _progress() as say:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from ..errors import OptionError, UsageError, printable
-from ..validate import SPLITS, ValReport, validate
+from ..vision.validate import SPLITS, ValReport, validate
 from . import PROG, Subparsers, console, warn
 from .flags import add_checkpoint, add_runner
 from .reports import check_report, write_report

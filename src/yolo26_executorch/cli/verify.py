@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from ..comparison import Quantity
-    from ..totals import Confident, Figures, Where
-    from ..verification import PictureFigures, Progress, VerifyReport
+    from ..parity.aggregate import Confident, Figures, Where
+    from ..parity.records import Quantity
+    from ..parity.verify import PictureFigures, Progress, VerifyReport
 
 _SHOWN = 20
 """Pictures and failures that are printed; the JSON has them all."""
@@ -60,7 +60,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare and print; returns the exit status."""
-    from ..verification import verify
+    from ..parity.verify import verify
 
     report_path = args.report.expanduser() if args.report else None
     if report_path:
@@ -199,8 +199,8 @@ def _ratio(picture: PictureFigures) -> float:
 
 def _confident(confident: Confident, task: str) -> str:
     """Say what became of the objects that PyTorch is sure of."""
-    from ..tasks import TASKS
-    from ..totals import CONFIDENT
+    from ..models.tasks import TASKS
+    from ..parity.aggregate import CONFIDENT
 
     thing = "confident box" if TASKS[task].ranked else "confident picture"
     if not confident.objects and not confident.unexpected:
@@ -245,7 +245,7 @@ def _place(where: Where | None) -> str:
 
 
 def _unit(quantity: str) -> str:
-    from ..tolerances import MEASURES
+    from ..parity.tolerances import MEASURES
 
     unit = MEASURES[quantity].unit
     return "" if unit == "0..1" else unit

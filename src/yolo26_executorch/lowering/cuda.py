@@ -15,17 +15,17 @@ from typing import Any
 import torch
 
 from ..errors import ExportError, GpuMemoryError, LoweringError
-from ..model import ExportModel, products
-from .autotune import problems_of, tune_missing
-from .fusion import fuse, set_tiles
+from ..models.export_model import ExportModel, products
+from ..models.options import ExportOptions
 from .inductor import compile_threads, compiling, replaced, start_compilers
 from .kernels import overlap
 from .kernels.conv import Tile
-from .options import ExportOptions
+from .passes.fusion import fuse, set_tiles
+from .passes.rewrites import for_cuda
 from .program import Lowered, check_delegated
-from .rewrites import for_cuda
-from .tile_table import TileTable
-from .tuning import Gpu, Problem, choose
+from .tuning.autotune import problems_of, tune_missing
+from .tuning.cost_model import Gpu, Problem, choose
+from .tuning.tile_table import TileTable
 
 DELEGATE = "CudaBackend"
 

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..model import float32_precision
+from ..models.export_model import float32_precision
 from .kernels import overlap
-from .tuning import Gpu, choose_tile
+from .tuning.cost_model import Gpu, choose_tile
 
 
 def compile_threads() -> int:

@@ -12,8 +12,8 @@ from collections.abc import Callable
 import torch
 
 from ..errors import LoweringError
-from ..model import ExportModel
-from .options import ExportOptions
+from ..models.export_model import ExportModel
+from ..models.options import ExportOptions
 from .program import Lowered, count_operators
 
 DELEGATE = "XnnpackBackend"

@@ -3,33 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
+from ..artifacts.card import Accuracy
+from ..artifacts.manifest import Manifest
 from ..errors import UsageError, first_line, printable
-from ..manifest import Manifest
 
 _KINDS = {"(B)": "boxes", "(M)": "masks", "(P)": "keypoints"}
 """How Ultralytics marks what a metric is of."""
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """An artifact's accuracy on a labelled data set."""
-
-    data: str
-    """File or folder name of the data set."""
-    split: str
-    pictures: int
-    precision: str
-    runner: str
-    device: str
-    metrics: dict[str, float]
-    """By name, such as "mAP50-95 of boxes", 0..1."""
-    pytorch: dict[str, float] | None
-    """The same of the checkpoint in PyTorch fp32, where it was measured."""
-    created: str
-    """ISO 8601, UTC."""
 
 
 def read_accuracy(path: Path, manifest: Manifest) -> Accuracy:

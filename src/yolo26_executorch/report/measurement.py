@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from ..artifacts.manifest import Manifest, computed_precision
 from ..errors import UsageError
-from ..jobs import Record
-from ..manifest import Manifest, computed_precision
+from ..exporter.jobs import Record
 from .foreign import UNREADABLE, cause, mapping, number, time
 
 

@@ -14,12 +14,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ..environment import package_version
+from ..artifacts.card import columns, size
 from ..errors import UsageError
-from ..supervision import LOGS
-from ..tasks import TASKS
-from ..variants import SIZES
-from .card import columns, size
+from ..exporter.child_process import LOGS
+from ..models.tasks import TASKS
+from ..models.variants import SIZES
+from ..system.probe import package_version
 from .foreign import items, mapping, number
 from .samples import Sample
 from .tree import OUTCOMES, Entry, Run, Tree

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..artifacts.manifest import Manifest
 from ..errors import Yolo26Error, first_line
-from ..manifest import Manifest
-from ..tasks import TASKS
+from ..models.tasks import TASKS
 from .tree import Tree
 
 if TYPE_CHECKING:
-    from ..pictures import Picture
+    from ..models.preprocess import Picture
 
 _LONGER_SIDE = 640
 """Pixels of the sample picture."""
@@ -47,9 +47,9 @@ def draw(base: Path, tree: Tree, picture: Path, say: Callable[[str], None] = lam
     Raises:
         InputError: the picture cannot be read.
     """
-    from .. import pictures
+    from ..models import preprocess
 
-    image = _shrunk(pictures.read(picture))
+    image = _shrunk(preprocess.read(picture))
     found = {}
     for entry in tree.entries:
         if entry.manifest and entry.outcome != "damaged":
@@ -60,8 +60,8 @@ def draw(base: Path, tree: Tree, picture: Path, say: Callable[[str], None] = lam
 
 
 def _sample(folder: Path, manifest: Manifest, image: Picture, name: str) -> Sample:
-    from ..validators import offline
-    from ..yolo import YOLO26
+    from ..vision.api import YOLO26
+    from ..vision.validators import offline
 
     try:
         with YOLO26(folder) as model, offline():

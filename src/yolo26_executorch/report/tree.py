@@ -19,13 +19,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ..artifact import Checked, check_tree
+from ..artifacts.folder import Checked, check_tree
+from ..artifacts.manifest import PLAIN_NAME, Manifest
 from ..errors import UsageError
-from ..jobs import Record
-from ..manifest import PLAIN_NAME, Manifest
-from ..supervision import LOGS
-from ..tasks import TASKS
-from ..variants import SIZES, VARIANTS
+from ..exporter.child_process import LOGS
+from ..exporter.jobs import Record
+from ..models.tasks import TASKS
+from ..models.variants import SIZES, VARIANTS
 from . import measurement
 from .foreign import UNREADABLE, cause, mapping, number, time
 from .measurement import Measurement, model_of, precision_of

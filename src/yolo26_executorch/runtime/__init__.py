@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..artifact import check_platform, intact
+from ..artifacts.folder import check_platform, intact
+from ..artifacts.manifest import Manifest
 from ..errors import CompatibilityError, IntegrityError
-from ..manifest import Manifest
 from .runner import Runner
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..artifacts.manifest import PROGRAM, WEIGHTS, Manifest
+from ..artifacts.program_file import CudaPayload, read_cuda_payload
 from ..errors import ArtifactError, CompatibilityError
-from ..manifest import PROGRAM, WEIGHTS, Manifest
-from ..program_file import CudaPayload, read_cuda_payload
 from .runner import Closing, prepare
 from .staging import Staging
 

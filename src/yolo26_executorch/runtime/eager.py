@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..model import Dense, ExportModel, float32_precision, products
+from ..models.export_model import Dense, ExportModel, float32_precision, products
 from .runner import Closing, prepare
 
 if TYPE_CHECKING:

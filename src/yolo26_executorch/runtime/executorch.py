@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..artifacts.manifest import PROGRAM, WEIGHTS, Manifest
+from ..artifacts.program_file import quiet
 from ..errors import ArtifactError, first_line
-from ..manifest import PROGRAM, WEIGHTS, Manifest
-from ..program_file import quiet
-from ..suitability import executorch_runtime_fits
+from ..system.requirements import executorch_runtime_fits
 from .runner import Closing, prepare
 
 if TYPE_CHECKING:

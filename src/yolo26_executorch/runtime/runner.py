@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from ..errors import InputError, first_line
-from ..tasks import TensorSpec
+from ..models.tasks import TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np

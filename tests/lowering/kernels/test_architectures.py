@@ -8,10 +8,10 @@ import pytest
 
 from launches import Launch, launches_of
 from support import random_model
-from yolo26_executorch.lowering.fusion import fuse
-from yolo26_executorch.lowering.rewrites import for_cuda
-from yolo26_executorch.lowering.tuning import Gpu, choose
-from yolo26_executorch.model import products
+from yolo26_executorch.lowering.passes.fusion import fuse
+from yolo26_executorch.lowering.passes.rewrites import for_cuda
+from yolo26_executorch.lowering.tuning.cost_model import Gpu, choose
+from yolo26_executorch.models.export_model import products
 
 MIB = 1024 * 1024
 GPUS = {

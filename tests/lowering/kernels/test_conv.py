@@ -13,7 +13,7 @@ import interpreter
 from interpreter import Interpreter
 from yolo26_executorch.lowering.kernels.conv import conv2d, conv2d_group
 from yolo26_executorch.lowering.kernels.stem import stem
-from yolo26_executorch.lowering.tuning import Problem, expected_fastest
+from yolo26_executorch.lowering.tuning.cost_model import Problem, expected_fastest
 
 ROUNDING = 2e-5
 """Sums of some hundred products of values near 1, in another order."""

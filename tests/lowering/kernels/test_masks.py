@@ -8,7 +8,7 @@ import torch
 import interpreter
 from interpreter import Interpreter
 from yolo26_executorch.lowering.kernels.masks import masks
-from yolo26_executorch.model import aten_masks
+from yolo26_executorch.models.export_model import aten_masks
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
-from ...model import aten_masks
+from ...models.export_model import aten_masks
 from .layout import pixels_in_line
 from .overlap import begin, overlapping
 

@@ -1,0 +1,1 @@
+"""From a name to a tested artifact: jobs, their processes, and where these run."""

@@ -1,0 +1,173 @@
+"""What a worker process is asked to do, and what it reports back: plain data, written as JSON on both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..models.checkpoints import Source
+from ..models.options import ExportOptions
+
+STAGES = ("load", "export", "tune", "lower", "compile", "write", "test")
+"""What a worker goes through, in this order; a backend that has nothing to do in one leaves it out."""
+
+OUTCOMES = ("exported", "skipped", "failed", "interrupted")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One variant (or checkpoint) to export."""
+
+    source: Source
+    base_path: Path
+    options: ExportOptions
+    """As the user gave them: `imgsz` may still be None (native), which the task settles once it is known."""
+    weights_dir: Path | None
+    """None is Ultralytics' own weights folder."""
+    test: bool
+    skip_existing: bool
+    trusted: bool
+    """Whether a user's checkpoint may run code while it is unpickled."""
+    command: str
+    """What the user typed, for the manifest."""
+    wait: bool = True
+    """Whether to wait where another process is exporting to the same place, instead of failing."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data for a worker process."""
+        return {
+            "source": self.source.to_json(),
+            "base_path": str(self.base_path),
+            "options": self.options.to_json(),
+            "weights_dir": str(self.weights_dir) if self.weights_dir else None,
+            "test": self.test,
+            "skip_existing": self.skip_existing,
+            "trusted": self.trusted,
+            "command": self.command,
+            "wait": self.wait,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Job:
+        """Read back what `to_json` wrote; raises KeyError or TypeError on foreign data."""
+        return cls(
+            source=Source.from_json(data["source"]),
+            base_path=Path(data["base_path"]),
+            options=ExportOptions.from_json(data["options"]),
+            weights_dir=Path(data["weights_dir"]) if data["weights_dir"] else None,
+            test=bool(data["test"]),
+            skip_existing=bool(data["skip_existing"]),
+            trusted=bool(data["trusted"]),
+            command=str(data["command"]),
+            wait=bool(data["wait"]),
+        )
+
+    def record(self, outcome: str, **values: Any) -> Record:
+        """Return a record of this job with what is known before it starts; `values` are `Record`'s other fields."""
+        variant = self.source.variant
+        known = {
+            "name": self.source.name,
+            "variant": variant.name if variant else None,
+            "task": variant.task.name if variant else None,
+            "backend": self.options.backend,
+            "precision": self.options.precision,
+        }
+        return Record(**{**known, "outcome": outcome, **values})
+
+
+@dataclass(frozen=True)
+class Record:
+    """How one job ended: a row of the final table and of the report."""
+
+    name: str
+    variant: str | None
+    """None for a checkpoint of the user's own."""
+    task: str | None
+    """None where a user's checkpoint was never loaded."""
+    backend: str
+    precision: str
+    outcome: str
+    """One of `OUTCOMES`."""
+    stage: str | None = None
+    """Where it failed or was interrupted, one of `STAGES`."""
+    message: str | None = None
+    """Why it failed, in one line."""
+    folder: str | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Time spent in each stage."""
+    files: dict[str, int] = field(default_factory=dict)
+    """Bytes of each file of the artifact."""
+    latency_ms: float | None = None
+    largest_error: dict[str, Any] | None = None
+    """{"value": float, "unit": str}: the test's largest difference from eager PyTorch."""
+    test: dict[str, Any] | None = None
+    """The test's figures, as in the manifest."""
+    transient: bool = False
+    """Whether what made it fail may pass by itself, so that another try makes sense."""
+    attempts: int = 1
+    device: str | None = None
+    """The GPU it was given, as CUDA_VISIBLE_DEVICES names it, on a cluster HOST or HOST:GPU; None where the choice was
+    left to CUDA."""
+    peak_memory_bytes: int | None = None
+    """The most that its processes held together, seen once a second; None where it was never looked at."""
+
+    def __post_init__(self) -> None:
+        """Refuse an outcome that is none; raises ValueError."""
+        if self.outcome not in OUTCOMES:
+            raise ValueError(f"outcome {self.outcome!r}: expected one of {', '.join(OUTCOMES)}")
+
+    @property
+    def ok(self) -> bool:
+        """Whether the artifact is there (and, unless that was waived, passed its test)."""
+        return self.outcome in ("exported", "skipped")
+
+    @property
+    def size_mb(self) -> float | None:
+        """Size of the artifact in MB (10^6 bytes); None where nothing was written."""
+        return sum(self.files.values()) / 1e6 if self.files else None
+
+    @property
+    def total_s(self) -> float | None:
+        """Seconds over all stages; None where no stage was timed."""
+        return sum(self.seconds.values()) if self.seconds else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data for the report."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Any) -> Record:
+        """Read back what `to_json` wrote; raises ValueError on anything else."""
+        try:
+            error = data.get("largest_error")
+            latency = data.get("latency_ms")
+            return cls(
+                name=str(data["name"]),
+                variant=_text(data.get("variant")),
+                task=_text(data.get("task")),
+                backend=str(data["backend"]),
+                precision=str(data["precision"]),
+                outcome=str(data["outcome"]),
+                stage=_text(data.get("stage")),
+                message=_text(data.get("message")),
+                folder=_text(data.get("folder")),
+                seconds={str(stage): float(s) for stage, s in (data.get("seconds") or {}).items()},
+                files={str(name): int(size) for name, size in (data.get("files") or {}).items()},
+                latency_ms=None if latency is None else float(latency),
+                largest_error=None
+                if error is None
+                else {**error, "value": float(error["value"]), "unit": str(error["unit"])},
+                test=None if data.get("test") is None else dict(data["test"]),
+                transient=bool(data.get("transient", False)),
+                attempts=int(data.get("attempts", 1)),
+                device=_text(data.get("device")),
+                peak_memory_bytes=None if (peak := data.get("peak_memory_bytes")) is None else int(peak),
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"not a record of an export: {type(error).__name__}: {error}") from error
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)

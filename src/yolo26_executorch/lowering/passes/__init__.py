@@ -1,0 +1,1 @@
+"""Rewrites of the exported graph for the CUDA backend."""

@@ -1,0 +1,1 @@
+"""Which tile a convolution gets: measured tables, a cost model, and a search on the GPU."""

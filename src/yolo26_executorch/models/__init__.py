@@ -1,0 +1,1 @@
+"""What is exported: variants, tasks, options, checkpoints, and the module that goes into the compiler."""

@@ -1,0 +1,148 @@
+"""Pictures in, model inputs out: reading, fitting to the input's size, and made-up inputs for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from .tasks import Task, TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import torch
+
+    Picture = npt.NDArray[np.uint8]
+    """RGB, uint8 (H, W, 3)."""
+
+
+RANDOM_SEEDS = (1, 2)
+"""Of the made-up inputs that an exported model is tested on."""
+
+
+def read(path: Path) -> Picture:
+    """Read a picture file, upright as its EXIF data says; returns RGB, uint8 (H, W, 3).
+
+    Raises:
+        InputError: no such file, not a picture, a damaged one, or one of more than eight bits a channel.
+    """
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as image:
+            # Pillow would cut such values off at 255.
+            if image.mode.startswith(("I", "F")):
+                raise InputError(f"{path} has more than 8 bits a channel ({image.mode}); save it as 8-bit PNG or JPEG")
+            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    except FileNotFoundError:
+        raise InputError(f"no picture at {path}; check the path") from None
+    # Ultralytics' patch of Image.open looks for more decoders, and raises ImportError where it may not install them.
+    except (OSError, SyntaxError, ValueError, ImportError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path} cannot be read as a picture ({error}); try a JPEG or PNG file") from error
+
+
+def suffixes() -> frozenset[str]:
+    """Return the endings, such as ".jpg", of the files that Ultralytics takes for pictures."""
+    from ultralytics.data.utils import IMG_FORMATS
+
+    return frozenset(f".{name}" for name in IMG_FORMATS)
+
+
+def sample_pictures() -> list[Path]:
+    """Return the two photographs that Ultralytics ships: a bus with people, and two people."""
+    from ultralytics.utils import ASSETS
+
+    return [Path(ASSETS) / "bus.jpg", Path(ASSETS) / "zidane.jpg"]
+
+
+def fit(image: Picture, size: tuple[int, int], task: Task) -> Picture:
+    """Bring a picture to (height, width) in the way of the task; returns uint8 (height, width, 3)."""
+    return _FITS[task.fit](image, size)
+
+
+def size_of(spec: TensorSpec) -> tuple[int, int]:
+    """Return the height and the width, in pixels, of the pictures that a model's input takes."""
+    height, width = spec.shape[1:3] if spec.dtype == "uint8" else spec.shape[2:]
+    return height, width
+
+
+def letterbox(image: Picture, size: tuple[int, int]) -> tuple[Picture, float, tuple[int, int]]:
+    """Scale a picture to fit inside (height, width) and pad it with grey 114, as Ultralytics' `LetterBox` does.
+
+    Returns the picture, uint8 (height, width, 3); its scale; and the padding (left, top) in pixels. A point of the
+    input is `(point - padding) / scale` in the picture.
+    """
+    from ultralytics.data.augment import LetterBox
+
+    fitter = LetterBox(new_shape=size)
+    placed: dict[str, Any] = fitter.get_params({"img": image})
+    return fitter(image=image), float(placed["ratio"][0]), (int(placed["left"]), int(placed["top"]))
+
+
+def centre_crop(image: Picture, size: tuple[int, int]) -> Picture:
+    """Scale a picture and cut out its middle, as Ultralytics' classification transform does without torchvision.
+
+    For a square size the shorter side is scaled to it, and the longer side's ends are cut off; any other size is
+    reached by scaling each side. Returns uint8 (height, width, 3).
+    """
+    import numpy as np
+    from PIL import Image
+
+    height, width = size
+    scaled = size
+    if height == width:
+        shorter = min(image.shape[:2])
+        scaled = (height * image.shape[0] // shorter, height * image.shape[1] // shorter)
+    top, left = round((scaled[0] - height) / 2), round((scaled[1] - width) / 2)
+    resized = Image.fromarray(image).resize((scaled[1], scaled[0]), Image.Resampling.BILINEAR)
+    return np.array(resized.crop((left, top, left + width, top + height)))
+
+
+_FITS: dict[str, Callable[[Picture, tuple[int, int]], Picture]] = {
+    "letterbox": lambda image, size: letterbox(image, size)[0],
+    "crop": centre_crop,
+}
+"""By the task's column `fit`."""
+
+
+def to_input(images: npt.NDArray[np.uint8], spec: TensorSpec) -> torch.Tensor:
+    """Turn pictures, uint8 (B, H, W, 3), into the input that `spec` describes, float32 NCHW or uint8 NHWC, contiguous.
+
+    Raises:
+        InputError: their shape or dtype is not what the model takes.
+    """
+    import numpy as np
+    import torch
+
+    expected = (spec.shape[0], *size_of(spec), 3)
+    if images.shape != expected or images.dtype != np.uint8:
+        raise InputError(
+            f"expected pictures as uint8 {expected}, got {images.dtype} {images.shape}; `fit` makes them so"
+        )
+    tensor = torch.from_numpy(np.ascontiguousarray(images))
+    if spec.dtype == "uint8":
+        return tensor
+    # The official runtime reads memory in order whatever the strides say.
+    return (tensor.permute(0, 3, 1, 2).float() / 255).contiguous()
+
+
+def random_input(spec: TensorSpec, seed: int) -> torch.Tensor:
+    """Make up an input in the format of `spec`: seeded noise at several scales, the finer the fainter, as in pictures.
+
+    Independent pixels would be unlike any picture: the first layers average them away, and everything after sees grey.
+    """
+    import torch
+    from torch.nn.functional import interpolate
+
+    batch, (height, width) = spec.shape[0], size_of(spec)
+    generator = torch.Generator().manual_seed(seed)
+    total = torch.zeros(batch, 3, height, width)
+    for cells in (4, 16, 64):
+        noise = torch.rand(batch, 3, cells, cells, generator=generator) * cells**-0.5
+        total += interpolate(noise, size=(height, width), mode="bilinear")
+    low, high = total.amin((1, 2, 3), keepdim=True), total.amax((1, 2, 3), keepdim=True)
+    pictures = ((total - low) / (high - low) * 255).round().to(torch.uint8)
+    return to_input(pictures.permute(0, 2, 3, 1).numpy(), spec)

@@ -1,0 +1,1 @@
+"""Comparing a model's outputs with PyTorch's."""

@@ -1,0 +1,1 @@
+"""Models used as Ultralytics' own are used: prediction, tracking, validation."""

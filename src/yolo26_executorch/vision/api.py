@@ -1,0 +1,181 @@
+"""The Python face: an exported model used as Ultralytics' `YOLO` is used."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
+
+from ..errors import OptionError, UsageError
+from ..models.tasks import TASKS
+
+if TYPE_CHECKING:
+    from ultralytics.engine.results import Results
+
+TRACKING_CONFIDENCE = 0.1
+"""Trackers make use of weak detections; Ultralytics' own default for them."""
+
+
+class YOLO26:
+    """An exported model, with the methods of Ultralytics' `YOLO`.
+
+        with YOLO26("yolo26_cuda_exports/yolo26n") as model:
+            for result in model.predict("bus.jpg", conf=0.4):
+                print(result.verbose())
+
+    Sources, settings and results are Ultralytics' own. What an export settles (size, precision, device) is no setting
+    any more; the `iou` of a suppression has no effect on these models, which need none.
+    """
+
+    predictor: Any
+    """Ultralytics' predictor of the latest call, None before the first."""
+
+    def __init__(self, folder: Path | str, *, runner: str = "auto") -> None:
+        """Open an artifact; arguments and errors are those of `open_runner`."""
+        from .ultralytics_backend import RunnerBackend
+
+        self.folder = Path(folder)
+        self.predictor = None
+        self._runner = runner
+        self._backend = RunnerBackend.open(self.folder, runner)
+        self._tracker: Any = None
+
+    @property
+    def task(self) -> str:
+        """The task, by Ultralytics' name."""
+        return self._backend.task
+
+    @property
+    def names(self) -> dict[int, str]:
+        """The class names."""
+        return self._backend.names
+
+    @overload
+    def predict(self, source: Any, stream: Literal[False] = False, **settings: Any) -> list[Results]: ...
+    @overload
+    def predict(self, source: Any, stream: Literal[True], **settings: Any) -> Iterator[Results]: ...
+    def predict(self, source: Any, stream: bool = False, **settings: Any) -> list[Results] | Iterator[Results]:
+        """Run the model on a source.
+
+        Args:
+            source: whatever Ultralytics takes; see `predict.open_source`. Files that cannot be read are left out, and
+                `predictor.dataset.unreadable` names them.
+            stream: return a generator, which holds one batch at a time, instead of a list.
+            settings: Ultralytics' own, such as `conf`, `max_det`, `save`, `save_dir`; `classes` also takes names.
+
+        Returns:
+            A result for each picture, in pixels of the picture.
+
+        Raises:
+            InputError: the source cannot be opened, or holds what the model cannot take.
+            OptionError: a setting is not legal.
+        """
+        self.predictor = self._make(source, "predict", settings)
+        return self._run(stream)
+
+    __call__ = predict
+
+    @overload
+    def track(
+        self, source: Any, stream: Literal[False] = False, persist: bool = False, **settings: Any
+    ) -> list[Results]: ...
+    @overload
+    def track(
+        self, source: Any, stream: Literal[True], persist: bool = False, **settings: Any
+    ) -> Iterator[Results]: ...
+    def track(
+        self, source: Any, stream: bool = False, persist: bool = False, **settings: Any
+    ) -> list[Results] | Iterator[Results]:
+        """Run the model on a video and give each object a number that it keeps from frame to frame.
+
+        Arguments, results and errors are those of `predict`; `tracker` names one of Ultralytics' trackers.
+
+        Args:
+            source: a video, a stream, or one frame of either with `persist`.
+            stream: return a generator.
+            persist: go on with the objects of the call before.
+            settings: as for `predict`.
+
+        Raises:
+            UsageError: the task has no objects, or the package that the trackers need is not installed.
+        """
+        check_tracking(self.task)
+        from ultralytics.trackers import register_tracker
+
+        predictor = self._make(source, "track", {"conf": TRACKING_CONFIDENCE, **settings})
+        if persist and self._tracker is not None:  # the objects are kept there
+            kept, made = self._tracker, predictor
+            kept.args, kept.save_dir, kept.source = made.args, made.save_dir, made.source
+            predictor = kept
+        register_tracker(predictor, persist)
+        self.predictor = self._tracker = predictor
+        return self._run(stream)
+
+    def val(self, data: Path | str, **options: Any) -> Any:
+        """Validate the model on a data set; arguments, results and errors are those of `validate.validate`."""
+        from .validate import validate
+
+        return validate(self.folder, data, **{"runner": self._runner, **options})
+
+    def close(self) -> None:
+        """Give back what the model holds."""
+        self._backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _make(self, source: Any, mode: str, settings: Mapping[str, Any]) -> Any:
+        """Return a predictor with the opened source as its `source`."""
+        from . import predict
+
+        if settings.get("classes") is not None:
+            settings = {**settings, "classes": class_indices(settings["classes"], self.names)}
+        predictor = predict.make_predictor(self._backend, mode, settings)
+        args = predictor.args
+        predictor.source = predict.open_source(
+            source, batch=args.batch, vid_stride=args.vid_stride, buffer=args.stream_buffer
+        )
+        return predictor
+
+    def _run(self, stream: bool) -> list[Results] | Iterator[Results]:
+        results: list[Results] | Iterator[Results] = self.predictor(source=self.predictor.source, stream=stream)
+        return results
+
+
+def class_indices(wanted: int | str | Sequence[int | str], names: Mapping[int, str]) -> list[int]:
+    """Return the indices of classes given as indices or names, which may differ in case.
+
+    Raises:
+        OptionError: there is no such class; near names are named.
+    """
+    by_name = {name.casefold(): index for index, name in names.items()}
+    found = []
+    for word in [wanted] if isinstance(wanted, int | str) else wanted:
+        index = by_name.get(str(word).casefold(), int(word) if str(word).isdecimal() else -1)
+        if index not in names:
+            near = difflib.get_close_matches(str(word).casefold(), by_name, 3)
+            hint = f"did you mean {', '.join(names[by_name[name]] for name in near)}?" if near else ""
+            known = f"it has {len(names)}: {', '.join(list(names.values())[:5])}{', …' if len(names) > 5 else ''}"
+            raise OptionError(f"classes: the model has no class {word}; {hint or known}")
+        found.append(index)
+    return found
+
+
+def check_tracking(task: str) -> None:
+    """Refuse tracking where it cannot work.
+
+    Raises:
+        UsageError: the task has no objects, or `lap`, which Ultralytics' trackers need, is not installed.
+    """
+    if not TASKS[task].ranked:
+        raise UsageError(f"a {task} model finds no objects that could be tracked; take one of another task")
+    if importlib.util.find_spec("lap") is None:
+        raise UsageError("tracking needs the package lap, which is not installed: pip install 'lap>=0.5.12'")

@@ -1,0 +1,158 @@
+"""Pictures by the million: an exported model as the callable that Ray Data's `map_batches` takes.
+
+    import ray
+    from yolo26_executorch.ray_data import YOLO26Predictor
+
+    pictures = ray.data.read_images("s3://bucket/pictures", include_paths=True)
+    found = pictures.map_batches(
+        YOLO26Predictor, fn_constructor_kwargs={"artifact": "yolo26_cuda_exports/yolo26n"}, batch_size=16, num_gpus=1,
+        compute=ray.data.ActorPoolStrategy(size=4))
+    found.write_parquet("found")
+
+`examples/ray_batch_inference.py` is a whole program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError, first_line
+from .api import YOLO26
+
+if TYPE_CHECKING:
+    import pyarrow
+    from ultralytics.engine.results import Results
+
+COLUMNS = ("image", "bytes", "path", "item")
+"""Where pictures are looked for, as `read_images`, `read_binary_files` and `from_items` name them."""
+
+
+class YOLO26Predictor:
+    """Find what is on pictures: a row for each, in the order given; Ultralytics does all but running the model.
+
+    A picture is an array (uint8 (H, W, 3), RGB), the bytes of a file, or the path of one; their sizes may differ. The
+    columns it came with are kept, but for arrays and bytes of pictures. Added are, in pixels of the picture:
+
+        boxes         (n, 4) x1, y1, x2, y2; of rotated boxes, what encloses them
+        rotated       (n, 5) centre, width, height, angle in radians; null where the task has none
+        classes       (n,) index; of a classifier the five likeliest
+        names         (n,) the same in words
+        confidences   (n,) 0..1
+        keypoints     (n, k, 2 or 3) x, y and where the model has it visibility 0..1; null where the task has none
+        masks         (n, points, 2) the outline of each; null where the task has none
+        error         why the picture could not be read, else null; one bad file does not end a long run
+    """
+
+    def __init__(
+        self, artifact: str | Path, *, runner: str = "auto", column: str | None = None, **settings: Any
+    ) -> None:
+        """Open an artifact, once for each worker.
+
+        Args:
+            artifact: its folder, on every machine.
+            runner: see `open_runner`.
+            column: where the pictures are; None looks for the first of `COLUMNS`.
+            settings: Ultralytics' for predicting, such as `conf` and `classes`; see `YOLO26.predict`.
+
+        Raises:
+            ArtifactError: as `open_runner`.
+        """
+        self._model = YOLO26(artifact, runner=runner)
+        self._column = column
+        self._settings = settings
+
+    def __call__(self, batch: Mapping[str, Any]) -> pyarrow.Table:
+        """Run a batch.
+
+        Args:
+            batch: arrays (rows, …) by column, as `map_batches` gives them.
+
+        Raises:
+            InputError: no such column, or what is in it is no picture.
+            OptionError: a setting is not legal.
+        """
+        import pyarrow
+
+        column = self._column or next((name for name in COLUMNS if name in batch), None)
+        if column is None or column not in batch:
+            raise InputError(
+                f"no pictures in the columns {', '.join(batch)}: expected {column or ', '.join(COLUMNS)}; name theirs "
+                'with fn_constructor_kwargs={"column": …}'
+            )
+        pictures, errors = [], []
+        for value in batch[column]:
+            picture, error = _read(value)
+            errors.append(error)
+            if picture is not None:
+                pictures.append(picture)
+        results = iter(self._model.predict(pictures, **self._settings) if pictures else [])
+        rows = [{"error": error} if error else _row(next(results)) for error in errors]
+        kept = [name for name in batch if name != column or all(isinstance(value, str) for value in batch[name])]
+        found = pyarrow.Table.from_pylist(rows, schema=_schema())
+        for place, name in enumerate(kept):
+            values = [value.tolist() if isinstance(value, np.ndarray) else value for value in batch[name]]
+            found = found.add_column(place, name, pyarrow.array(values))
+        return found
+
+
+def _schema() -> pyarrow.Schema:
+    """Return the columns added, whose types must not depend on what happens to be in a batch."""
+    import pyarrow as pa
+
+    rows = pa.list_(pa.list_(pa.float32()))
+    return pa.schema(
+        {
+            "boxes": rows,
+            "rotated": rows,
+            "classes": pa.list_(pa.int32()),
+            "names": pa.list_(pa.string()),
+            "confidences": pa.list_(pa.float32()),
+            "keypoints": pa.list_(rows),
+            "masks": pa.list_(rows),
+            "error": pa.string(),
+        }
+    )
+
+
+def _read(value: Any) -> tuple[NDArray[np.uint8] | None, str | None]:
+    """Return a picture as Ultralytics' predictors take it (uint8 (H, W, 3), BGR), or why it cannot be read."""
+    if isinstance(value, np.ndarray):
+        if value.dtype != np.uint8 or value.ndim != 3 or value.shape[2] != 3:
+            raise InputError(f"expected pictures of uint8 (H, W, 3), RGB; given {value.dtype} {value.shape}")
+        return np.ascontiguousarray(value[..., ::-1]), None
+    if not isinstance(value, str | bytes):
+        raise InputError(f"expected pictures as arrays, bytes or paths; given {type(value).__name__}")
+    import cv2
+
+    try:
+        data = Path(value).read_bytes() if isinstance(value, str) else value
+        # As Ultralytics reads files.
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    except (OSError, cv2.error) as error:
+        return None, first_line(error)
+    return (None, "it is no picture that OpenCV can read") if picture is None else (picture, None)
+
+
+def _row(result: Results) -> dict[str, Any]:
+    """Return what a picture's result holds, by our columns."""
+    if result.probs is not None:
+        classes, confidences = list(result.probs.top5), result.probs.top5conf
+        row: dict[str, Any] = {"boxes": None}
+    else:
+        boxes = result.boxes if result.obb is None else result.obb
+        classes, confidences = boxes.cls.int().tolist(), boxes.conf
+        row = {"boxes": boxes.xyxy.tolist()}
+    names = [result.names[index] for index in classes]
+    row |= {"classes": classes, "names": names, "confidences": confidences.tolist()}
+    if result.obb is not None:
+        row["rotated"] = result.obb.xywhr.tolist()
+    if result.keypoints is not None:
+        row["keypoints"] = result.keypoints.data.tolist()
+    if result.masks is not None:
+        row["masks"] = [outline.tolist() for outline in result.masks.xy]
+    return row

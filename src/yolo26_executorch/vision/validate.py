@@ -1,0 +1,194 @@
+"""Accuracy on a labelled data set: Ultralytics' own validators over a runner, beside PyTorch where that is asked for.
+
+How pictures are fitted and matched, and every figure, is Ultralytics' (`validators.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..artifacts.folder import load_manifest
+from ..artifacts.manifest import Manifest
+from ..models import checkpoints
+from ..models.tasks import TASKS
+from ..system.probe import versions
+
+if TYPE_CHECKING:
+    from .ultralytics_backend import RunnerBackend
+    from .validators import Validation
+
+SPLITS = ("val", "test", "train")
+
+_WORKERS = 8
+"""Ultralytics' own number of processes that read pictures."""
+
+_COMPARED = re.compile(r"mAP50-95|top1")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one model reached."""
+
+    runner: str
+    device: str
+    metrics: dict[str, float]
+    """By Ultralytics' own keys, such as metrics/mAP50-95(B), 0..1: B boxes, M masks, P keypoints."""
+    speed_ms: dict[str, float]
+    """Milliseconds a picture of each step; "inference" holds the copies to and from the model."""
+
+
+@dataclass(frozen=True)
+class ValReport:
+    """An artifact's accuracy on a data set and, if asked for, the accuracy of the checkpoint it was made from."""
+
+    name: str
+    task: str
+    backend: str
+    precision: str
+    imgsz: tuple[int, int]
+    """Height and width of the model's input, pixels."""
+    batch: int
+    data: str
+    split: str
+    pictures: int
+    instances: int
+    """Labelled objects; for classify the pictures."""
+    skipped: dict[str, str]
+    """Pictures that count for nothing because they, or their labels, are damaged, and what is wrong with each."""
+    artifact: Measured
+    pytorch: Measured | None
+    """The checkpoint in eager fp32, over the same pictures in the same way."""
+    versions: dict[str, str]
+    created: str
+    """ISO 8601, UTC."""
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """The metrics that a difference is judged by: every mAP50-95, or top-1."""
+        return tuple(key for key in self.artifact.metrics if _COMPARED.search(key))
+
+    @property
+    def primary(self) -> str:
+        """The metric of the task itself: mAP50-95 of boxes, masks or keypoints, or top-1."""
+        return self.compared[-1]
+
+    @property
+    def differences(self) -> dict[str, float] | None:
+        """Each metric's difference, artifact - PyTorch; None where PyTorch was not asked for."""
+        if self.pytorch is None:
+            return None
+        return {key: value - self.pytorch.metrics[key] for key, value in self.artifact.metrics.items()}
+
+    @property
+    def largest_difference(self) -> float | None:
+        """The largest of the `compared` metrics' differences, without its sign."""
+        found = self.differences
+        return None if found is None else max(abs(found[key]) for key in self.compared)
+
+    def within(self, limit: float) -> bool:
+        """Whether each `compared` metric lies at most so far from PyTorch's; a figure that is no number does not."""
+        found = self.differences
+        return found is None or all(abs(found[key]) <= limit for key in self.compared)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data."""
+        more = ("primary", "differences", "largest_difference")
+        return {**asdict(self), **{name: getattr(self, name) for name in more}}
+
+
+def validate(
+    folder: Path | str,
+    data: Path | str,
+    *,
+    split: str = "val",
+    runner: str = "auto",
+    checkpoint: Path | None = None,
+    weights_dir: Path | None = None,
+    trusted: bool = False,
+    against_pytorch: bool = False,
+    save_dir: Path | None = None,
+    plots: bool = False,
+    progress: bool = False,
+) -> ValReport:
+    """Measure an artifact's accuracy.
+
+    Args:
+        folder: the artifact.
+        data: a data.yaml in Ultralytics' format; for classify the folder that holds a folder of each split.
+        split: one of `SPLITS`.
+        runner: see `runtime.open_runner`.
+        checkpoint: where the artifact's checkpoint is; this, `weights_dir` and `trusted` as in
+            `weights.find_checkpoint`, and for `against_pytorch` alone.
+        weights_dir: the folder where it is.
+        trusted: whether it may run code.
+        against_pytorch: measure the checkpoint, too.
+        save_dir: where plots go, `runs/val/NAME` unless said; PyTorch's into a folder `pytorch` in it.
+        plots: draw Ultralytics' curves, confusion matrices and pictures.
+        progress: show Ultralytics' progress on standard error.
+
+    Raises:
+        UsageError: the data set is missing, damaged or not one for this model.
+        CheckpointError: the checkpoint is not to be found.
+        ArtifactError: as `runtime.open_runner`.
+    """
+    from ..parity.baseline import device_of, precision_of
+    from .ultralytics_backend import RunnerBackend
+    from .validators import Validation, find_data
+
+    folder = Path(folder)
+    manifest = load_manifest(folder)
+    found = find_data(data, split, manifest)
+    network = checkpoints.find_checkpoint(manifest, checkpoint, weights_dir, trusted) if against_pytorch else None
+    plots_dir = (save_dir or Path("runs", "val", manifest.name)) if plots else None
+    workers = _WORKERS if device_of(manifest) == "cuda" else 0  # a CPU is busy with the model
+    run = Validation(TASKS[manifest.task], found, split, workers=workers, progress=progress)
+    with contextlib.closing(RunnerBackend.open(folder, runner)) as backend:
+        artifact = _measured(run, backend, manifest, plots_dir)
+    pytorch = None
+    if network is not None:
+        with contextlib.closing(_eager(network, manifest)) as backend:
+            pytorch = _measured(run, backend, manifest, plots_dir / "pytorch" if plots_dir else None)
+    return ValReport(
+        name=manifest.name,
+        task=manifest.task,
+        backend=manifest.backend,
+        precision=precision_of(manifest),
+        imgsz=manifest.options.size,
+        batch=manifest.options.batch,
+        data=str(data),
+        split=split,
+        pictures=run.pictures,
+        instances=run.instances,
+        skipped=run.skipped,
+        artifact=artifact,
+        pytorch=pytorch,
+        versions=versions(),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _eager(checkpoint: checkpoints.Checkpoint, manifest: Manifest) -> RunnerBackend:
+    """Return the checkpoint in fp32 behind the artifact's very inputs and outputs."""
+    from ..models.export_model import ExportModel
+    from ..parity.baseline import device_of
+    from ..runtime.eager import EagerRunner
+    from .ultralytics_backend import RunnerBackend
+
+    runner = EagerRunner(ExportModel(checkpoint, replace(manifest.options, precision="fp32")), device_of(manifest))
+    return RunnerBackend(runner, task=checkpoint.task, names=manifest.classes, keypoint_shape=manifest.keypoint_shape)
+
+
+def _measured(run: Validation, backend: RunnerBackend, manifest: Manifest, plots_dir: Path | None) -> Measured:
+    import torch
+
+    from ..parity.baseline import device_of
+
+    metrics, speed_ms = run(backend, plots_dir)
+    device = device_of(manifest)
+    name = torch.cuda.get_device_name() if device == "cuda" else device
+    return Measured(backend.runner.name, name, metrics, speed_ms)

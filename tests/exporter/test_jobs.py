@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from yolo26_executorch.exporter.jobs import OUTCOMES, Job, Record
+from yolo26_executorch.models.checkpoints import Source
+from yolo26_executorch.models.options import ExportOptions
+from yolo26_executorch.models.variants import VARIANTS
+
+
+@pytest.mark.parametrize(
+    ("source", "weights_dir", "imgsz"),
+    [
+        (Source("yolo26n-seg", VARIANTS["yolo26n-seg"], None), None, (640, 480)),
+        (Source("best", None, Path("/data/best.pt")), Path("/weights"), None),
+        (Source("yolo26n", None, Path("/mine/yolo26n.pt")), None, (640, 640)),
+    ],
+)
+def test_a_job_survives_json(source: Source, weights_dir: Path | None, imgsz: tuple[int, int] | None) -> None:
+    job = Job(
+        source, Path("out"), ExportOptions(imgsz=imgsz, seed=3), weights_dir,
+        test=False, skip_existing=True, trusted=True, command="yolo26-et export", wait=False,
+    )  # fmt: skip
+    assert Job.from_json(json.loads(json.dumps(job.to_json()))) == job
+
+
+def test_a_jobs_record_knows_what_the_job_knows() -> None:
+    variant = VARIANTS["yolo26n-obb"]
+    job = Job(Source(variant.name, variant, None), Path("out"), ExportOptions(), None, True, False, False, "")
+    record = job.record("failed", stage="lower", message="why", task="pose")
+    assert record == Record(
+        "yolo26n-obb", "yolo26n-obb", "pose", "xnnpack", "tf32", "failed", stage="lower", message="why"
+    )
+
+
+FULL: dict[str, Any] = {
+    "name": "yolo26n",
+    "variant": "yolo26n",
+    "task": "detect",
+    "backend": "cuda",
+    "precision": "fp16",
+    "outcome": "exported",
+    "stage": None,
+    "message": None,
+    "folder": "out/yolo26n",
+    "seconds": {"load": 1.0, "compile": 60.5},
+    "files": {"model.pte": 7_000_000, "aoti_cuda_blob.ptd": 5_000_000},
+    "latency_ms": 0.9,
+    "largest_error": {"value": 1e-3, "unit": "px", "output": "detections"},
+    "test": {"inputs": []},
+    "transient": True,
+    "attempts": 2,
+    "device": "1",
+    "peak_memory_bytes": 3_000_000_000,
+}
+
+
+def test_a_record_survives_json() -> None:
+    record = Record.from_json(FULL)
+    assert json.loads(json.dumps(record.to_json())) == FULL
+    assert Record.from_json(record.to_json()) == record
+    assert (record.size_mb, record.total_s, record.ok) == (12.0, 61.5, True)
+
+
+def test_a_short_record_is_filled_up() -> None:
+    record = Record.from_json({"name": "best", "backend": "xnnpack", "precision": "fp32", "outcome": "failed"})
+    assert (record.variant, record.size_mb, record.total_s, record.latency_ms, record.ok) == (None,) * 4 + (False,)
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_what_counts_as_there(outcome: str) -> None:
+    assert Record.from_json({**FULL, "outcome": outcome}).ok is (outcome in ("exported", "skipped"))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        None,
+        [],
+        {},
+        {**FULL, "outcome": "splendid"},
+        {**FULL, "seconds": [1]},
+        {**FULL, "files": {"model.pte": "large"}},
+        {**FULL, "latency_ms": "fast"},
+        {**FULL, "largest_error": 3},
+        {**FULL, "largest_error": {"value": 1}},
+        {**FULL, "test": 7},
+    ],
+)
+def test_foreign_data_is_refused(data: Any) -> None:
+    with pytest.raises(ValueError, match="not a record"):
+        Record.from_json(data)

@@ -1,0 +1,479 @@
+from __future__ import annotations
+
+import enum
+import hashlib
+import os
+import sys
+import types
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from support import make_manifest, network, random_model, save_checkpoint
+from yolo26_executorch import cli
+from yolo26_executorch.artifacts.manifest import Manifest
+from yolo26_executorch.errors import CheckpointError, DownloadError, UnknownVariantError, UsageError
+from yolo26_executorch.models import checkpoints
+from yolo26_executorch.models.checkpoints import (
+    Checkpoint,
+    Source,
+    check_archive,
+    find_checkpoint,
+    find_sources,
+    find_weights,
+)
+from yolo26_executorch.models.preprocess import random_input
+from yolo26_executorch.models.tasks import TASKS
+from yolo26_executorch.models.variants import VARIANTS
+
+NAMES = {0: "cat", 1: "dog", 2: "été | <b>"}
+
+
+def load(path: Path, trusted: bool = False) -> Checkpoint:
+    return checkpoints.load(Source("best", None, path), weights_dir=None, random=False, seed=0, trusted=trusted)
+
+
+def random(name: str, seed: int) -> Checkpoint:
+    return checkpoints.load(Source(name, VARIANTS[name], None), weights_dir=None, random=True, seed=seed)
+
+
+# ---- random weights --------------------------------------------------------------------------------------------------
+
+
+def test_random_weights_follow_their_seed_alone() -> None:
+    state = torch.random.get_rng_state()
+    first = random("yolo26n-cls", 1)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    torch.manual_seed(99)
+    again, other = random("yolo26n-cls", 1), random("yolo26n-cls", 2)
+    values = [checkpoint.network.state_dict() for checkpoint in (first, again, other)]
+    assert all(torch.equal(values[0][key], values[1][key]) for key in values[0])
+    assert not all(torch.equal(values[0][key], values[2][key]) for key in values[0])
+    assert (first.origin, first.file, first.sha256, first.seed, other.seed) == ("random", None, None, 1, 2)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_random_weights_are_as_uneven_as_trained_ones(task: str) -> None:
+    """Equal scores everywhere would hide every error."""
+    model = random_model(f"yolo26n{TASKS[task].suffix}")
+    with torch.no_grad():
+        first, *_ = (model(random_input(model.input_spec, seed)) for seed in (1, 2))
+    confidence = first[0][0] if not model.task.ranked else first[0][0, :, -2]
+    assert len(confidence.unique()) > 0.9 * len(confidence)
+    assert float(confidence.max()) > 2 * float(confidence.median())
+
+
+@pytest.mark.parametrize(("task", "classes"), [("detect", 80), ("obb", 15), ("classify", 1000), ("pose", 1)])
+def test_random_weights_have_the_published_classes(task: str, classes: int) -> None:
+    checkpoint = random(f"yolo26n{TASKS[task].suffix}", 0)
+    assert (checkpoint.task.name, checkpoint.classes) == (task, classes)
+    assert checkpoint.names[0] == {"detect": "person", "obb": "plane", "classify": "tench", "pose": "person"}[task]
+    assert checkpoint.keypoint_shape == ((17, 3) if task == "pose" else None)
+
+
+# ---- checkpoints of the user's own -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_fine_tuned_checkpoint_brings_its_classes(tmp_path: Path, task: str) -> None:
+    path = save_checkpoint(tmp_path / "best.pt", network(f"yolo26n{TASKS[task].suffix}.yaml", NAMES))
+    checkpoint = load(path)
+    assert (checkpoint.task.name, checkpoint.names) == (task, NAMES)
+    assert (checkpoint.origin, checkpoint.file, checkpoint.seed) == ("user", "best.pt", None)
+    assert checkpoint.sha256 is not None and len(checkpoint.sha256) == 64
+    assert {parameter.dtype for parameter in checkpoint.network.parameters()} == {torch.float32}
+    assert not checkpoint.network.training
+
+
+def test_a_fine_tuned_checkpoint_brings_its_keypoints(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path / "best.pt", network("yolo26n-pose.yaml", NAMES, kpt_shape=[4, 2]))
+    assert load(path).keypoint_shape == (4, 2)
+
+
+def test_a_training_in_progress_is_taken_from_its_average(tmp_path: Path) -> None:
+    trained = network("yolo26n-cls.yaml", NAMES)
+    path = save_checkpoint(tmp_path / "last.pt", trained, model=None, ema=trained.half(), epoch=3)
+    assert load(path).names == NAMES
+
+
+def transforms_in(modules: Callable[[str, Any], None]) -> Any:
+    """What Ultralytics attaches to classifiers: torchvision's transforms, without torchvision."""
+    names = [
+        "torchvision",
+        "torchvision.transforms",
+        "torchvision.transforms.transforms",
+        "torchvision.transforms.functional",
+    ]
+    made = {name: types.ModuleType(name) for name in names}
+    for name, module in made.items():
+        modules(name, module)
+    kinds: dict[str, Any] = {}
+    for name in ("Compose", "ToTensor", "Resize", "CenterCrop", "Normalize"):
+        base = object if name in ("Compose", "ToTensor") else nn.Module
+        kinds[name] = type(name, (base,), {"__module__": names[2]})
+        setattr(made[names[2]], name, kinds[name])
+    InterpolationMode = enum.Enum("InterpolationMode", {"BILINEAR": "bilinear"}, module=names[3])
+    made[names[3]].InterpolationMode = InterpolationMode  # type: ignore[attr-defined]
+    whole = kinds["Compose"]()
+    whole.transforms = [kinds[name]() for name in kinds if name != "Compose"]
+    whole.transforms[1].interpolation = InterpolationMode["BILINEAR"]
+    whole.transforms[3].mean = torch.zeros(3)
+    return whole
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_classifiers_load_without_the_torchvision_that_they_were_trained_with(tmp_path: Path, trusted: bool) -> None:
+    trained = network("yolo26n-cls.yaml", NAMES)
+    with pytest.MonkeyPatch.context() as patch:
+        trained.transforms = transforms_in(lambda name, module: patch.setitem(sys.modules, name, module))
+        path = save_checkpoint(tmp_path / "best.pt", trained)
+    with zipfile.ZipFile(path) as archive:
+        assert b"torchvision.transforms" in archive.read("best/data.pkl")
+    before = [name for name in sys.modules if name.startswith("torchvision")]
+    assert load(path, trusted).names == NAMES
+    assert [name for name in sys.modules if name.startswith("torchvision")] == before
+
+
+@pytest.mark.parametrize(
+    ("config", "held"),
+    [
+        ("yolo11n.yaml", "a DetectionModel with a Detect head (yolo11n.yaml)"),
+        ("yolov8n.yaml", "a DetectionModel with a Detect head (yolov8n.yaml)"),
+        ("yolov10n.yaml", "a DetectionModel with a v10Detect head (yolov10n.yaml)"),
+        ("yolo11n-cls.yaml", "a ClassificationModel with a Classify head (yolo11n-cls.yaml)"),
+        ("yolov8n-cls.yaml", "a ClassificationModel with a Classify head (yolov8n-cls.yaml)"),
+        ("yolov8n-seg.yaml", "a SegmentationModel with a Segment head (yolov8n-seg.yaml)"),
+        ("yolo11n-pose.yaml", "a PoseModel with a Pose head (yolo11n-pose.yaml)"),
+        ("yolo11n-obb.yaml", "a OBBModel with a OBB head (yolo11n-obb.yaml)"),
+    ],
+)
+def test_other_yolos_are_refused_by_what_they_are(tmp_path: Path, config: str, held: str) -> None:
+    path = save_checkpoint(tmp_path / "best.pt", network(config))
+    with pytest.raises(CheckpointError) as caught:
+        load(path)
+    assert f"{path} holds {held}, not a YOLO26 model" in str(caught.value)
+
+
+def test_a_yolo26_of_a_coarser_stride_is_refused(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path / "best.pt", network("yolo26n-p6.yaml"))
+    with pytest.raises(
+        CheckpointError, match=r"\(yolo26n-p6.yaml\) whose coarsest stride is 64 pixels; only models of"
+    ):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"weight": torch.zeros(2)}, "holds no model"),
+        ({"model": None, "ema": None}, "holds no model"),
+        ({"model": "yolo26n"}, "holds a str"),
+        ({"model": nn.Sequential(nn.Linear(2, 2))}, "holds a Sequential"),
+        (nn.Linear(2, 2), "cannot be loaded"),
+        (torch.zeros(2), "cannot be loaded"),
+        ([1, 2], "cannot be loaded"),
+    ],
+)
+def test_what_is_no_checkpoint_of_ultralytics_is_refused(tmp_path: Path, content: Any, said: str) -> None:
+    path = tmp_path / "best.pt"
+    torch.save(content, path)
+    with pytest.raises(CheckpointError) as caught:
+        load(path)
+    assert f"{path} {said}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+# ---- a pickle that runs code -----------------------------------------------------------------------------------------
+
+
+class Evil:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (self.command,)
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, hidden: bool) -> None:
+    mark, path = tmp_path / "was here", tmp_path / "best.pt"
+    evil = Evil(f"touch '{mark}'")
+    if hidden:
+        trained = network("yolo26n-cls.yaml", NAMES)
+        trained.transforms = evil  # type: ignore[assignment]
+        save_checkpoint(path, trained)
+    else:
+        torch.save({"model": evil}, path)
+    check_archive(path)
+    with pytest.raises(CheckpointError, match=r"refused by Ultralytics' .*, add --trust-checkpoint") as caught:
+        load(path)
+    assert "\n" not in str(caught.value)
+    assert not mark.exists()
+    # Trusting it is what the flag says it is; and this shows that the refusal above was one.
+    if hidden:
+        assert load(path, trusted=True).names == NAMES
+    else:
+        with pytest.raises(CheckpointError, match="holds"):
+            load(path, trusted=True)
+    assert mark.exists()
+
+
+# ---- files that are no checkpoint ------------------------------------------------------------------------------------
+
+
+def archive(path: Path, **entries: bytes) -> Path:
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in (entries or {"archive/data.pkl": b"x" * 4000}).items():
+            file.writestr(name, content)
+    return path
+
+
+def truncated(path: Path) -> None:
+    path.write_bytes(archive(path).read_bytes()[:2000])
+
+
+def corrupt(path: Path) -> None:
+    content = bytearray(archive(path).read_bytes())
+    content[1000] ^= 1
+    path.write_bytes(content)
+
+
+BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
+    "empty": (lambda path: path.touch(), "truncated, corrupt or no PyTorch checkpoint"),
+    "truncated": (truncated, "truncated, corrupt or no PyTorch checkpoint"),
+    "corrupt": (corrupt, "its entry archive/data.pkl fails its checksum"),
+    "no zip": (lambda path: path.write_text("<html>404</html>"), "truncated, corrupt or no PyTorch checkpoint"),
+    "a bare pickle": (lambda path: path.write_bytes(b"\x80\x04cos\nsystem\n."), "no PyTorch checkpoint"),
+    "a zip of something": (
+        lambda path: archive(path, **{"photo.jpg": b"x"}), "it is a zip file without a PyTorch checkpoint inside"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_file_is_refused_by_the_command_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    make, said = BROKEN[kind]
+    path = tmp_path / "best.pt"
+    make(path)
+    out = tmp_path / "out"
+    assert cli.main(["export", "--backend", "xnnpack", "--base-path", str(out), "--models", "yolo26n", str(path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"yolo26-et: error: {path} cannot be read: ")
+    assert said in line
+    assert line.endswith("; copy or download the file again")
+    assert not out.exists()
+
+
+def test_a_missing_file_names_its_neighbours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("best.pt", "yolo.pt", "best.onnx"):
+        (tmp_path / name).touch()
+    path = tmp_path / "besst.pt"
+    assert cli.main(["export", "--backend", "xnnpack", "--models", str(path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"yolo26-et: error: no such checkpoint file: {path}; did you mean best.pt?"
+    with pytest.raises(CheckpointError, match=r"no such checkpoint file: .*nowhere/best\.pt$"):
+        check_archive(tmp_path / "nowhere" / "best.pt")
+    with pytest.raises(CheckpointError, match="no such checkpoint file"):
+        check_archive(tmp_path)
+
+
+def test_a_whole_checkpoint_passes_the_first_check(tmp_path: Path) -> None:
+    check_archive(save_checkpoint(tmp_path / "best.pt", nn.Linear(1, 1)))
+
+
+# ---- what is asked for -----------------------------------------------------------------------------------------------
+
+
+def test_names_wildcards_and_paths_in_the_order_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = archive(tmp_path / "best.pt")
+    monkeypatch.chdir(tmp_path)
+    sources = find_sources(["yolo26n-cls", str(path), "yolo26[ns]", "best.pt", "yolo26n"])
+    assert [source.name for source in sources] == ["yolo26n-cls", "best", "yolo26n", "yolo26s"]
+    assert [source.path for source in sources] == [None, path, None, None]
+    for source in sources:
+        assert Source.from_json(source.to_json()) == source
+
+
+def test_a_path_of_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive(tmp_path / "best.pt")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert find_sources(["~/best.pt"])[0].path == tmp_path / "best.pt"
+
+
+def test_an_unknown_name_is_refused() -> None:
+    with pytest.raises(UnknownVariantError, match="did you mean yolo26n-seg"):
+        find_sources(["yolo26n", "yolo26n-sge"])
+
+
+@pytest.mark.parametrize(("first", "second"), [("a/best.pt", "b/best.pt"), ("yolo26n", "a/yolo26n.pt")])
+def test_two_that_would_share_a_folder_are_refused(tmp_path: Path, first: str, second: str) -> None:
+    models = []
+    for word in (first, second):
+        if word.endswith(".pt"):
+            (tmp_path / word).parent.mkdir()
+            word = str(archive(tmp_path / word))
+        models.append(word)
+    with pytest.raises(UsageError) as caught:
+        find_sources(models)
+    for word in (*models, "rename one of the files or use two base paths"):
+        assert word in str(caught.value)
+    assert caught.value.exit_status == 2
+
+
+@pytest.mark.parametrize(
+    ("file", "folder"),
+    [("my model (1).pt", "my_model_1"), ("été.v2.pt", "t_.v2"), (".hidden.pt", "hidden"), ("a/../b.pt", "b")],
+)
+def test_a_files_name_becomes_a_folders(tmp_path: Path, file: str, folder: str) -> None:
+    (tmp_path / "a").mkdir()
+    archive(tmp_path / file)
+    assert find_sources([str(tmp_path / file)])[0].name == folder
+
+
+def test_a_name_that_gives_no_folder_is_refused(tmp_path: Path) -> None:
+    archive(tmp_path / "模型.pt")
+    with pytest.raises(CheckpointError, match="rename the file"):
+        find_sources([str(tmp_path / "模型.pt")])
+
+
+# ---- published weights -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def default_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(checkpoints, "default_weights_dir", lambda: tmp_path / "default")
+    return tmp_path / "default"
+
+
+def downloading(monkeypatch: pytest.MonkeyPatch, download: Callable[[Path], object]) -> None:
+    def attempt(file: str | Path, **settings: Any) -> str:
+        download(Path(file))
+        return str(file)
+
+    monkeypatch.setattr("ultralytics.utils.downloads.attempt_download_asset", attempt)
+
+
+def test_weights_that_are_there_are_not_downloaded(
+    tmp_path: Path, default_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    downloading(monkeypatch, lambda path: pytest.fail("a download was tried"))
+    variant = VARIANTS["yolo26n"]
+    default_folder.mkdir()
+    known = archive(default_folder / "yolo26n.pt")
+    assert find_weights(variant, None) == find_weights(variant, tmp_path / "mine") == known
+    (tmp_path / "mine").mkdir()
+    first = archive(tmp_path / "mine" / "yolo26n.pt")
+    assert find_weights(variant, tmp_path / "mine") == first
+
+
+def test_weights_are_downloaded_to_the_folder(
+    tmp_path: Path, default_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    downloading(monkeypatch, archive)
+    folder = tmp_path / "new" / "weights"
+    assert find_weights(VARIANTS["yolo26n-seg"], folder) == folder / "yolo26n-seg.pt"
+    assert [path.name for path in folder.iterdir()] == ["yolo26n-seg.pt"]
+    check_archive(folder / "yolo26n-seg.pt")
+    assert find_weights(VARIANTS["yolo26s"], None) == default_folder / "yolo26s.pt"
+
+
+def offline(path: Path) -> None:
+    raise ConnectionError("Download failure for yolo26n.pt. Environment is not online.\nmore words")
+
+
+@pytest.mark.parametrize(
+    ("download", "cause"),
+    [
+        (offline, "Environment is not online."),
+        (lambda path: None, "no such checkpoint file"),
+        (truncated, "truncated, corrupt"),
+        (lambda path: path.write_text("<html>"), "truncated, corrupt"),
+    ],
+)
+def test_a_failed_download_says_where_the_file_belongs(
+    tmp_path: Path,
+    default_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    download: Callable[[Path], object],
+    cause: str,
+) -> None:
+    downloading(monkeypatch, download)
+    folder = tmp_path / "weights"
+    source = Source("yolo26n", VARIANTS["yolo26n"], None)
+    with pytest.raises(DownloadError) as caught:
+        checkpoints.load(source, weights_dir=folder, random=False, seed=0)
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in (f"yolo26n.pt is not in {folder}", cause, "by hand", "--weights-dir", "--random-weights"):
+        assert part in message
+    assert caught.value.exit_status == 1
+    assert [*folder.iterdir()] == []
+
+
+def test_published_weights_are_marked_as_such(tmp_path: Path, default_folder: Path) -> None:
+    save_checkpoint(tmp_path / "yolo26n-cls.pt", network("yolo26n-cls.yaml", NAMES))
+    source = Source("yolo26n-cls", VARIANTS["yolo26n-cls"], None)
+    checkpoint = checkpoints.load(source, weights_dir=tmp_path, random=False, seed=0)
+    assert (checkpoint.origin, checkpoint.file, checkpoint.names) == ("published", "yolo26n-cls.pt", NAMES)
+
+
+# ---- an artifact's checkpoint ----------------------------------------------------------------------------------------
+
+
+def made_from(path: Path, **changes: Any) -> Manifest:
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    identity = {"origin": "user", "file": path.name, "sha256": sha256, "seed": None, **changes}
+    return make_manifest("detect", "xnnpack", "user", checkpoint=identity)
+
+
+def test_an_artifact_s_checkpoint_is_found_by_name_and_hash(
+    tmp_path: Path, default_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = save_checkpoint(tmp_path / "best.pt", network("yolo26n.yaml", NAMES))
+    manifest = made_from(given)
+    assert find_checkpoint(manifest, given).sha256 == manifest.checkpoint["sha256"]
+    assert find_checkpoint(manifest, weights_dir=tmp_path).names == NAMES
+    with pytest.raises(
+        CheckpointError, match=r"best was made from best\.pt with SHA-256 .*, and no such file in .*; name"
+    ):
+        find_checkpoint(manifest)
+    monkeypatch.chdir(tmp_path)
+    assert find_checkpoint(manifest).origin == "user"
+    other = given.rename(tmp_path / "mine.pt")
+    assert find_checkpoint(manifest, other).file == "mine.pt"
+    # A file of that name that is another one hides none further on.
+    (tmp_path / "best.pt").write_bytes(b"another")
+    with pytest.raises(CheckpointError, match=r"best\.pt has another SHA-256; name the file with --checkpoint"):
+        find_checkpoint(manifest)
+    default_folder.mkdir(exist_ok=True)
+    other.rename(default_folder / "best.pt")
+    assert find_checkpoint(manifest).sha256 == manifest.checkpoint["sha256"]
+    with pytest.raises(CheckpointError, match="no such checkpoint file"):
+        find_checkpoint(manifest, tmp_path / "none.pt")
+
+
+def test_a_manifest_does_not_lead_out_of_the_folders(tmp_path: Path, default_folder: Path) -> None:
+    path = save_checkpoint(tmp_path / "best.pt", network("yolo26n.yaml", NAMES))
+    (tmp_path / "inside").mkdir()
+    with pytest.raises(CheckpointError, match="no such file"):
+        find_checkpoint(made_from(path, file="../best.pt"), weights_dir=tmp_path / "inside")
+
+
+def test_random_weights_are_made_again() -> None:
+    manifest = make_manifest("classify", "xnnpack", "random")
+    again = find_checkpoint(manifest)
+    expected = random("yolo26n-cls", 3).network.state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in again.network.state_dict().items())
+    with pytest.raises(
+        CheckpointError, match=r"random weights \(seed 3\) and was made from no file; leave --checkpoint"
+    ):
+        find_checkpoint(manifest, Path("best.pt"))

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import importlib
+import importlib.machinery
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stub_runner import NAMES, StubRunner, backend, folder_of_pictures, picture, video
+from yolo26_executorch import YOLO26
+from yolo26_executorch.errors import ArtifactError, InputError, OptionError, UsageError
+from yolo26_executorch.vision import ultralytics_backend, validate
+from yolo26_executorch.vision.api import class_indices
+
+
+@pytest.fixture
+def runner() -> StubRunner:
+    return StubRunner()
+
+
+@pytest.fixture
+def model(runner: StubRunner, monkeypatch: pytest.MonkeyPatch) -> YOLO26:
+    monkeypatch.setattr(ultralytics_backend.RunnerBackend, "open", lambda folder, runner_name: backend(runner=runner))
+    return YOLO26("exports/yolo26n")
+
+
+@pytest.fixture
+def lap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for the package `lap`: the assignment of least cost, by SciPy."""
+    linear_sum_assignment: Any = importlib.import_module("scipy.optimize").linear_sum_assignment
+
+    def lapjv(cost: Any, extend_cost: bool, cost_limit: float) -> tuple[float, Any, Any]:
+        to_column, to_row = np.full(cost.shape[0], -1), np.full(cost.shape[1], -1)
+        for row, column in zip(*linear_sum_assignment(cost), strict=True):
+            if cost[row, column] <= cost_limit:
+                to_column[row], to_row[column] = column, row
+        return 0.0, to_column, to_row
+
+    module: Any = types.ModuleType("lap")
+    module.lapjv, module.__version__ = lapjv, "0.5.12"
+    module.__spec__ = importlib.machinery.ModuleSpec("lap", None)
+    monkeypatch.setitem(sys.modules, "lap", module)
+
+
+def test_a_list_or_a_generator(model: YOLO26, runner: StubRunner, tmp_path: Path) -> None:
+    source = folder_of_pictures(tmp_path / "pictures", 3)
+    results = model.predict(source)
+    assert isinstance(results, list)
+    assert [Path(result.path).name for result in results] == ["00.jpg", "01.jpg", "02.jpg"]
+    streamed = model.predict(source, stream=True)
+    assert isinstance(streamed, Iterator) and len(runner.given) == 3
+    next(streamed)
+    assert len(runner.given) == 4
+    assert len(list(streamed)) == 2
+    assert len(model(picture())) == 1
+
+
+def test_one_model_serves_several_calls_at_once(model: YOLO26, tmp_path: Path) -> None:
+    source = folder_of_pictures(tmp_path / "pictures", 3)
+    few, many = model.predict(source, stream=True, conf=0.8), model.predict(source, stream=True, conf=0.01)
+    assert [(len(a), len(b)) for a, b in zip(few, many, strict=True)] == [(1, 3)] * 3
+
+
+def test_it_knows_its_task_and_classes(model: YOLO26) -> None:
+    assert (model.task, model.names) == ("detect", NAMES)
+
+
+def test_classes_by_name(model: YOLO26) -> None:
+    assert [result.boxes.cls.tolist() for result in model.predict(picture(), classes=["Person"])] == [[0]]
+    with pytest.raises(OptionError, match="no class persn; did you mean person"):
+        model.predict(picture(), classes="persn")
+
+
+def test_mistakes_are_reported_before_anything_runs(model: YOLO26, runner: StubRunner) -> None:
+    with pytest.raises(InputError):
+        model.predict("nothing.jpg", stream=True)
+    with pytest.raises(OptionError):
+        model.predict(picture(), stream=True, device="cpu")
+    assert not runner.given
+
+
+def test_it_closes(model: YOLO26, runner: StubRunner) -> None:
+    with model as entered:
+        assert entered is model and not runner.closed
+    assert runner.closed
+
+
+def test_no_artifact(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError):
+        YOLO26(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("tracker", ["tracktrack.yaml", "bytetrack.yaml", "botsort.yaml"])
+def test_tracked_objects_keep_their_numbers(model: YOLO26, lap: None, tracker: str, tmp_path: Path) -> None:
+    results = list(model.track(video(tmp_path / "clip.mp4", 5), stream=True, tracker=tracker))
+    assert len(results) == 5
+    numbers = [result.boxes.id.int().tolist() for result in results if result.boxes.id is not None]
+    assert len(numbers) >= 3 and all(found == numbers[-1] for found in numbers[-3:]) and numbers[-1]
+
+
+def test_tracking_goes_on_from_call_to_call_if_asked(model: YOLO26, lap: None) -> None:
+    def numbers(persist: bool) -> list[int]:
+        (result,) = model.track(picture(), persist=persist, tracker="bytetrack.yaml")
+        return [] if result.boxes.id is None else result.boxes.id.int().tolist()
+
+    first = numbers(persist=True)
+    assert first and numbers(persist=True) == first
+    assert model.predictor.trackers[0].frame_id == 2
+    numbers(persist=False)
+    assert model.predictor.trackers[0].frame_id == 1
+
+
+def test_tracking_says_what_it_needs(model: YOLO26, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"pip install 'lap>=0\.5\.12'"):
+        model.track(picture())
+
+
+def test_a_classifier_tracks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ultralytics_backend.RunnerBackend, "open", lambda folder, runner_name: backend("classify"))
+    with pytest.raises(UsageError, match="classify model finds no objects"):
+        YOLO26("exports/yolo26n-cls").track(picture())
+
+
+def test_validation_is_passed_on(model: YOLO26, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+
+    def stand_in(*words: Any, **options: Any) -> str:
+        given.update(words=words, options=options)
+        return "report"
+
+    monkeypatch.setattr(validate, "validate", stand_in)
+    assert model.val(data="data.yaml", split="test") == "report"
+    assert given == {"words": (Path("exports/yolo26n"), "data.yaml"), "options": {"runner": "auto", "split": "test"}}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"), [(1, [1]), ("car", [2]), (["CAR", 0], [2, 0]), (["2", "person"], [2, 0]), ([], [])]
+)
+def test_classes_are_found_by_index_and_name(wanted: Any, found: list[int]) -> None:
+    assert class_indices(wanted, NAMES) == found
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (3, "no class 3; it has 3: person, bicycle, car"),
+        ("-1", "no class -1; it has 3"),
+        (["car", "bycicle"], "no class bycicle; did you mean bicycle?"),
+        ("cat", "no class cat; did you mean car?"),
+    ],
+)
+def test_other_classes_are_refused(wanted: Any, message: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        class_indices(wanted, NAMES)
+    assert message in str(caught.value)
+
+
+def test_a_class_may_be_called_a_number() -> None:
+    assert class_indices("7", {0: "7", 7: "seven"}) == [0]

@@ -1,0 +1,290 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from shapes.dataset import scene
+from torch.nn import functional
+
+from stub_runner import BOXES, StubRunner, backend, cut, folder_of_pictures, picture, video
+from support import shapes_checkpoint
+from yolo26_executorch.errors import InputError, OptionError
+from yolo26_executorch.models import checkpoints
+from yolo26_executorch.models.export_model import ExportModel
+from yolo26_executorch.models.options import ExportOptions
+from yolo26_executorch.models.tasks import TASKS
+from yolo26_executorch.runtime.eager import EagerRunner
+from yolo26_executorch.vision.api import YOLO26
+from yolo26_executorch.vision.predict import SETTLED, Files, make_predictor, open_source
+from yolo26_executorch.vision.ultralytics_backend import RunnerBackend
+
+RANKED = [task.name for task in TASKS.values() if task.ranked]
+
+
+def predict(model: RunnerBackend, source: Any, **settings: Any) -> list[Any]:
+    predictor = make_predictor(model, "predict", settings)
+    return list(predictor(source=open_source(source, batch=predictor.args.batch)))
+
+
+def eager(task: str, **options: Any) -> RunnerBackend:
+    """Return the bundled checkpoint in PyTorch behind the backend."""
+    (source,) = checkpoints.find_sources([str(shapes_checkpoint(task))])
+    checkpoint = checkpoints.load(source, weights_dir=None, random=False, seed=0)
+    model = ExportModel(checkpoint, ExportOptions(precision="fp32", **options))
+    return RunnerBackend(
+        EagerRunner(model), task=checkpoint.task, names=checkpoint.names, keypoint_shape=checkpoint.keypoint_shape
+    )
+
+
+def pictures() -> dict[str, np.ndarray[Any, np.dtype[np.uint8]]]:
+    """Return drawn pictures, BGR uint8 (H, W, 3), of three shapes."""
+    drawn = [np.ascontiguousarray(scene("val", index).image[..., ::-1]) for index in range(3)]
+    square, wide, high = (cv2.resize(image, (480, 480)) for image in drawn)
+    return {"square": square, "landscape": wide[100:400], "portrait": high[:, 90:390]}
+
+
+def assert_agree(ours: Any, theirs: Any, imgsz: int = 320) -> None:
+    """Compare two results: the issue's 0.5 px, same classes and 0.01 in confidence."""
+    assert ours.names == theirs.names and ours.orig_shape == theirs.orig_shape
+    if theirs.probs is not None:
+        assert ours.probs.top1 == theirs.probs.top1
+        torch.testing.assert_close(ours.probs.data, theirs.probs.data, atol=0.01, rtol=0)
+        return
+    boxes, expected = (ours.boxes, theirs.boxes) if theirs.obb is None else (ours.obb, theirs.obb)
+    assert len(expected) > 0
+    assert boxes.cls.tolist() == expected.cls.tolist()
+    torch.testing.assert_close(boxes.xyxy, expected.xyxy, atol=0.5, rtol=0)
+    torch.testing.assert_close(boxes.conf, expected.conf, atol=0.01, rtol=0)
+    if theirs.obb is not None:
+        torch.testing.assert_close(boxes.xyxyxyxy, expected.xyxyxyxy, atol=0.5, rtol=0)
+    if theirs.keypoints is not None:
+        torch.testing.assert_close(ours.keypoints.data, theirs.keypoints.data, atol=0.5, rtol=0)
+    if theirs.masks is not None:
+        assert edges_apart(ours, theirs, imgsz).max() < 0.3
+
+
+def edges_apart(ours: Any, theirs: Any, imgsz: int) -> torch.Tensor:
+    """Return how far the edges of two results' masks lie apart on average, in pixels of the model's masks.
+
+    Those are a quarter as fine as its input, and thresholded before they are enlarged; Ultralytics enlarges first.
+    """
+    one, other = (result.masks.data.float()[:, None] for result in (ours, theirs))
+    inside = -functional.max_pool2d(-other, 3, 1, 1)
+    length = (other - inside).sum((1, 2, 3))
+    mask_pixel = 4 * max(theirs.orig_shape) / imgsz
+    return (one - other).abs().sum((1, 2, 3)) / length / mask_pixel
+
+
+@pytest.fixture(scope="module")
+def ultralytics_predict() -> Callable[..., Any]:
+    """Ultralytics' own `predict` of the bundled checkpoints, with the head that needs no suppression."""
+    from ultralytics import YOLO
+
+    from yolo26_executorch.vision.torchvision_shim import import_torchvision
+
+    import_torchvision()
+    models: dict[str, Any] = {}
+
+    def run(task: str, image: Any, **settings: Any) -> Any:
+        model = models.setdefault(task, YOLO(shapes_checkpoint(task)))
+        # Since 8.4.190 the default is the other head with suppression.
+        return model.predict(image, nms=False, verbose=False, **settings)[0]
+
+    return run
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_an_artifact_finds_what_ultralytics_finds(
+    task: str, exported: Callable[[str], Path], ultralytics_predict: Callable[..., Any]
+) -> None:
+    with YOLO26(exported(task)) as model:
+        for image in pictures().values():
+            (ours,) = model.predict(image)
+            assert_agree(ours, ultralytics_predict(task, image, imgsz=320, rect=False))
+
+
+@pytest.mark.parametrize("task", RANKED)
+def test_a_model_of_the_picture_s_own_shape_finds_what_ultralytics_finds(
+    task: str, ultralytics_predict: Callable[..., Any]
+) -> None:
+    image = pictures()["landscape"]
+    assert image.shape == (300, 480, 3)  # which Ultralytics scales to 320 x 512, the size that this model takes
+    (ours,) = predict(eager(task, imgsz=(320, 512)), image)
+    assert_agree(ours, ultralytics_predict(task, image, imgsz=512), imgsz=512)
+
+
+def test_disagreement_is_seen(ultralytics_predict: Callable[..., Any]) -> None:
+    image = pictures()["square"]
+    model = eager("detect", imgsz=(320, 320))
+    expected = ultralytics_predict("detect", image, imgsz=320, rect=False)
+    (ours,) = predict(model, image)
+    assert_agree(ours, expected)
+    for column, change in ((0, 1.0), (4, -0.02), (5, 1.0)):
+        (wrong,) = predict(model, image)
+        data = wrong.boxes.data.clone()
+        data[0, column] += change
+        wrong.update(boxes=data)
+        with pytest.raises(AssertionError):
+            assert_agree(wrong, expected)
+
+
+def test_masks_beside_their_place_are_seen(ultralytics_predict: Callable[..., Any]) -> None:
+    image = pictures()["square"]
+    expected = ultralytics_predict("segment", image, imgsz=320, rect=False)
+    (ours,) = predict(eager("segment", imgsz=(320, 320)), image)
+    assert_agree(ours, expected)
+    mask_pixel = round(4 * 480 / 320)
+    ours.update(masks=ours.masks.data.roll(mask_pixel, dims=2))
+    with pytest.raises(AssertionError):
+        assert_agree(ours, expected)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_results_are_in_the_picture_s_pixels(task: str) -> None:
+    (result,) = predict(backend(task), picture(240, 640))  # half the scale, and 100 px above it
+    if result.probs is not None:
+        assert result.probs.top1 == 1
+        return
+    found = result.boxes if result.obb is None else result.obb
+    assert found.conf.tolist() == pytest.approx([0.9, 0.5]) and found.cls.tolist() == [1, 0]
+    centre = (BOXES[:2, :2] - torch.tensor([0.0, 100.0])) * 2
+    torch.testing.assert_close(found.xywh[:, :2] if result.obb is None else found.xywhr[:, :2], centre)
+    if result.keypoints is not None:
+        torch.testing.assert_close(result.keypoints.xy[:, 0], centre)
+    if result.masks is not None:
+        upper = result.masks.data[0, 110:140, 120:200]
+        assert upper.float().mean() > 0.9 and not result.masks.data[0, 145:].any()
+
+
+def test_ultralytics_settings_do_what_they_say(tmp_path: Path) -> None:
+    source = folder_of_pictures(tmp_path / "pictures", 2)
+    counts = {
+        (("conf", 0.01),): 3,
+        (("conf", 0.6),): 1,
+        (("max_det", 1),): 1,
+        (("classes", (0, 2)), ("conf", 0.01)): 2,
+    }
+    for settings, count in counts.items():
+        assert [len(result) for result in predict(backend(), str(source), **dict(settings))] == [count, count]
+    saved = tmp_path / "saved"
+    predict(backend(), str(source), save=True, save_txt=True, save_conf=True, save_crop=True, save_dir=str(saved))
+    assert sorted(path.name for path in saved.glob("*.jpg")) == ["00.jpg", "01.jpg"]
+    first, second = (saved / "labels" / "00.txt").read_text().splitlines()
+    assert len(first.split()) == 6 and first.startswith("1 ") and second.startswith("0 ")
+    assert {path.parent.name for path in (saved / "crops").rglob("*.jpg")} == {"person", "bicycle"}
+
+
+def test_a_place_is_made_for_saved_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("predict", "predict-2"):
+        predict(backend(), picture(), save=True)
+        assert list((tmp_path / "runs" / "detect" / folder).glob("*.jpg"))
+
+
+def test_a_folder_goes_through_in_the_model_s_batches(tmp_path: Path) -> None:
+    source = str(folder_of_pictures(tmp_path / "pictures", 5))
+    runner = StubRunner(batch=2)
+    results = predict(backend(runner=runner), source)
+    assert len(results) == 5 and len(runner.given) == 3
+    one_by_one = StubRunner()
+    expected = predict(backend(runner=one_by_one), source)
+    given, wanted = torch.cat(runner.given), torch.cat(one_by_one.given)
+    assert torch.equal(given[:5], wanted) and not given[5:].any()
+    assert [result.path for result in results] == [result.path for result in expected]
+
+
+def test_a_rectangular_model_gets_rectangles() -> None:
+    runner = StubRunner(size=(320, 640))
+    image = np.full((240, 640, 3), 255, np.uint8)
+    predict(backend(runner=runner), image)
+    (given,) = runner.given
+    assert given.shape == (1, 3, 320, 640)
+    assert (given[:, :, 40:280] == 1).all() and (given[:, :, :39] == 114 / 255).all()
+
+
+def test_arrays_are_bgr_and_pillow_pictures_rgb() -> None:
+    from PIL import Image
+
+    red = np.zeros((320, 320, 3), np.uint8)
+    red[..., 2] = 255
+    runner = StubRunner()
+    predict(backend(runner=runner), [red, Image.fromarray(red[..., ::-1].copy())])
+    for given in runner.given:
+        assert (given[0, 0] == 1).all() and not given[0, 1:].any()
+
+
+def test_unreadable_files_are_left_out_and_named(tmp_path: Path) -> None:
+    folder = folder_of_pictures(tmp_path / "mixed", 4)
+    cut(folder / "01.jpg", folder / "01_cut.jpg")
+    (folder / "02_empty.png").touch()
+    (folder / "notes.txt").write_text("no picture")
+    clip = video(folder / "clip.mp4", 6)
+    cut(clip, folder / "a_cut.mp4")
+    for batch in (1, 3):
+        files = Files(str(folder), batch=batch, vid_stride=2)
+        read = [Path(path).name for paths, _, _ in files for path in paths]
+        assert read == ["00.jpg", "01.jpg", "02.jpg", "03.jpg", "clip.mp4", "clip.mp4", "clip.mp4"]
+        assert [Path(path).name for path in files.unreadable] == ["01_cut.jpg", "02_empty.png", "a_cut.mp4"]
+        assert files.done == files.nf == 8
+
+
+def test_how_much_is_done_counts_frames(tmp_path: Path) -> None:
+    files = Files(str(video(tmp_path / "clip.mp4", 4)))
+    assert [files.done for _ in files] == pytest.approx([0.25, 0.5, 0.75, 1])
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("nothing/here.jpg", "nothing/here.jpg: no picture or video"),
+        ("*.nothing", "no picture or video"),
+        ("src", "src: no picture or video"),
+        (["nothing.jpg"], "a list cannot be used as a source"),
+        (None, "a NoneType cannot be used as a source: Unsupported image type"),
+        ({}, "a dict cannot be used"),
+        (np.zeros((0, 4, 3), np.uint8), "a ndarray cannot be used as a source: Expected a single"),
+        (torch.zeros(1, 3, 30, 30), "divisible by stride 32"),
+    ],
+)
+def test_what_is_no_source_is_refused(source: Any, message: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "src").mkdir()
+    with pytest.raises(InputError, match=message) as caught:
+        open_source(source)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_tensor_of_another_size_is_refused() -> None:
+    with pytest.raises(InputError, match=r"expected images of shape \(1, 3, 320, 320\), given \(1, 3, 320, 352\)"):
+        predict(backend(), torch.zeros(1, 3, 320, 352))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        *(({name: True}, f"{name}: {reason}") for name, reason in SETTLED.items()),
+        ({"imgsz": 640}, "imgsz=640: this model was exported for 320 x 320 pixels"),
+        ({"imgsz": (320, 640)}, "imgsz=.*exported for 320 x 320"),
+        ({"nonsense": 1}, "nonsense"),
+        ({"conf": "much"}, "conf"),
+        ({"conf": 1.5}, "conf"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message) as caught:
+        make_predictor(backend(), "predict", settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_that_an_exported_model_agrees_with_are_taken() -> None:
+    for settings in ({"imgsz": 320}, {"imgsz": [320, 320]}, {"nms": False}, {"iou": 0.5}, {"rect": False}):
+        assert len(predict(backend(), picture(), **settings)[0]) == 2
+
+
+def test_nothing_is_told_to_anybody() -> None:
+    assert not make_predictor(backend(), "predict", {}).callbacks["on_predict_end"]
