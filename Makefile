@@ -12,7 +12,7 @@ LOG := $(VENV)/install.log
 # What is shown of pip's words: the larger downloads, and when it begins to unpack.
 PROGRESS := 's/^ *(Downloading|Using cached) (.*[0-9] [MG]B\))/   \2/p; s/^Installing collected.*/   unpacking/p'
 # Name another interpreter with `make demo PYTHON=/path/to/python3.12`.
-PYTHON := python3 python3.13 python3.12 python3.11
+PYTHON := python3 python3.14 python3.13 python3.12 python3.11 python3.10
 # Workers of the test suite; more than eight only wait for each other's imports.
 WORKERS := auto --maxprocesses=8
 
@@ -72,11 +72,11 @@ $(VENV)/package $(VENV)/development: pyproject.toml | $(PY)
 
 $(PY):
 	@for python in $(PYTHON); do \
-		if $$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2> /dev/null; then \
+		if $$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 15))' 2> /dev/null; then \
 			echo "== making $(VENV) with $$($$python --version)"; \
 			$$python -m venv $(VENV) || { rm -rf $(VENV); exit 1; }; \
 			exit 0; \
 		fi; \
 	done; \
-	echo "no Python 3.11, 3.12 or 3.13 found; install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2; \
+	echo "no Python from 3.10 to 3.14 found; install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2; \
 	exit 1

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 import torch
-from shapes.train import checkpoint_name
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
+from shapes.train import checkpoint_name
 from yolo26_executorch import runtime
 from yolo26_executorch.artifacts.folder import Draft
 from yolo26_executorch.artifacts.manifest import PROGRAM, WEIGHTS, Manifest, Platform
@@ -33,7 +33,18 @@ from yolo26_executorch.system.probe import Driver, Environment, Gpu, Tool
 # Test processes that each take every core only wait for one another.
 torch.set_num_threads(1)
 
+if sys.version_info >= (3, 11):
+    import tomllib  # noqa: TID251
+else:
+    import tomli as tomllib
+
 ROOT = Path(__file__).parents[1]
+
+
+def project() -> dict[str, Any]:
+    """Return the table `project` of pyproject.toml."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
 
 CHECKPOINTS: dict[str, dict[str, Any]] = {
     "random": {"origin": "random", "file": None, "sha256": None, "seed": 3},

@@ -5,12 +5,11 @@ import importlib.metadata
 import inspect
 import subprocess
 import sys
-import tomllib
-from pathlib import Path
 
 import pytest
 
 import yolo26_executorch
+from support import project
 from yolo26_executorch import cli, errors
 
 
@@ -58,7 +57,6 @@ def test_importing_it_loads_nothing_heavy() -> None:
 
 
 def test_the_command_leads_to_the_command_line() -> None:
-    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
-    ((name, target),) = project["scripts"].items()
+    ((name, target),) = project()["scripts"].items()
     script = importlib.metadata.EntryPoint(name, target, "console_scripts")
     assert (script.name, script.load()) == (cli.PROG, cli.main)

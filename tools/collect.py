@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from results import ROW
-
 from yolo26_executorch import ExportOptions, Yolo26Error
 from yolo26_executorch.bench import Report
 

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shapes.train import checkpoint_name
-
 from yolo26_executorch import TASKS, VARIANTS
 from yolo26_executorch.bench.records import PEERS
 from yolo26_executorch.models.options import PRECISIONS

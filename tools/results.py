@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import latency_plot
-
 from yolo26_executorch import VARIANTS, ExportOptions, Yolo26Error
 from yolo26_executorch.bench.records import ARTIFACT, MODES, PEERS
 from yolo26_executorch.models.options import PRECISIONS

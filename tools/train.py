@@ -15,7 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from shapes.train import METRICS, RECIPES, checkpoint_name, train
-
 from yolo26_executorch.models.tasks import TASKS
 
 

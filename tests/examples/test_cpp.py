@@ -18,9 +18,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from shapes.dataset import scene
 
 from shapes import dataset
+from shapes.dataset import scene
 from support import ROOT
 from test_readme import Step, parse, steps
 from yolo26_executorch import TASKS, load_manifest, open_runner

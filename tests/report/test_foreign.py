@@ -18,6 +18,7 @@ def test_collections() -> None:
 
 
 def test_times() -> None:
+    assert time("2026-11-22T08:00:00Z") == time("2026-11-22T08:00:00")
     assert time("2026-11-22T08:00:00") == time("2026-11-22T08:00:00+00:00") == time("2026-11-22T09:00:00+01:00")
     for wrong in ("yesterday", 3, None):
         with pytest.raises((ValueError, TypeError)):

@@ -5,23 +5,21 @@ import dataclasses
 import json
 import os
 import sys
-import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from support import GPU_MACHINE
+from support import GPU_MACHINE, project
 from yolo26_executorch.system import probe
 from yolo26_executorch.system.probe import Gpu, Tool
 from yolo26_executorch.system.requirements import usable_cuda
 
 
 def test_the_bounds_are_those_of_the_package() -> None:
-    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
     for library in probe.REQUIRES:
-        assert probe.requirement(library) in project["dependencies"]
+        assert probe.requirement(library) in project()["dependencies"]
 
 
 @pytest.mark.parametrize(

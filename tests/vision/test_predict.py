@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from shapes.dataset import scene
 from torch.nn import functional
 
+from shapes.dataset import scene
 from stub_runner import BOXES, StubRunner, backend, cut, folder_of_pictures, picture, video
 from support import shapes_checkpoint
 from yolo26_executorch.errors import InputError, OptionError

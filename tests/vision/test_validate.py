@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 import torch
-from shapes.scenes import NAMES
 from torch import nn
 
 from shapes import dataset
+from shapes.scenes import NAMES
 from support import make_manifest, publish, shapes_checkpoint
 from yolo26_executorch import runtime
 from yolo26_executorch.errors import ArtifactError, CheckpointError, UsageError

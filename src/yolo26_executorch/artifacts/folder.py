@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import hashlib
 import json
 import os
 import re
@@ -28,13 +27,17 @@ import types
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ArtifactError, BusyError, CompatibilityError, IntegrityError, UsageError, first_line, printable
 from ..models.options import ExportOptions
+from ..system.files import sha256_of
 from . import program_file
 from .locks import locked
 from .manifest import CARD, LARGEST_MANIFEST, MANIFEST, PLAIN_NAME, PROGRAM, WEIGHTS, FileRecord, Manifest, Platform
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 def load_manifest(folder: Path) -> Manifest:
@@ -445,8 +448,7 @@ def _stamps(folder: Path) -> dict[str, tuple[int, ...]]:
 
 def _sha256(path: Path) -> str:
     _file_size(path)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(path)
 
 
 def _is_running(pid: int) -> bool:

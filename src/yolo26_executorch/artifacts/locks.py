@@ -11,7 +11,7 @@ import json
 import os
 import socket
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 import filelock
@@ -63,7 +63,7 @@ def _ourselves() -> dict[str, str | int]:
     return {
         "host": socket.gethostname(),
         "process": os.getpid(),
-        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        "since": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
 
 

@@ -12,12 +12,15 @@ import reprlib
 import types
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from datetime import datetime
-from typing import Any, Self, cast, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, cast, get_args, get_origin, get_type_hints
 
 from ..errors import ArtifactError, Yolo26Error, first_line
 from ..models.options import BACKENDS, ExportOptions
 from ..models.tasks import TASKS, TensorSpec
 from ..models.variants import VARIANTS
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 PROGRAM = "model.pte"
 WEIGHTS = "aoti_cuda_blob.ptd"
@@ -154,7 +157,7 @@ class Manifest:
                 f"schema: expected {SCHEMA}, given {reprlib.repr(data.get('schema'))}; read it with the version of "
                 "yolo26-executorch that wrote it"
             )
-        manifest = cast(Self, typed(data, cls, ""))
+        manifest = cast("Self", typed(data, cls, ""))
         _check(manifest)
         return manifest
 

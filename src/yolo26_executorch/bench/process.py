@@ -13,9 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 from ..errors import printable
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 WORKER = (sys.executable, "-P", "-m", "yolo26_executorch.bench.worker")
 """What is started for each row. -P: a stray `random.py` where the user stands must not be imported."""

@@ -7,10 +7,13 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 from ..artifacts.manifest import typed
 from ..errors import ArtifactError, UsageError, first_line
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 KIND, SCHEMA = "bench", 1
 

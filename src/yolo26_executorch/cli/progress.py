@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Protocol
 
 from ..errors import printable
 from ..exporter import scheduler
@@ -16,6 +16,7 @@ from ..models.options import ExportOptions
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
+    from typing_extensions import Self
 
 
 class Face(Protocol):

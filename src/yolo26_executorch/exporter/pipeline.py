@@ -11,9 +11,9 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 from ..artifacts import card
 from ..artifacts import folder as artifact
@@ -23,6 +23,9 @@ from ..errors import GpuMemoryError, LimitError, ParityError, Yolo26Error, first
 from ..models import checkpoints
 from ..system.probe import versions
 from .jobs import Job, Record
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _ROOM_BYTES = 40_000_000
 """Room for what does not grow with the weights: kernels, the shared object and the program around them."""
@@ -109,7 +112,7 @@ def _export(job: Job, say: Say, clock: _Clock) -> Record:
             platform=_platform(options.backend),
             versions=versions(),
             command=job.command,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             seconds={},
             files={},
             test=None,

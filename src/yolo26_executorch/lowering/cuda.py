@@ -58,7 +58,8 @@ def lower(model: ExportModel, options: ExportOptions, stage: Callable[[str], Non
     for_cuda(model, gpu)
     example = model.example_input
     multiplied = products(gpu.precision(options.precision))
-    with torch.no_grad(), warnings.catch_warnings(action="ignore"):
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         large = _is_large(model, gpu)
         network = fuse(model, example, multiplied, _tiles(gpu), ahead=large)
         if options.autotune != "off":

@@ -30,7 +30,8 @@ def lower(model: ExportModel, options: ExportOptions, stage: Callable[[str], Non
     Raises:
         LoweringError: the partitioner or a pass failed.
     """
-    with warnings.catch_warnings(action="ignore"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
 

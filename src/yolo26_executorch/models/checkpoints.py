@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import hashlib
 import os
 import re
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import CheckpointError, DownloadError, UsageError, first_line, printable
+from ..system.files import sha256_of
 from . import preprocess
 from .options import STRIDE
 from .tasks import CLASSIFY, DETECT, TASKS, Task, TensorSpec
@@ -351,12 +351,6 @@ def _spread(network: Any, task: Task, seed: int) -> None:
             scale = reach / float((out - out.mean()).abs().max())
             module.weight.mul_(scale)
             module.bias.add_(-float(out.mean())).mul_(scale).add_(mean)
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _yolo26_task(network: Any, origin: str) -> Task | None:

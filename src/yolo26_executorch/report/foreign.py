@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Any
 
 from ..errors import first_line
@@ -32,8 +32,10 @@ def items(value: object) -> list[Mapping[str, Any]]:
 
 def time(text: object) -> datetime:
     """Read an ISO 8601 time; raises ValueError or TypeError."""
-    found = datetime.fromisoformat(text)  # type: ignore[arg-type]
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    if not isinstance(text, str):
+        raise TypeError(f"no time: {text!r}")
+    found = datetime.fromisoformat(text[:-1] + "+00:00" if text.endswith("Z") else text)  # Python 3.10 reads no Z
+    return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
 
 
 def cause(error: Exception) -> str:

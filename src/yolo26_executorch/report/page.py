@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ def render(base: Path, tree: Tree, found: Mapping[str, Sample] | None = None) ->
         parity=_parity,
         failures_of=_failures,
         logs=LOGS,
-        created=datetime.now(UTC),
+        created=datetime.now(timezone.utc),
         version=package_version(),
         style=Markup(_asset("page.css")),  # noqa: S704 - our own file
         scripts=[Markup(script) for script in scripts],  # noqa: S704 - our own file and plotly's

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import InputError, first_line
 from ..models.tasks import TensorSpec
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from numpy.typing import NDArray
+    from typing_extensions import Self
 
     Images = torch.Tensor | NDArray[np.generic]
 

@@ -7,12 +7,13 @@ import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from ..errors import OptionError, UsageError
 from ..models.tasks import TASKS
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
     from ultralytics.engine.results import Results
 
 TRACKING_CONFIDENCE = 0.1

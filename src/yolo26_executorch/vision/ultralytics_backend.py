@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from .. import runtime
 from ..artifacts.folder import load_manifest
 from ..models.tasks import TASKS, Task
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 STRIDE = 32
 """The coarsest stride of YOLO26's heads, pixels; sizes that were exported are multiples of it (or a task's own)."""

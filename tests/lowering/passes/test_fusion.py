@@ -349,14 +349,16 @@ def test_convolutions_are_told_the_weights_of_the_next() -> None:
     assert len(others) == len(convolutions)
     assert all(node.args[-1] == [] for node in others)
     images = random_input(rewritten.input_spec, seed=1)
-    with torch.no_grad(), warnings.catch_warnings(action="ignore"):
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         program = torch.export.export(ahead, (rewritten.example_input,))
         assert torch.equal(program.module()(images)[0], alone(images)[0])
 
 
 def test_a_fused_model_can_be_exported_again() -> None:
     rewritten = for_cuda(random_model("yolo26n"))
-    with torch.no_grad(), warnings.catch_warnings(action="ignore"):
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         network = fuse(rewritten, rewritten.example_input, "ieee")
         program = torch.export.export(network, (rewritten.example_input,))
     assert not [name for name in program.state_dict if name.startswith("layers.") and "cv" in name and "weight" in name]

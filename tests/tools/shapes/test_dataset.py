@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from shapes.scenes import KEYPOINTS, NAMES
 
 from shapes import dataset
+from shapes.scenes import KEYPOINTS, NAMES
 from yolo26_executorch.models.tasks import TASKS
 
 LABELLED = [name for name, task in TASKS.items() if task.ranked]

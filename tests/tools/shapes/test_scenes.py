@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 from matplotlib.path import Path as MplPath
-from shapes.scenes import HIDDEN, KEYPOINTS, KINDS, MIRRORED, VISIBLE, Scene, Shape
 
 from shapes import scenes
+from shapes.scenes import HIDDEN, KEYPOINTS, KINDS, MIRRORED, VISIBLE, Scene, Shape
 
 CENTRE, NOSE, LEFT, RIGHT, TAIL = range(5)
 

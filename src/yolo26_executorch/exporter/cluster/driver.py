@@ -14,8 +14,9 @@ import numpy as np
 
 from ...artifacts.manifest import Manifest
 from ...errors import BusyError, OptionError, Yolo26Error, first_line
-from ...models.checkpoints import default_weights_dir, sha256_of
+from ...models.checkpoints import default_weights_dir
 from ...models.tasks import TASKS
+from ...system.files import sha256_of
 from .. import scheduler
 from ..child_process import GRACE_S, Limits, OnEvent
 from ..jobs import Job, Record

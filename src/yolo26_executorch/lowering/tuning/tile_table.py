@@ -11,7 +11,7 @@ import contextlib
 import json
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ class TileTable:
             content["tiles"][key] = list(tile)
             content["us"][key] = [round(us, 2), round(default_us, 2)]
             content["full"] = sorted({*content["full"], key} if full else {*content["full"]} - {key})
-            content |= {"versions": versions(), "measured": datetime.now(UTC).isoformat(timespec="seconds")}
+            content |= {"versions": versions(), "measured": datetime.now(timezone.utc).isoformat(timespec="seconds")}
             part = self.path.with_suffix(".part")
             part.write_text(a_line_each(content), encoding="utf-8")
             part.replace(self.path)
