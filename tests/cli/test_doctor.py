@@ -195,6 +195,7 @@ def test_this_machine(tmp_path: Path) -> None:
     assert done.stderr == ""
     data = json.loads(done.stdout)
     assert data["environment"]["libraries"]["delegates"]
+    assert data["environment"]["libraries"]["weights_dir"]
     assert data["environment"]["libraries"]["hub_token"] is True
     assert secret not in done.stdout
     assert done.returncode == any(check["level"] == doctor.PROBLEM for check in data["checks"])

@@ -145,12 +145,12 @@ def test_the_report(out: Path, stub: Stub, cpu_machine: Environment) -> None:
 
 def test_the_flags_reach_the_worker(out: Path, tmp_path: Path, stub: Stub) -> None:
     stub(GOOD)
-    own = checkpoint(tmp_path / "best.pt")
+    own = checkpoint(tmp_path / "mine.pt")
     weights = tmp_path / "weights"
     words = ["--models", own, "--weights-dir", weights, "--skip-existing", "--trust-checkpoint", "--imgsz", 640, 480]
     assert run(out, *words, "--outputs", "ultralytics", "--input", "uint8", "--precision", "fp32") == 0
-    job = json.loads((tmp_path / "best.json").read_text())
-    assert job["source"] == {"name": "best", "path": str(own)}
+    job = json.loads((tmp_path / "mine.json").read_text())
+    assert job["source"] == {"name": "mine", "variant": None, "path": str(own)}
     assert (job["base_path"], job["weights_dir"]) == (str(out), str(weights))
     assert (job["test"], job["skip_existing"], job["trusted"]) == (True, True, True)
     assert job["options"] == {
@@ -262,8 +262,9 @@ def test_a_terminal_sees_moving_lines(
 
 INTERRUPTED = """
 import sys
-from yolo26_executorch import cli, fleet
-fleet.WORKER = {worker!r}
+from yolo26_executorch import cli
+from yolo26_executorch.exporter import scheduler
+scheduler.WORKER = {worker!r}
 sys.exit(cli.main(["export", "--base-path", {out!r}, "--backend", "xnnpack", "--models", "yolo26n", "yolo26s",
                    "yolo26m", "--no-test"]))
 """

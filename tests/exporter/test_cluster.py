@@ -334,7 +334,7 @@ class TestTwoMachines:
 
 SCRIPT = """
 import functools, sys
-from yolo26_executorch import cluster
+from yolo26_executorch.exporter import cluster
 from yolo26_executorch.cli import main
 cluster.run = functools.partial(cluster.run, worker={worker!r})
 sys.exit(main(["export", "--ray", "local", "--models", "yolo26n", "--backend", "xnnpack", "--random-weights",

@@ -303,12 +303,12 @@ def test_an_error_of_the_listener_leaves_no_worker_behind(tmp_path: Path, stub: 
 
 SCRIPT = """
 import json, pathlib, sys
-sys.path[:0] = [{tests!r}]
-from test_fleet import job
-from yolo26_executorch import fleet, supervision
-supervision.GRACE_S = {grace}
+sys.path[:0] = {folders!r}
+from test_scheduler import job
+from yolo26_executorch.exporter import child_process, scheduler
+child_process.GRACE_S = {grace}
 here = pathlib.Path({here!r})
-records = fleet.run([job(here, name) for name in ("yolo26s", "yolo26x", "yolo26m")], parallel=2,
+records = scheduler.run([job(here, name) for name in ("yolo26s", "yolo26x", "yolo26m")], parallel=2,
     on_event=lambda name, event: None, worker={worker!r})
 print(json.dumps([record.to_json() for record in records]))
 """
@@ -320,7 +320,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     started: list[subprocess.Popen[str]] = []
 
     def make(worker: list[str], grace: float = 20) -> subprocess.Popen[str]:
-        script = SCRIPT.format(tests=str(Path(__file__).parent), grace=grace, here=str(tmp_path), worker=worker)
+        folders = str(Path(__file__).parents[1]), str(Path(__file__).parent)
+        script = SCRIPT.format(folders=folders, grace=grace, here=str(tmp_path), worker=worker)
         process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
         started.append(process)
         return process

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
-import re
 import sys
 import tempfile
 import types
@@ -15,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..errors import CheckpointError, DownloadError, UsageError, first_line, printable
+from ..errors import CheckpointError, DownloadError, first_line, printable
 from ..system.files import sha256_of
-from . import preprocess
+from . import naming, preprocess
 from .options import STRIDE
 from .tasks import CLASSIFY, DETECT, TASKS, Task, TensorSpec
 from .variants import VARIANTS, Variant, find_variants
@@ -32,20 +31,27 @@ class Source:
     """Where one model's weights come from: a published variant, or a checkpoint file of the user's own."""
 
     name: str
-    """The artifact's folder: the variant's name, or the file's name without `.pt`."""
+    """The artifact's folder; see `naming`."""
     variant: Variant | None
     path: Path | None
     """The user's own checkpoint; None for a published variant."""
 
     def to_json(self) -> dict[str, str | None]:
         """Return plain data for a worker process."""
-        return {"name": self.name, "path": str(self.path) if self.path else None}
+        return {
+            "name": self.name,
+            "variant": self.variant.name if self.variant else None,
+            "path": str(self.path) if self.path else None,
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Source:
         """Read back what `to_json` wrote."""
-        path = Path(data["path"]) if data["path"] else None
-        return cls(data["name"], VARIANTS.get(data["name"]) if path is None else None, path)
+        return cls(
+            data["name"],
+            VARIANTS[data["variant"]] if data["variant"] else None,
+            Path(data["path"]) if data["path"] else None,
+        )
 
 
 @dataclass(frozen=True)
@@ -81,18 +87,12 @@ def find_sources(models: Sequence[str]) -> list[Source]:
         if word.endswith(".pt") or os.sep in word:
             path = Path(word).expanduser()
             check_archive(path)
-            sources.append(Source(_folder_name(path), None, path.resolve()))
+            # Links are not followed: their own names are what people gave them.
+            path = Path(os.path.abspath(path))  # noqa: PTH100
+            sources.append(Source(naming.names_of(path)[0], None, path))
         else:
             sources.extend(Source(variant.name, variant, None) for variant in find_variants([word]))
-    unique: dict[str, Source] = {}
-    for source in sources:
-        other = unique.setdefault(source.name, source)
-        if other.path != source.path:
-            raise UsageError(
-                f"{other.path or other.name} and {source.path or source.name} would both be written to the folder "
-                f"{source.name!r}; rename one of the files or use two base paths"
-            )
-    return list(unique.values())
+    return naming.tell_apart(sources)
 
 
 def check_archive(path: Path) -> None:
@@ -390,13 +390,6 @@ def _describe(network: Any) -> str:
         return f"a {type(network).__name__}"
     name = Path(_config_name(network)).name
     return f"a {type(network).__name__} with a {type(network.model[-1]).__name__} head" + (f" ({name})" if name else "")
-
-
-def _folder_name(path: Path) -> str:
-    name = re.sub(r"[^A-Za-z0-9._-]+", "_", path.stem).strip("._")
-    if not name:
-        raise CheckpointError(f"{path}: its name gives no folder name; rename the file")
-    return name
 
 
 def _first_line(error: BaseException) -> str:

@@ -327,17 +327,17 @@ def _disk_free_bytes(folder: Path) -> int | None:
     return None
 
 
-_LOOK_INSIDE = f"""
+_LOOK_INSIDE = """
 import json
-found = {{}}
+found = {}
 try:
     from executorch.runtime import Runtime
     found["delegates"] = list(Runtime.get().backend_registry.registered_backend_names)
 except Exception as error:
-    found["problem"] = f"{{type(error).__name__}}: {{error}}"
+    found["problem"] = f"{type(error).__name__}: {error}"
 try:
-    from {__package__}.weights import default_weights_dir
-    found["weights_dir"] = str(default_weights_dir())
+    from ultralytics.utils import SETTINGS
+    found["weights_dir"] = SETTINGS["weights_dir"]
 except Exception:
     pass
 try:
