@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from yolo26_executorch.models.tasks import TASKS, TensorSpec
-from yolo26_executorch.runtime.runner import Closing, prepare
+from yolo26_executorch.runtime.runner import Closing, choose, prepare
 from yolo26_executorch.vision.ultralytics_backend import RunnerBackend
 
 NAMES = {0: "person", 1: "bicycle", 2: "car"}
@@ -39,10 +40,16 @@ class StubRunner(Closing):
         self.given: list[Tensor] = []
         self.closed = False
 
-    def __call__(self, images: Tensor | np.ndarray[Any, np.dtype[np.generic]]) -> dict[str, Tensor]:
-        """Return the three objects for each picture of the batch."""
+    def __call__(
+        self,
+        images: Tensor | np.ndarray[Any, np.dtype[np.generic]],
+        *,
+        outputs: Sequence[str] | None = None,
+        on_device: bool = False,
+    ) -> dict[str, Tensor]:
+        """Return the three objects for each image of the batch."""
         self.given.append(prepare(images, self.input))
-        return {spec.name: self._output(spec) for spec in self.outputs}
+        return {self.outputs[index].name: self._output(self.outputs[index]) for index in choose(self.outputs, outputs)}
 
     def close(self) -> None:
         """Remember it."""

@@ -250,8 +250,8 @@ def test_nothing_but_figures_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyP
     outputs: list[weakref.ref[Tensor]] = []
 
     class Watched(EagerRunner):
-        def __call__(self, images: Any) -> dict[str, Tensor]:
-            given = super().__call__(images)
+        def __call__(self, images: Any, **wanted: Any) -> dict[str, Tensor]:
+            given = super().__call__(images, **wanted)
             outputs.append(weakref.ref(given["probabilities"]))
             return given
 

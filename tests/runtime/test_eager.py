@@ -49,3 +49,15 @@ def test_nothing_of_it_needs_gradients() -> None:
     model = random_model("yolo26n-cls")
     (output,) = EagerRunner(model)(random_input(model.input_spec, seed=1)).values()
     assert not output.requires_grad
+
+
+def test_only_the_outputs_asked_for_are_given() -> None:
+    runner = EagerRunner(random_model("yolo26n-pose"))
+    picture = random_input(runner.input, seed=1)
+    every = runner(picture)
+    for wanted, given in ((["keypoints"], ["keypoints"]), (["keypoints", "detections"], list(every)), ([], [])):
+        some = runner(picture, outputs=wanted, on_device=True)
+        assert list(some) == given
+        assert all(torch.equal(some[name], every[name]) for name in given)
+    with pytest.raises(InputError, match="expected outputs among detections, keypoints, given masks"):
+        runner(picture, outputs=["detections", "masks"])

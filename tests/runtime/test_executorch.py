@@ -62,6 +62,16 @@ def test_outputs_by_name(folder: Path) -> None:
                 torch.testing.assert_close(output, expected, atol=1e-5, rtol=0)
 
 
+def test_only_the_outputs_asked_for_are_given(folder: Path) -> None:
+    with ExecuTorchRunner(folder, manifest()) as runner:
+        every = runner(pictures(1))
+        some = runner(pictures(1), outputs=["sums"], on_device=True)
+        assert list(some) == ["sums"]
+        assert torch.equal(some["sums"], every["sums"])
+        with pytest.raises(InputError, match="expected outputs among features, sums, given masks"):
+            runner(pictures(1), outputs=["masks"])
+
+
 def test_outputs_of_one_call_outlive_the_next(folder: Path) -> None:
     """The runtime may hand out its own memory."""
     with ExecuTorchRunner(folder, manifest()) as runner:

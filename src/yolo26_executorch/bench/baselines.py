@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ..errors import first_line
 from ..models.export_model import ExportModel, float32_precision, products
-from ..runtime.runner import Closing, prepare
+from ..runtime.runner import Closing, choose, prepare
 from ..runtime.staging import Staging
 from .records import TENSORRTS, module_of
 
@@ -52,17 +52,22 @@ class Peer(Closing):
         self._held: tuple[Tensor, list[Tensor]] | None = None
         self._staging: Staging | None = None
 
-    def __call__(self, images: Images) -> dict[str, Tensor]:
+    def __call__(
+        self, images: Images, *, outputs: Sequence[str] | None = None, on_device: bool = False
+    ) -> dict[str, Tensor]:
         """Run one batch from host memory and back; see `Runner`. On a GPU it is a graph's replay."""
+        chosen = choose(self.outputs, outputs)
         batch = prepare(images, self.input)
         if self.device.type == "cpu":
-            results = self.run(batch)
+            every = self.run(batch)
+            results = [every[index] for index in chosen]
         else:
-            staging = self._staging = self._staging or Staging(*self._held or self.capture())
+            held = self._held = self._held or self.capture()
+            staging = self._staging = self._staging or Staging(*held)
             staging.upload(batch)
             self.replay()
-            results = staging.download()
-        return {spec.name: result for spec, result in zip(self.outputs, results, strict=True)}
+            results = [held[1][index].clone() for index in chosen] if on_device else staging.download(chosen)
+        return {self.outputs[index].name: result for index, result in zip(chosen, results, strict=True)}
 
     def run(self, batch: Tensor) -> list[Tensor]:
         """Run one batch on its device; returns the outputs there."""

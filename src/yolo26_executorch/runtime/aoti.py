@@ -20,7 +20,7 @@ from torch import Tensor
 from ..artifacts.manifest import PROGRAM, WEIGHTS, Manifest
 from ..artifacts.program_file import CudaPayload, read_cuda_payload
 from ..errors import ArtifactError, CompatibilityError
-from .runner import Closing, prepare
+from .runner import Closing, choose, prepare
 from .staging import Staging
 
 if TYPE_CHECKING:
@@ -70,15 +70,21 @@ class AotiRunner(Closing):
         self._idle: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
         """Reached when nothing uses `_called` any more, on whatever stream."""
 
-    def __call__(self, images: Images) -> dict[str, Tensor]:
+    def __call__(
+        self, images: Images, *, outputs: Sequence[str] | None = None, on_device: bool = False
+    ) -> dict[str, Tensor]:
         """Run one batch; see `Runner`.
 
         Artifacts made with `--io device` leave their outputs on the GPU, and so do all where a graph is captured.
         """
+        chosen = choose(self.outputs, outputs)
         batch = prepare(images, self.input)
-        capturing = torch.cuda.is_current_stream_capturing()
-        results = self.run(batch.to(self.device)) if capturing else self._replayed(batch)
-        return {spec.name: result for spec, result in zip(self.outputs, results, strict=True)}
+        if torch.cuda.is_current_stream_capturing():
+            every = self.run(batch.to(self.device))
+            results = [every[index] for index in chosen]
+        else:
+            results = self._replayed(batch, chosen, on_device or not self._on_host)
+        return {self.outputs[index].name: result for index, result in zip(chosen, results, strict=True)}
 
     def run(self, batch: Tensor) -> list[Tensor]:
         """Run one contiguous batch on the GPU, on the current stream, and return the outputs there."""
@@ -111,14 +117,14 @@ class AotiRunner(Closing):
             raise RuntimeError("capture() first")
         self._lent.graph.replay()
 
-    def _replayed(self, batch: Tensor) -> list[Tensor]:
-        """Return a batch's outputs, where the artifact's options want them, by replaying the graph of calls."""
+    def _replayed(self, batch: Tensor, chosen: Sequence[int], on_device: bool) -> list[Tensor]:
+        """Return the chosen outputs of a batch, on the GPU or the host, by replaying the graph of calls."""
         called = self._called = self._called or self._capture()
         staging = self._staging = self._staging or Staging(called.batch, called.outputs)
         self._idle.wait()
         staging.upload(batch)
         called.graph.replay()
-        results = staging.download() if self._on_host else [output.clone() for output in called.outputs]
+        results = [called.outputs[index].clone() for index in chosen] if on_device else staging.download(chosen)
         self._idle.record()
         return results
 

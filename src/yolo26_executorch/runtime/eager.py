@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..models.export_model import Dense, ExportModel, float32_precision, products
-from .runner import Closing, prepare
+from .runner import Closing, choose, prepare
 
 if TYPE_CHECKING:
     from .runner import Images
@@ -25,19 +25,22 @@ class EagerRunner(Closing):
         self.input = model.input_spec
         self.outputs = model.output_specs
         self._precision = model.options.precision
-        self._device = device
+        self.device = torch.device(device)
         self._model = model.to(device)
         self._model.move_anchors(device)
 
-    def __call__(self, images: Images) -> dict[str, Tensor]:
+    def __call__(
+        self, images: Images, *, outputs: Sequence[str] | None = None, on_device: bool = False
+    ) -> dict[str, Tensor]:
         """Run one batch; see `Runner`."""
+        chosen = choose(self.outputs, outputs)
         with self._computing():
-            results = self._model(prepare(images, self.input).to(self._device))
-        return {spec.name: result.cpu() for spec, result in zip(self.outputs, results, strict=True)}
+            results = self._model(prepare(images, self.input).to(self.device))
+        return {self.outputs[index].name: results[index] if on_device else results[index].cpu() for index in chosen}
 
     def reference(self, images: Images) -> Dense | Tensor:
         """Return every prediction before the ranking, on the CPU; a classifier's probabilities."""
-        batch = prepare(images, self.input).to(self._device)
+        batch = prepare(images, self.input).to(self.device)
         with self._computing():
             if not self._model.task.ranked:
                 probabilities: Tensor = self._model(batch)[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ from ..artifacts.manifest import PROGRAM, WEIGHTS, Manifest
 from ..artifacts.program_file import quiet
 from ..errors import ArtifactError, first_line
 from ..system.requirements import executorch_runtime_fits
-from .runner import Closing, prepare
+from .runner import Closing, choose, prepare
 
 if TYPE_CHECKING:
     import torch
@@ -56,8 +57,11 @@ class ExecuTorchRunner(Closing):
         except Exception as error:
             raise ArtifactError(f"ExecuTorch could not load {folder}: {first_line(error)}") from error
 
-    def __call__(self, images: Images) -> dict[str, torch.Tensor]:
-        """Run one batch; see `Runner`."""
+    def __call__(
+        self, images: Images, *, outputs: Sequence[str] | None = None, on_device: bool = False
+    ) -> dict[str, torch.Tensor]:
+        """Run one batch; see `Runner`. The outputs are where the program puts them, `on_device` or not."""
+        chosen = choose(self.outputs, outputs)
         batch = prepare(images, self.input)
         if self._method is None:
             raise RuntimeError("the runner was closed")
@@ -72,7 +76,7 @@ class ExecuTorchRunner(Closing):
                 f"{self._folder} is not what its manifest says: expected outputs of shapes {expected}, given {given}; "
                 "export it again"
             )
-        return {spec.name: result for spec, result in zip(self.outputs, results, strict=True)}
+        return {self.outputs[index].name: results[index] for index in chosen}
 
     def close(self) -> None:
         """Drop the method before its program."""

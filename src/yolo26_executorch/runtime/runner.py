@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -25,17 +26,22 @@ class Runner(Protocol):
     input: TensorSpec
     outputs: tuple[TensorSpec, ...]
 
-    def __call__(self, images: Images) -> dict[str, torch.Tensor]:
+    def __call__(
+        self, images: Images, *, outputs: Sequence[str] | None = None, on_device: bool = False
+    ) -> dict[str, torch.Tensor]:
         """Run one batch.
 
         Args:
             images: as `input` says; made contiguous, and cast from other floating dtypes, where needed.
+            outputs: names of the outputs wanted; others are neither returned nor copied. None: all.
+            on_device: leave the outputs on the device that computed them, where the runtime can.
 
         Returns:
-            Each output by name, on the CPU unless the artifact was made with `--io device`.
+            Each output by name, in the order of `self.outputs`; on the CPU unless `on_device` or the artifact was made
+            with `--io device`.
 
         Raises:
-            InputError: a shape, dtype or range that is not the model's.
+            InputError: a shape, dtype or range that is not the model's, or an output that it does not have.
         """
 
     def close(self) -> None:
@@ -61,6 +67,20 @@ class Closing:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def choose(specs: Sequence[TensorSpec], names: Sequence[str] | None) -> list[int]:
+    """Return the indices of the outputs of these names, in the model's order; of all where `names` is None.
+
+    Raises:
+        InputError: the model has no such output.
+    """
+    known = [spec.name for spec in specs]
+    if names is None:
+        return list(range(len(known)))
+    if unknown := [name for name in names if name not in known]:
+        raise InputError(f"expected outputs among {', '.join(known)}, given {', '.join(unknown)}")
+    return [index for index, name in enumerate(known) if name in names]
 
 
 def prepare(images: Any, spec: TensorSpec) -> torch.Tensor:

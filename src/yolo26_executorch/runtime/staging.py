@@ -14,14 +14,15 @@ class Staging:
 
     What CUDA copies from or to ordinary memory goes through a small buffer of the driver's, by one thread; staged here,
     all threads copy, the GPU fetches by itself, and one wait does for all outputs. It costs the memory of one input and
-    one set of outputs. Callers are given memory of their own, which may be kept: pinned memory is scarce.
+    of the outputs that were ever wanted here. Callers are given memory of their own, which may be kept: pinned memory
+    is scarce.
     """
 
     def __init__(self, batch: Tensor, outputs: Sequence[Tensor]) -> None:
         self._batch, self._outputs = batch, outputs
         self._held = _beside(batch)
-        self._results: list[Tensor] | None = None
-        """Beside the outputs; made when they are first wanted here."""
+        self._results: dict[int, Tensor] = {}
+        """Beside the outputs, by index; each made when it is first wanted here."""
         self._uploaded: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
 
     def upload(self, images: Tensor) -> None:
@@ -34,13 +35,14 @@ class Staging:
         self._batch.copy_(self._held, non_blocking=True)
         self._uploaded.record()
 
-    def download(self) -> list[Tensor]:
-        """Wait for the current stream and return the graph's outputs on the host."""
-        results = self._results = self._results or [_beside(output) for output in self._outputs]
-        for result, output in zip(results, self._outputs, strict=True):
-            result.copy_(output, non_blocking=True)
+    def download(self, chosen: Sequence[int]) -> list[Tensor]:
+        """Wait for the current stream and return the graph's outputs of these indices on the host."""
+        for index in chosen:
+            if index not in self._results:
+                self._results[index] = _beside(self._outputs[index])
+            self._results[index].copy_(self._outputs[index], non_blocking=True)
         torch.cuda.current_stream(self._batch.device).synchronize()
-        return [result.clone() for result in results]
+        return [self._results[index].clone() for index in chosen]
 
 
 def _beside(tensor: Tensor) -> Tensor:
