@@ -48,12 +48,12 @@ def levels(facts: Environment) -> dict[str, str]:
     return {check.name: check.level for check in doctor.diagnose(facts)}
 
 
-def test_a_healthy_machine_has_nothing_to_mend(healthy: Environment) -> None:
+def test_a_healthy_machine_has_nothing_to_fix(healthy: Environment) -> None:
     checks = [*doctor.diagnose(healthy)]
     assert {check.level for check in checks} == {doctor.OK}
     assert all(check.remedy is None for check in checks)
     findings = {check.name: check.finding for check in checks}
-    assert findings["GPU"] == "NVIDIA H100 (compute capability 9.0, 80 GB)"
+    assert findings["GPU"] == "GPU 0 (NVIDIA H100, compute capability 9.0, 80 GB)"
     assert findings["NVIDIA driver"] == "580.95, serves CUDA 13.0"
     assert findings["torch's CUDA"] == "13.0"
     assert findings["Triton"] == "3.7.1"
@@ -101,7 +101,7 @@ def test_a_healthy_machine_has_nothing_to_mend(healthy: Environment) -> None:
         ({"memory_bytes": 4 * GB}, "memory", doctor.WARNING, "--jobs 1"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_named_with_what_mends_it(
+def test_what_is_wrong_is_named_with_its_fix(
     healthy: Environment, changes: dict[str, Any], name: str, level: str, remedy: str
 ) -> None:
     checks = {check.name: check for check in doctor.diagnose(dataclasses.replace(healthy, **changes))}
@@ -122,6 +122,30 @@ def test_everything_that_is_missing_for_cuda_is_named_at_once(healthy: Environme
     assert checks["GPU"].level == doctor.OK  # follows from the driver's absence
     assert checks["exports"].finding.endswith("what is missing: driver, torch, Triton, g++, toolkit")
     assert checks["exports"].level == doctor.OK
+
+
+def test_old_and_mixed_gpus_are_told_of(healthy: Environment) -> None:
+    h100 = healthy.gpus[0]
+    facts = dataclasses.replace(healthy, gpus=(P100, h100, V100))
+    checks = {check.name: check for check in doctor.diagnose(facts)}
+    assert checks["GPU"].level == doctor.OK
+    assert checks["GPU"].finding.startswith("GPU 1 (NVIDIA H100")
+    assert "GPU 0 (Tesla P100" in checks["GPUs too old"].finding
+    assert checks["GPU kinds"].level == doctor.WARNING
+    assert checks["GPU kinds"].remedy == "yolo26-et export --devices 1 or --devices 2"
+    assert checks["exports"].finding == "to CUDA and to XNNPACK"
+
+
+def test_the_gpus_that_are_named_are_judged(
+    healthy: Environment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    facts = dataclasses.replace(healthy, gpus=(healthy.gpus[0], P100))
+    monkeypatch.setattr(probe, "probe", lambda thorough: facts)
+    assert main(["doctor", "--devices", "1", "--json"]) == 0
+    checks = {check["name"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
+    assert checks["GPU"]["level"] == doctor.WARNING
+    assert checks["GPU"]["remedy"] == "--devices 0"
+    assert main(["doctor", "--devices", "7"]) == 2
 
 
 def test_problems_are_summed_up(healthy: Environment) -> None:

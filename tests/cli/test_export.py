@@ -339,7 +339,7 @@ def test_auto_with_cuda_takes_it(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(scheduler, "cores", lambda: 16)
+    monkeypatch.setattr(scheduler.limits, "cores", lambda: 16)
     machine(**gpu_machine())
     stub(GOOD)
     assert run(out, "--backend", "auto", "--models", "yolo26n", "yolo26s") == 0
@@ -380,7 +380,7 @@ def test_cuda_on_this_machine_is_refused_where_it_is_not_usable(out: Path) -> No
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
     assert line.startswith("yolo26-et: error: --backend cuda: ")
-    assert "; to mend it: " in line
+    assert "; fix: " in line
     assert not out.exists()
 
 

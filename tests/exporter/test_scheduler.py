@@ -532,7 +532,7 @@ def test_how_many_at_a_time(
     monkeypatch: pytest.MonkeyPatch, backend: str, jobs: int, cores: int, memory: int | None, gpu: int, parallel: int
 ) -> None:
     """Memory in GB."""
-    monkeypatch.setattr(scheduler, "cores", lambda: cores)
+    monkeypatch.setattr(scheduler.limits, "cores", lambda: cores)
     memory_bytes = None if memory is None else memory * 10**9
     found = scheduler.default_parallel(backend, jobs, memory_bytes=memory_bytes, gpu_memory_bytes=gpu * 10**9)
     assert found == parallel

@@ -1,17 +1,26 @@
-"""`yolo26-et doctor`: what this machine can do, and how to mend what it cannot."""
+"""`yolo26-et doctor`: what this machine can do, and how to fix what it cannot."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..system import probe
 from ..system.probe import REQUIRES, Environment, Tool, requirement, supported
-from ..system.requirements import cuda_obstacles, executorch_runtime_fits
+from ..system.requirements import (
+    Device,
+    all_devices,
+    choose_devices,
+    cuda_obstacles,
+    default_device,
+    executorch_runtime_fits,
+    is_new_enough,
+    of_one_kind,
+)
 from . import Subparsers, console
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
@@ -34,17 +43,18 @@ class Check:
     name: str
     finding: str
     remedy: str | None = None
-    """The command that mends it, or gets what an "ok" says is absent and not needed."""
+    """The command that fixes it, or gets what an "ok" says is absent and not needed."""
 
 
 def add_parser(subparsers: Subparsers) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
         "doctor",
-        help="show what this machine can do, and mend what it can't",
-        description="Show what this machine can do and the command that mends each thing it can't. "
+        help="show what this machine can do, and the fix for what it can't",
+        description="Show what this machine can do, and the command that fixes each thing it can't. "
         "Exit status 1 if no model can be exported.",
     )
+    parser.add_argument("--devices", metavar="0,1,…|all", help="GPUs to judge (default: the first that can be used)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
     parser.set_defaults(run=run)
 
@@ -52,7 +62,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the diagnosis; 1 if a problem prevents every export."""
     machine = probe.probe(thorough=True)
-    checks = [*diagnose(machine)]
+    checks = [*diagnose(machine, choose_devices(args.devices.split(","), machine) if args.devices else ())]
     if args.json:
         print(json.dumps({"checks": [asdict(c) for c in checks], "environment": machine.to_json()}, indent=2))
     else:
@@ -65,8 +75,13 @@ def run(args: argparse.Namespace) -> int:
     return int(any(check.level == PROBLEM for check in checks))
 
 
-def diagnose(e: Environment) -> Iterator[Check]:
-    """Judge a machine's facts (probed thoroughly), line by line."""
+def diagnose(e: Environment, devices: Sequence[Device] = ()) -> Iterator[Check]:
+    """Judge a machine's facts (probed thoroughly), line by line.
+
+    Args:
+        e: the facts.
+        devices: the GPUs to export on; none stands for the first that can be used.
+    """
     facts = [
         _machine(e),
         _memory(e),
@@ -74,12 +89,12 @@ def diagnose(e: Environment) -> Iterator[Check]:
         *_libraries(e),
         _runtime(e),
         *_delegates(e),
-        *_cuda(e),
+        *_cuda(e, devices),
         _weights(e),
         _hub(e),
     ]
     yield from facts
-    yield _exports(e, [check.name for check in facts if check.level == PROBLEM])
+    yield _exports(e, devices, [check.name for check in facts if check.level == PROBLEM])
 
 
 def _machine(e: Environment) -> Check:
@@ -134,22 +149,20 @@ def _runtime(e: Environment) -> Check:
     return Check(OK, "ExecuTorch runtime", f"fits torch {e.torch}")
 
 
-def _cuda(e: Environment) -> Iterator[Check]:
+def _cuda(e: Environment, devices: Sequence[Device]) -> Iterator[Check]:
     """Judge each part that exports to CUDA need, whichever others are missing."""
-    obstacles = dict(cuda_obstacles(e))
+    obstacles = dict(cuda_obstacles(e, devices))
     if "system" in obstacles:
         yield Check(WARNING, "CUDA", str(obstacles["system"].cause), obstacles["system"].remedy)
         return
-    gpus = ", ".join(
-        f"{gpu.name} (compute capability {gpu.capability[0]}.{gpu.capability[1]}, {gpu.memory_bytes / _GB:.0f} GB)"
-        for gpu in e.gpus
-    )
+    there = all_devices(e)
+    used = devices or [device for device in [default_device(e)] if device]
     served = (
         f"{e.driver.version or 'version unknown'}, serves CUDA {'.'.join(map(str, e.driver.cuda))}" if e.driver else ""
     )
     parts = {
         "driver": ("NVIDIA driver", served),
-        "GPU": ("GPU", gpus or "none seen"),
+        "GPU": ("GPU", ", ".join(map(str, used)) or "none seen"),
         "torch": ("torch's CUDA", e.torch_cuda or ""),
         "Triton": ("Triton", e.triton or ""),
         "toolkit": ("CUDA toolkit", e.cuda_home or ""),
@@ -162,13 +175,17 @@ def _cuda(e: Environment) -> Iterator[Check]:
             yield Check(WARNING, name, str(obstacles[part].cause), obstacles[part].remedy)
         else:
             yield Check(OK, name, finding)
+    if old := [str(device) for device in there if device not in used and not is_new_enough(device.gpu)]:
+        yield Check(OK, "GPUs too old", f"{', '.join(old)}; exports pass over them")
+    if not (alike := of_one_kind(devices or [device for device in there if is_new_enough(device.gpu)])):
+        yield Check(WARNING, "GPU kinds", str(alike.cause), f"yolo26-et export {alike.remedy}")
 
 
-def _exports(e: Environment, problems: list[str]) -> Check:
+def _exports(e: Environment, devices: Sequence[Device], problems: list[str]) -> Check:
     """Return what all of the above comes to."""
     if problems:
-        return Check(PROBLEM, "exports", f"none, until what is said of {', '.join(problems)} is mended")
-    missing = [part for part, _ in cuda_obstacles(e)]
+        return Check(PROBLEM, "exports", f"none, until the fixes for {', '.join(problems)} are made")
+    missing = [part for part, _ in cuda_obstacles(e, devices)]
     if missing:
         return Check(
             OK, "exports", f"to XNNPACK, for the CPU; to CUDA once there is what is missing: {', '.join(missing)}"

@@ -312,7 +312,7 @@ def _devices(words: str | None, options: ExportOptions, machine: probe.Environme
         return ()
     if options.backend != "cuda":
         raise UsageError(f"--devices {words}: an export for {options.backend} uses no GPU; leave it out")
-    return requirements.choose_devices(words.split(","), machine)
+    return tuple(device.visible for device in requirements.choose_devices(words.split(","), machine))
 
 
 def _parallel(options: ExportOptions, jobs: int, devices: Sequence[str], machine: probe.Environment) -> int:

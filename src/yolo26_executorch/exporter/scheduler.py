@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 
 from ..models.variants import SIZES
-from ..system.probe import cores
+from ..system import limits
 from .child_process import LOGS, Event, Limits, OnEvent, Worker
 from .jobs import Job, Record
 
@@ -50,7 +50,7 @@ def default_parallel(backend: str, jobs: int, *, memory_bytes: int | None, gpu_m
     """
     if backend != "cuda":
         return 1
-    most = [jobs, cores() // CORES_PER_CUDA_JOB, gpu_memory_bytes // GPU_MEMORY_PER_CUDA_JOB]
+    most = [jobs, limits.cores() // CORES_PER_CUDA_JOB, gpu_memory_bytes // GPU_MEMORY_PER_CUDA_JOB]
     if memory_bytes is not None:
         most.append(memory_bytes // MEMORY_PER_CUDA_JOB)
     return max(1, min(most))
@@ -174,8 +174,8 @@ def _share_of_cores(workers: int) -> dict[str, str]:
 
     The compilers' share is twice the threads', since they wait for each other more than they compute together.
     """
-    share = max(1, cores() // max(1, workers))
-    ours = {"OMP_NUM_THREADS": str(share), "YOLO26_ET_COMPILE_THREADS": str(min(cores(), 2 * share))}
+    share = max(1, limits.cores() // max(1, workers))
+    ours = {"OMP_NUM_THREADS": str(share), "YOLO26_ET_COMPILE_THREADS": str(min(limits.cores(), 2 * share))}
     return {**ours, **os.environ}
 
 

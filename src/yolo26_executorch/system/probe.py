@@ -1,4 +1,4 @@
-"""What there is on this machine: looked at once, cheaply and safely. `suitability` says what it is good for.
+"""What there is on this machine: looked at once, cheaply and safely. `requirements` says what it can be used for.
 
 probe()                the facts, an `Environment`
 toolkit_variables()    what a process needs to find the CUDA toolkit
@@ -21,6 +21,9 @@ import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from ..errors import first_line
+from . import limits
 
 REQUIRES = {
     "torch": ((2, 11), (2, 14)),
@@ -56,7 +59,11 @@ class Gpu:
 
     name: str
     capability: tuple[int, int]
+    """Compute capability: major, minor."""
     memory_bytes: int
+
+    def __str__(self) -> str:
+        return f"{self.name}, compute capability {dotted(self.capability)}, {self.memory_bytes / 1e9:.0f} GB"
 
 
 @dataclass(frozen=True)
@@ -83,8 +90,9 @@ class Environment:
     """`platform.machine()`: x86_64, aarch64, arm64."""
     cpu: str | None
     cores: int
-    """Cores that this process may use."""
+    """Cores that this process may use; a container's limits count."""
     memory_bytes: int | None
+    """Memory that this process may use; a container's limits count."""
     disk_free_bytes: int | None
     python: str
     package: str
@@ -130,8 +138,8 @@ def probe(folder: Path | None = None, *, thorough: bool = False) -> Environment:
         os=_os_name(),
         machine=platform.machine(),
         cpu=_cpu_name(),
-        cores=cores(),
-        memory_bytes=_memory_bytes(),
+        cores=limits.cores(),
+        memory_bytes=limits.memory_bytes(),
         disk_free_bytes=_disk_free_bytes(folder or Path()),
         python=platform.python_version(),
         package=package_version(),
@@ -211,13 +219,6 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "yolo26-executorch"
 
 
-def cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def dotted(version: tuple[int, ...]) -> str:
     """Return a version as it is written."""
     return ".".join(map(str, version))
@@ -236,10 +237,10 @@ def _torch_facts() -> tuple[str | None, str | None, tuple[Gpu, ...], str | None]
     try:
         import torch
     except Exception as error:  # a broken installation raises whatever it likes
-        return installed("torch"), None, (), (str(error).splitlines() or [type(error).__name__])[0]
+        return installed("torch"), None, (), first_line(error)
     gpus: list[Gpu] = []
     if torch.version.cuda:
-        # A driver that is too old makes PyTorch warn and see nothing; `usable_cuda` says it better.
+        # A driver that is too old makes PyTorch warn and see nothing, which `usable_cuda` explains.
         with warnings.catch_warnings(), contextlib.suppress(RuntimeError, AssertionError):
             warnings.simplefilter("ignore")
             for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
@@ -309,13 +310,6 @@ def _cpu_name() -> str | None:
         if match:
             return match[1]
     return platform.processor() or None
-
-
-def _memory_bytes() -> int | None:
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return None
 
 
 def _disk_free_bytes(folder: Path) -> int | None:

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
 from ...system import requirements
+from ...system.processes import is_running
 from .. import scheduler
 from ..child_process import LOGS, Event, Limits
 from ..jobs import Job, Record
@@ -133,15 +133,8 @@ def scratch_folders() -> list[tuple[int, Path]]:
 def remove_abandoned() -> None:
     """Remove the folders of exports whose process was killed."""
     for owner, path in scratch_folders():
-        if not _alive(owner):
+        if not is_running(owner):
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
 
 
 def _prefix() -> str:
