@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,28 @@ class StubRunner(Closing):
     name = "stub"
 
     def __init__(
-        self, task: str = "detect", *, size: tuple[int, int] = (320, 320), batch: int = 1, input: str = "float32"
+        self,
+        task: str = "detect",
+        *,
+        size: tuple[int, int] = (320, 320),
+        batch: int = 1,
+        input: str = "float32",
+        without: Collection[str] = (),
     ) -> None:
         height, width = size
         shape = (batch, height, width, 3) if input == "uint8" else (batch, 3, height, width)
         self.input = TensorSpec("images", shape, input, "pictures")
-        sizes = {"B": batch, "K": 3, "H4": height // 4, "W4": width // 4, "KEYPOINTS": 2, "VALUES": 3, "CLASSES": 3}
-        self.outputs = TASKS[task].output_specs("named", sizes)
+        sizes = {
+            "B": batch,
+            "K": 3,
+            "H4": height // 4,
+            "W4": width // 4,
+            "EXTRA": 3,
+            "KEYPOINTS": 2,
+            "VALUES": 3,
+            "CLASSES": 3,
+        }
+        self.outputs = tuple(spec for spec in TASKS[task].output_specs("named", sizes) if spec.name not in without)
         self.given: list[Tensor] = []
         self.closed = False
 
@@ -66,6 +82,10 @@ class StubRunner(Closing):
             for row, (x, y, w, h) in enumerate((BOXES / 4).int().tolist()):
                 masks[:, row, y - h // 2 : y, x - w // 2 : x + w // 2] = 1
             return masks
+        if spec.name == "coefficients":  # row k takes the k-th prototype alone
+            return torch.eye(3).expand(spec.shape).clone()
+        if spec.name == "protos":  # the masks themselves
+            return self._output(replace(spec, name="masks")).float() * 2 - 1
         if spec.name == "keypoints":  # the centre and the corner at the upper left
             corner = torch.stack([BOXES[:, :2], BOXES[:, :2] - BOXES[:, 2:] / 2], dim=1)
             return torch.cat([corner, torch.ones(3, 2, 1)], dim=-1).expand(spec.shape).clone()

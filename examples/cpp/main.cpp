@@ -199,7 +199,8 @@ void run(const fs::path& artifact, const std::vector<fs::path>& paths) {
   const TensorPtr input = to_input(pictures, value(meta.input_tensor_meta(0), "the program takes no tensor"));
   const auto outputs = value(module.forward(input), "cannot run the program");
 
-  // What else a model gives (masks, keypoints) has a row for each row of the detections.
+  // What else a model gives (masks and their coefficients, keypoints) has a row for each row of the detections;
+  // only the mask prototypes belong to the image as a whole.
   const Tensor output = outputs.at(0).toTensor();
   const long each = output.numel() / output.size(0);
   for (size_t image = 0; image < paths.size(); ++image) {

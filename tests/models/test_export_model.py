@@ -87,6 +87,30 @@ def test_masks_are_those_of_process_mask(images: Tensor) -> None:
         assert 0.02 < float(masks[image].float().mean()) < 0.98
 
 
+def test_coefficients_and_protos_make_ultralytics_masks_at_full_resolution(images: Tensor) -> None:
+    """And are the very values of Ultralytics' raw outputs, so that masks of any resolution are its own."""
+    from ultralytics.utils.ops import process_mask
+
+    rows, protos = ultralytics("segment", images)
+    outputs = named(random_model("yolo26n-seg", batch=2), images)
+    assert list(outputs) == ["detections", "masks", "coefficients", "protos"]
+    assert torch.equal(outputs["coefficients"], rows[..., 6:]) and torch.equal(outputs["protos"], protos)
+    boxes = outputs["detections"][..., :4]
+    corners = torch.cat([boxes[..., :2] - boxes[..., 2:] / 2, boxes[..., :2] + boxes[..., 2:] / 2], -1)
+    for image in range(2):
+        masks = [
+            process_mask(prototypes, coefficients, box, (SIZE, SIZE), upsample=True)
+            for prototypes, coefficients, box in (
+                (protos[image], rows[image, :, 6:], rows[image, :, :4]),
+                (outputs["protos"][image], outputs["coefficients"][image], corners[image]),
+            )
+        ]
+        assert masks[0].shape == (300, SIZE, SIZE)
+        assert float((masks[0] != masks[1]).float().mean()) < 1e-4
+        coarse = torch.nn.functional.interpolate(outputs["masks"][image][:, None].float(), scale_factor=4)[:, 0]
+        assert float((masks[0] != coarse).float().mean()) > 1e-4, "enlarged masks would have been as good"
+
+
 def test_masks_are_cropped_to_boxes_of_any_shape() -> None:
     model = random_model("yolo26n-seg", imgsz=(320, 416))
     picture = random_input(model.input_spec, seed=3)
@@ -202,7 +226,7 @@ def own(config: str, task: str, classes: int, keypoint_shape: tuple[int, int] | 
     ("task", "config", "classes", "keypoint_shape", "shapes"),
     [
         ("detect", "yolo26n.yaml", 1, None, [(1, 300, 6)]),
-        ("segment", "yolo26n-seg.yaml", 3, None, [(1, 300, 6), (1, 300, 80, 80)]),
+        ("segment", "yolo26n-seg.yaml", 3, None, [(1, 300, 6), (1, 300, 80, 80), (1, 300, 32), (1, 32, 80, 80)]),
         ("pose", "yolo26n-pose.yaml", 3, (4, 2), [(1, 300, 6), (1, 300, 4, 2)]),
         ("pose", "yolo26n-pose.yaml", 1, (1, 3), [(1, 300, 6), (1, 300, 1, 3)]),
         ("obb", "yolo26n-obb.yaml", 2, None, [(1, 300, 7)]),

@@ -97,7 +97,7 @@ def test_fewer_classes_than_five() -> None:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_has_an_answer_in_its_named_format(task: str) -> None:
-    sizes = {"B": 1, "K": 3, "H4": 8, "W4": 8, "KEYPOINTS": 4, "VALUES": 3, "CLASSES": 7}
+    sizes = {"B": 1, "K": 3, "H4": 8, "W4": 8, "EXTRA": 5, "KEYPOINTS": 4, "VALUES": 3, "CLASSES": 7}
     outputs: dict[str, Tensor] = {
         spec.name: torch.ones(spec.shape, dtype=getattr(torch, spec.dtype))
         for spec in TASKS[task].output_specs("named", sizes)

@@ -17,6 +17,8 @@ NAMED = {
     "segment": [
         ("detections", "float32", (2, 300, 6), (*BOX, "confidence", "class_id")),
         ("masks", "uint8", (2, 300, 160, 120), ()),
+        ("coefficients", "float32", (2, 300, 32), ()),
+        ("protos", "float32", (2, 32, 160, 120), ()),
     ],
     "pose": [
         ("detections", "float32", (2, 300, 6), (*BOX, "confidence", "class_id")),

@@ -127,7 +127,7 @@ def test_every_quantity_of_a_task_is_told() -> None:
     assert told == {
         ("detect", "named"): rows,
         ("detect", "ultralytics"): rows,
-        ("segment", "named"): rows | {"mask_iou"},
+        ("segment", "named"): rows | {"mask_iou", "coefficient", "proto"},
         ("segment", "ultralytics"): rows | {"coefficient", "proto"},
         ("pose", "named"): rows | {"keypoint_px", "visibility"},
         ("pose", "ultralytics"): rows | {"keypoint_px", "visibility"},
@@ -178,7 +178,7 @@ def test_errors_within_tolerance_are_accepted(task: str, outputs: str, precision
         # Corners off by half the tolerance move centre and size by no more than the tolerance.
         theirs = disturbed(it.reference, it, precision, 0.45, seed)
         if (task, outputs) == ("segment", "named"):
-            # Masks are judged by what coefficients make of them; those have no tolerance of their own here.
+            # Coefficients at the edge of their own tolerance make masks that are beyond that of masks.
             theirs = replace(theirs, extra=it.reference.extra)
         report = it.judge(it.outputs_of(theirs), precision)
         assert report.failures == ()
@@ -445,6 +445,37 @@ def test_damaged_prototypes_and_coefficients_are_refused(damage: str) -> None:
     assert not it.judge(it.outputs).passed
 
 
+@pytest.mark.parametrize("damage", ["scaled", "shifted", "other channels", "coefficients negated", "no coefficients"])
+def test_damaged_named_prototypes_and_coefficients_are_refused(damage: str) -> None:
+    """Though the masks beside them are right."""
+    it = case("segment")
+    protos, coefficients = it.outputs["protos"], it.outputs["coefficients"]
+    match damage:
+        case "scaled":
+            protos *= 1.01
+        case "shifted":
+            it.outputs["protos"] = protos.roll(1, -1)
+        case "other channels":
+            it.outputs["protos"] = protos.roll(1, 1)
+        case "coefficients negated":
+            coefficients *= -1
+        case "no coefficients":
+            coefficients.zero_()
+    assert not it.judge(it.outputs).passed
+
+
+def test_artifacts_made_before_coefficients_were_outputs_are_compared_by_their_masks() -> None:
+    it = case("segment")
+    assert isinstance(it.reference, Dense)
+    specs = it.model.output_specs[:2]
+    given = {spec.name: it.outputs[spec.name] for spec in specs}
+    report = compare(it.model.task, specs, given, it.reference, precision="fp32")
+    assert report.passed and {quantity.name for quantity in report.quantities} == {"box_px", "score", "mask_iou"}
+    negated = replace(it.reference, extra=-it.reference.extra)
+    (failure,) = compare(it.model.task, specs, given, negated, precision="fp32").failures
+    assert failure.startswith("mask_iou")
+
+
 PROBABILITY_DAMAGE: dict[str, Callable[[Tensor], Tensor]] = {
     "permuted": lambda p: p.roll(1, 1),
     "the first two swapped": lambda p: _swap_best(p),
@@ -492,9 +523,9 @@ def test_pictures_of_a_batch_are_not_mixed_up() -> None:
 def test_a_missing_output_is_refused() -> None:
     it = case("segment")
     report = it.judge({"detections": it.outputs["detections"]})
-    assert report.failures == ("outputs are detections; expected detections, masks",)
+    assert report.failures == ("outputs are detections; expected detections, masks, coefficients, protos",)
     assert report.agreement is not None
-    assert it.judge({}).failures == ("outputs are none; expected detections, masks",)
+    assert it.judge({}).failures == ("outputs are none; expected detections, masks, coefficients, protos",)
 
 
 def test_a_wrong_name_an_extra_output_and_another_order_are_refused() -> None:

@@ -35,10 +35,11 @@ def test_keypoints_follow_the_class() -> None:
     assert torch.equal(points[0, :, 0, :2], BOXES[:, :2]) and torch.equal(points[0, :, 1, :2], CORNERS[:, :2])
 
 
-def test_masks_come_back_as_they_were() -> None:
+@pytest.mark.parametrize("without", [(), ("coefficients", "protos")], ids=["", "made before coefficients"])
+def test_masks_come_back_as_they_were(without: tuple[str, ...]) -> None:
     from ultralytics.utils.ops import process_mask
 
-    runner = StubRunner("segment")
+    runner = StubRunner("segment", without=without)
     rows, protos = backend("segment", runner)(PICTURES)
     for chosen in ([0, 1, 2], [2, 0]):  # whichever rows a predictor keeps
         masks = process_mask(protos[0], rows[0, chosen, 6:], rows[0, chosen, :4], (320, 320))

@@ -269,7 +269,7 @@ class ExportModel(nn.Module):
     ) -> list[Tensor]:
         assert protos is not None
         masks = self.assemble(self.rounded(extra), self.rounded(protos), boxes)
-        return [*self._boxes(boxes, scores, labels, extra, None), masks]
+        return [*self._boxes(boxes, scores, labels, extra, None), masks, extra, protos]
 
     def _keypoints(
         self, boxes: Tensor, scores: Tensor, labels: Tensor, extra: Tensor, protos: Tensor | None

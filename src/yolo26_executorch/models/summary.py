@@ -50,6 +50,7 @@ def _objects(
     task: Task, outputs: Mapping[str, Tensor], names: Mapping[int, str], confidence: float, limit: int, image: int
 ) -> list[str]:
     first, *others = task.named
+    more_words = [(other.name, _MORE[other.name]) for other in others if other.name in _MORE]
     rows = [dict(zip(first.columns, row, strict=True)) for row in outputs[first.name][image].tolist()]
     # Rows come sorted, but an answer should not depend on it.
     order = sorted(range(len(rows)), key=lambda index: -rows[index]["confidence"])
@@ -60,7 +61,7 @@ def _objects(
         row = rows[index]
         place = f"centre ({row['x']:.0f}, {row['y']:.0f}), size {row['w']:.0f} x {row['h']:.0f} px"
         angle = f", turned {math.degrees(row['angle']):.0f} degrees" if "angle" in row else ""
-        more = "".join(f", {_MORE[other.name](outputs[other.name][image, index])}" for other in others)
+        more = "".join(f", {word(outputs[name][image, index])}" for name, word in more_words)
         words.append(f"{_name(names, int(row['class_id']))} {row['confidence']:.2f}: {place}{angle}{more}")
     if not sure:
         return [f"nothing above confidence {confidence:g}; the best {len(words)}:", *words]
@@ -96,7 +97,7 @@ def _keypoints(points: Tensor) -> str:
 
 
 _MORE: dict[str, Callable[[Tensor], str]] = {"masks": _mask, "keypoints": _keypoints}
-"""What a row has besides its box, by the output's name."""
+"""What of a row is worded besides its box, by the output's name."""
 
 
 def _name(names: Mapping[int, str], label: int) -> str:

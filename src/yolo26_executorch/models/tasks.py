@@ -131,6 +131,12 @@ DETECT = Task(
     "detect", "", "Detect", 640, "coco.yaml", "object-detection",
     named=(_DETECTIONS,), raw=(_RAW_ROWS,), ranked=True, decode="boxes", fit="letterbox",
 )  # fmt: skip
+_PROTOS = OutputRow(
+    "protos", ("B", "EXTRA", "H4", "W4"), "float32",
+    "mask prototypes: a mask's logits are their sum weighted by its row's coefficients, above 0 inside the object",
+    (), ("logit",),
+)  # fmt: skip
+
 SEGMENT = Task(
     "segment", "-seg", "Segment26", 640, "coco.yaml", "image-segmentation",
     named=(
@@ -139,11 +145,13 @@ SEGMENT = Task(
             "masks", ("B", "K", "H4", "W4"), "uint8",
             "1 inside the object, cropped to its box, at a quarter of the input's resolution", (), ("0 or 1",),
         ),
+        OutputRow(
+            "coefficients", ("B", "K", "EXTRA"), "float32",
+            "a row's mask coefficients, from which `protos` make its mask at any resolution", (), ("logit",),
+        ),
+        _PROTOS,
     ),
-    raw=(
-        _RAW_ROWS,
-        OutputRow("protos", ("B", "EXTRA", "H4", "W4"), "float32", "mask prototypes", (), ("logit",)),
-    ),
+    raw=(_RAW_ROWS, _PROTOS),
     ranked=True, decode="masks", fit="letterbox", extra=("coefficient",),
 )  # fmt: skip
 POSE = Task(

@@ -35,7 +35,9 @@ class Rows:
     boxes: Tensor  # (K, 4)
     scores: Tensor  # (K,)
     labels: Tensor  # (K,) float32
-    extra: Tensor | None  # (K, E); None where masks stand for the coefficients
+    extra: (
+        Tensor | None
+    )  # (K, E); None where masks alone stand for the coefficients, as in artifacts made before they were outputs
     masks: Tensor | None  # uint8 (K, H/4, W/4)
 
     @property
@@ -94,8 +96,8 @@ def rows_of(specs: Sequence[TensorSpec], outputs: Mapping[str, Tensor]) -> list[
         extra = column["angle"][..., None]
     elif values.shape[-1] > len(spec.columns):
         extra = values[..., len(spec.columns) :]
-    elif "keypoints" in outputs:
-        extra = outputs["keypoints"].flatten(2)
+    elif spare := next((name for name in ("keypoints", "coefficients") if name in outputs), None):
+        extra = outputs[spare].flatten(2)
     masks = outputs.get("masks")
     return [
         Rows(

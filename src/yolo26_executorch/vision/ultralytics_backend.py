@@ -115,6 +115,8 @@ class RunnerBackend(nn.Module):
         rows = _rows(given.pop("detections"), columns)
         if not given:
             return [rows]
+        if "coefficients" in given:
+            return [torch.cat([rows, given["coefficients"]], dim=-1), given["protos"]]
         ((name, values),) = given.items()
         return _MORE[name](rows, values)
 
