@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -40,10 +41,44 @@ def test_masks_come_back_as_they_were(without: tuple[str, ...]) -> None:
     from ultralytics.utils.ops import process_mask
 
     runner = StubRunner("segment", without=without)
-    rows, protos = backend("segment", runner)(PICTURES)
+    if without:
+        with pytest.warns(UserWarning, match="masks of a quarter of the input's resolution only, .* export it again"):
+            made = backend("segment", runner)
+    else:
+        made = backend("segment", runner)
+    rows, protos = made(PICTURES)
     for chosen in ([0, 1, 2], [2, 0]):  # whichever rows a predictor keeps
         masks = process_mask(protos[0], rows[0, chosen, 6:], rows[0, chosen, :4], (320, 320))
         assert torch.equal(masks, runner(PICTURES)["masks"][0, chosen])
+
+
+def test_coefficients_and_prototypes_are_passed_on_as_they_are() -> None:
+    runner = StubRunner("segment")
+    rows, protos = backend("segment", runner)(PICTURES)
+    expected = runner(PICTURES)
+    assert torch.equal(rows[..., 6:], expected["coefficients"])
+    assert torch.equal(protos, expected["protos"])
+
+
+@pytest.mark.parametrize(
+    ("task", "needed"),
+    [
+        ("detect", ["detections"]),
+        ("segment", ["detections", "coefficients", "protos"]),
+        ("pose", ["detections", "keypoints"]),
+        ("classify", ["probabilities"]),
+    ],
+)
+def test_the_runner_is_asked_for_what_is_needed_alone_and_on_its_device(task: str, needed: list[str]) -> None:
+    asked: list[Any] = []
+
+    class Asked(StubRunner):
+        def __call__(self, images: Any, **wanted: Any) -> dict[str, torch.Tensor]:
+            asked.append(wanted)
+            return super().__call__(images, **wanted)
+
+    backend(task, Asked(task))(PICTURES)
+    assert asked == [{"outputs": needed, "on_device": True}]
 
 
 def test_probabilities_pass() -> None:
@@ -60,15 +95,33 @@ def test_both_output_formats_are_one_to_ultralytics(task: str) -> None:
         )
         given = made(random_input(model.input_spec, seed=1))
         found[outputs] = given if isinstance(given, list) else [given]
-    named, raw = (rows[0] for rows in found.values())
-    width = 6 if task == "segment" else raw.shape[-1]
-    torch.testing.assert_close(named[..., :width], raw[..., :width], atol=1e-3, rtol=0)
-    if task == "segment":
-        from ultralytics.utils.ops import process_mask
+    for named, raw in zip(found["named"], found["ultralytics"], strict=True):  # rows, and for segment prototypes
+        torch.testing.assert_close(named, raw, atol=1e-3, rtol=0)
 
-        masks = [process_mask(protos[0], rows[0, :, 6:], rows[0, :, :4], (320, 320)) for rows, protos in found.values()]
-        assert masks[0].shape == (300, 80, 80)
-        assert (masks[0] != masks[1]).float().mean() < 1e-4
+
+def test_nothing_goes_over_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device "meta" stands for a GPU: what is on it can be computed with, and cannot be copied to the host."""
+
+    class OnDevice(StubRunner):
+        device = torch.device("meta")
+
+        def __call__(self, images: Any, **wanted: Any) -> dict[str, torch.Tensor]:
+            assert images.device == self.device
+            assert wanted["on_device"]
+            chosen = [spec for spec in self.outputs if spec.name in wanted["outputs"]]
+            return {spec.name: torch.empty(spec.shape, device="meta") for spec in chosen}
+
+    def refuse(self: torch.Tensor, *_: Any, **__: Any) -> None:
+        raise AssertionError("a tensor goes to the host")
+
+    for name in ("cpu", "numpy", "tolist", "item"):
+        monkeypatch.setattr(torch.Tensor, name, refuse)
+    for task in ("detect", "segment", "pose", "obb", "classify"):
+        made = backend(task, OnDevice(task, batch=2, input="uint8"))
+        assert made.device == OnDevice.device
+        given = made(torch.empty(3, 3, 320, 320, device="meta"))
+        for tensor in given if isinstance(given, list) else [given]:
+            assert (tensor.device, len(tensor)) == (OnDevice.device, 3)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 6])

@@ -7,7 +7,8 @@ Ultralytics' predictors and validators know a model by the attributes and the ou
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +27,10 @@ STRIDE = 32
 
 
 class RunnerBackend(nn.Module):
-    """A runner with the face of Ultralytics' backend for an exported model of one fixed shape.
+    """A runner behind the interface of Ultralytics' backend for an exported model of one fixed shape.
 
-    The attributes are those that Ultralytics reads; "executorch" is its own name of the format. Masks come at a quarter
-    of the input's resolution, already 0 or 1, so that edges of masks drawn at full resolution may lie elsewhere than
-    PyTorch's by a part of those four pixels.
+    The attributes are those that Ultralytics reads; "executorch" is its own name of the format. Images and outputs are
+    on `device`, the one that the runner computes on, all the way: nothing goes over the host.
     """
 
     format = "executorch"
@@ -51,6 +51,7 @@ class RunnerBackend(nn.Module):
         self.runner = runner
         # Ultralytics' predictors may be used in several threads, a model in one at a time.
         self._lock = threading.Lock()
+        self._outputs = _outputs_needed([spec.name for spec in runner.outputs])
         self.task = task.name
         self.names = dict(names)
         self.kpt_shape = keypoint_shape
@@ -81,44 +82,63 @@ class RunnerBackend(nn.Module):
         """Do nothing: the runners need no warming up."""
 
     def forward(self, images: Tensor, *_: object, **__: object) -> Tensor | list[Tensor]:
-        """Run pictures through the model, however many there are.
+        """Run any number of images through the model.
 
         Args:
-            images: float32 (b, 3, H, W), RGB, 0..1, on any device; cut into, and filled up to, batches of the model's.
-                Other arguments are Ultralytics' wishes to a PyTorch model (`augment`, `embed`), and mean nothing here.
+            images: float32 or float16 (b, 3, H, W), RGB, 0..1, best on `device`; divided into batches of the model's
+                size, of which the last is padded. Other arguments are Ultralytics' requests to a PyTorch model
+                (`augment`, `embed`), and mean nothing here.
 
         Returns:
-            What Ultralytics' end-to-end models return, on the same device: rows (b, K, 6 + values), sorted by
+            What Ultralytics' end-to-end models return, on the images' device: rows (b, K, 6 + values), sorted by
             confidence; for segment a list of such rows and prototypes (b, E, H/4, W/4), float32; for classify
             probabilities (b, classes).
 
         Raises:
-            InputError: pictures of another size than the model's, or of values beyond 0..1.
+            InputError: images of another size than the model's, or of values beyond 0..1.
         """
         parts = [self._run(part) for part in torch.split(images, self.batch)]
-        first, *others = (torch.cat(tensors).to(images.device) for tensors in zip(*parts, strict=True))
+        joined = parts[0] if len(parts) == 1 else [torch.cat(tensors) for tensors in zip(*parts, strict=True)]
+        first, *others = (tensor.to(images.device) for tensor in joined)
         return [first, *others] if others else first
 
     def _run(self, images: Tensor) -> list[Tensor]:
-        """Run at most one batch of the model's; returns its rows and, where there are any, prototypes."""
+        """Run at most one batch; returns its rows and, where there are any, prototypes."""
         count = len(images)
         if count < self.batch:
             images = torch.cat([images, images.new_zeros(self.batch - count, *images.shape[1:])])
         if self._takes_bytes:
             images = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
         with self._lock:
-            outputs = self.runner(images)
-        given = {spec.name: outputs[spec.name][:count] for spec in self.runner.outputs}
-        columns = self.runner.outputs[0].columns
+            outputs = self.runner(images, outputs=self._outputs, on_device=True)
+        given = {name: outputs[name][:count] for name in self._outputs}
         if "detections" not in given:  # `--outputs ultralytics` and probabilities are as Ultralytics has them
             return list(given.values())
-        rows = _rows(given.pop("detections"), columns)
-        if not given:
-            return [rows]
-        if "coefficients" in given:
-            return [torch.cat([rows, given["coefficients"]], dim=-1), given["protos"]]
-        ((name, values),) = given.items()
-        return _MORE[name](rows, values)
+        rows = _rows(given.pop("detections"), self.runner.outputs[0].columns)
+        for name, values in given.items():
+            if name in _ROW_VALUES:
+                rows = torch.cat([rows, values.flatten(2)], dim=-1)
+            elif name == "masks":
+                return _from_masks(rows, values)
+        return [rows, given["protos"]] if "protos" in given else [rows]
+
+
+_ROW_VALUES = ("keypoints", "coefficients")
+"""Outputs (b, K, …) that Ultralytics has behind a row's box, confidence and class."""
+
+
+def _outputs_needed(names: Sequence[str]) -> list[str]:
+    """Return the outputs that Ultralytics' results are made of: masks are made from coefficients and prototypes."""
+    if "masks" not in names:
+        return list(names)
+    if {"coefficients", "protos"} <= set(names):
+        return [name for name in names if name != "masks"]
+    warnings.warn(
+        "the artifact was exported by an earlier version: it has masks of a quarter of the input's resolution only, "
+        "whose edges differ from PyTorch's; export it again",
+        stacklevel=2,
+    )
+    return list(names)
 
 
 def _rows(detections: Tensor, columns: tuple[str, ...]) -> Tensor:
@@ -130,19 +150,15 @@ def _rows(detections: Tensor, columns: tuple[str, ...]) -> Tensor:
     return torch.cat([centre - half, centre + half, rest], dim=-1)
 
 
-def _with_keypoints(rows: Tensor, keypoints: Tensor) -> list[Tensor]:
-    return [torch.cat([rows, keypoints.flatten(2)], dim=-1)]
+def _from_masks(rows: Tensor, masks: Tensor) -> list[Tensor]:
+    """Return masks (b, K, H/4, W/4) of 0 and 1 as rows and prototypes, for artifacts that have nothing else.
 
-
-def _with_masks(rows: Tensor, masks: Tensor) -> list[Tensor]:
-    """Say masks, 0 or 1 (b, K, H/4, W/4), as prototypes of which row k takes the k-th alone.
-
-    Ultralytics multiplies coefficients with prototypes, calls inside what is above 0, and crops that to the box, which
-    gives the same masks. Where it enlarges them first, what lies beyond the box counts, too: the masks' edges go on
-    there, as PyTorch's would, that have not been cropped yet.
+    Each mask becomes a prototype of -1 and 1 that only its own row takes, so that what Ultralytics thresholds at 0 is
+    the mask. Where Ultralytics upsamples first, values outside the box count, too: they continue the mask's edges, as
+    logits that have not been cropped yet would.
     """
     coefficients = torch.eye(masks.shape[1], dtype=rows.dtype, device=rows.device).expand(len(rows), -1, -1)
-    corners = (rows[..., :4] / 4).ceil().long()[..., None]  # as masks are cropped: the first inside, the first behind
+    corners = (rows[..., :4] / 4).ceil().long()[..., None]  # as masks are cropped: first inside, first behind
     for axis, low in ((2, 1), (3, 0)):
         size = masks.shape[axis]
         places = torch.arange(size, device=rows.device)
@@ -150,7 +166,3 @@ def _with_masks(rows: Tensor, masks: Tensor) -> list[Tensor]:
         nearest = places.maximum(first).minimum(last)  # (b, K, size)
         masks = masks.gather(axis, nearest.unsqueeze(5 - axis).expand(masks.shape))
     return [torch.cat([rows, coefficients], dim=-1), masks.to(rows.dtype) * 2 - 1]
-
-
-_MORE: dict[str, Callable[[Tensor, Tensor], list[Tensor]]] = {"keypoints": _with_keypoints, "masks": _with_masks}
-"""What is done with a row's other values, by the output's name."""
