@@ -36,7 +36,7 @@ class Interpreter:
 
 
 def topk(scores: Any, k: int, block: int | None = None) -> tuple[Any, Any]:
-    """Values and indices of `topk`'s kernels; `block` replaces the number of elements that are sieved at once."""
+    """Values and indices of `topk`'s kernels; `block` replaces the number of elements that are filtered at once."""
     import torch
 
     from yolo26_executorch.lowering.kernels import topk as module
@@ -49,14 +49,14 @@ def topk(scores: Any, k: int, block: int | None = None) -> tuple[Any, Any]:
 
 
 def sieve(scores: Any, k: int) -> Any:
-    """The positions in a row that `topk`'s first kernel leaves."""
+    """The candidates that `topk`'s first kernel leaves: positions in a row."""
     import torch
 
     from yolo26_executorch.lowering.kernels.topk import sieve_kernel
 
     n = scores.shape[1]
     candidates, counts = torch.empty((1, n), dtype=torch.int32), torch.empty((1,), dtype=torch.int32)
-    sieve_kernel[(1,)](torch.from_numpy(scores), candidates, counts, n, k, GROUPS=1024, BLOCK=4096, OVERLAP=False)
+    sieve_kernel[(1,)](torch.from_numpy(scores), candidates, counts, n, k, GROUPS=1024, BLOCK=4096, PDL=False)
     return candidates[0, : int(counts)].numpy()
 
 
@@ -120,7 +120,7 @@ def max_pools(images: Any, radius: int, count: int) -> Any:
     return module.max_pools._init_fn(torch.from_numpy(images).permute(0, 3, 1, 2), radius, count).numpy()  # type: ignore[attr-defined]
 
 
-def masks(coefficients: Any, protos: Any, boxes: Any, products: str) -> Any:
+def masks(coefficients: Any, protos: Any, boxes: Any, precision: str) -> Any:
     """The result of `masks`' kernel; protos (N, H, W, C)."""
     import torch
 
@@ -128,7 +128,7 @@ def masks(coefficients: Any, protos: Any, boxes: Any, products: str) -> Any:
 
     _call_directly(module)
     arguments = (torch.from_numpy(coefficients), torch.from_numpy(protos).permute(0, 3, 1, 2), torch.from_numpy(boxes))
-    return module.masks._init_fn(*arguments, products).numpy()  # type: ignore[attr-defined]
+    return module.masks._init_fn(*arguments, precision).numpy()  # type: ignore[attr-defined]
 
 
 def group(kind: str, images: Any, weights: Any, biases: Any, *settings: Any) -> Any:

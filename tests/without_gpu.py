@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from yolo26_executorch.lowering.tuning.cost_model import Gpu
+from yolo26_executorch.lowering.target import Target
 from yolo26_executorch.system import probe
 
 DEVICE = torch.device("cuda:0")
@@ -34,7 +34,7 @@ class Driver:
     class utils:
         load_binary = staticmethod(lambda *_: (1, 1, 32, 0, 1024))
         unload_module = staticmethod(lambda *_: None)
-        get_device_properties = staticmethod(lambda _: {"max_shared_mem": Gpu().shared_bytes, "warpSize": 32})
+        get_device_properties = staticmethod(lambda _: {"max_shared_mem": Target().shared_bytes, "warpSize": 32})
 
     class launcher_cls:
         def __init__(self, source: Any, metadata: Any) -> None:
@@ -90,7 +90,7 @@ def zeros_like(write: Any) -> Any:
 
 
 @contextlib.contextmanager
-def gpu_told_of(gpu: Gpu) -> Iterator[None]:
+def gpu_told_of(gpu: Target) -> Iterator[None]:
     import torch._inductor.fx_passes.joint_graph
     import torch._inductor.fx_passes.post_grad
     import torch._inductor.select_algorithm
@@ -103,7 +103,7 @@ def gpu_told_of(gpu: Gpu) -> Iterator[None]:
 
     properties = SimpleNamespace(
         name="H100", major=9, minor=0, multi_processor_count=gpu.multiprocessors, warp_size=32, gcnArchName="",
-        shared_memory_per_block_optin=gpu.shared_bytes, L2_cache_size=gpu.cache_bytes,
+        shared_memory_per_block_optin=gpu.shared_bytes, L2_cache_size=gpu.l2_bytes,
         shared_memory_per_block=48 * 1024, regs_per_multiprocessor=65536, max_threads_per_multi_processor=2048,
         max_threads_per_block=1024, total_memory=80 * 10**9,
     )  # fmt: skip
@@ -159,7 +159,7 @@ def main(folder: str, name: str, precision: str, cache_mib: str) -> None:
     from support import random_model
     from yolo26_executorch.lowering import cuda
 
-    with gpu_told_of(Gpu(cache_bytes=int(cache_mib) * 1024 * 1024)):
+    with gpu_told_of(Target(l2_bytes=int(cache_mib) * 1024 * 1024)):
         model = random_model(name, backend="cuda", precision=precision)
         lowered = cuda.lower(model, model.options, lambda stage: print(stage, flush=True))
         lowered.write(Path(folder), "model.pte")

@@ -2,9 +2,9 @@
 
     python tools/tune.py --models 'yolo26*' --precisions fp16 tf32 --full
 
-The table is `src/yolo26_executorch/lowering/tiles/CAPABILITY.json`, which `lowering.tuning.table` reads; what it holds
-already is kept, and measured again only with `--again`. It is written after every problem, so that what was cut off
-loses nothing.
+The table is `src/yolo26_executorch/lowering/tuning/tiles/CAPABILITY.json`, which `cost_model.table` reads; what it
+holds already is kept, and measured again only with `--again`. It is written after every problem, so that what was cut
+off loses nothing.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from yolo26_executorch.errors import Yolo26Error
-from yolo26_executorch.lowering.tuning.autotune import problems_of, tune
+from yolo26_executorch.lowering.passes.tiles import problems_of
+from yolo26_executorch.lowering.tuning.autotune import tune
 from yolo26_executorch.lowering.tuning.cost_model import Problem
 from yolo26_executorch.lowering.tuning.tile_table import TileTable
 from yolo26_executorch.models.options import ExportOptions
 
-TABLES = Path(__file__).parent.parent / "src" / "yolo26_executorch" / "lowering" / "tiles"
+TABLES = TileTable.of_package((9, 0)).path.parent
 
 
 PRECISIONS = {"fp16": (2, False), "tf32": (4, False), "fp32": (4, True)}
@@ -97,22 +98,22 @@ def main(argv: list[str] | None = None) -> int:
     known = set() if args.again else table.searched(full=args.full)
     todo = [problem for problem in every if problem.key not in known]
     print(f"{len(todo)} of {len(every)} problems to measure", flush=True)
-    saved = spent = 0.0
+    spent = unmeasured = 0.0
     done = 0
     for found in tune(todo, full=args.full, jobs=args.jobs):
         table.add(found.problem.key, found.tile, found.us, found.default_us, full=args.full)
         done += 1
-        spent += found.us
-        saved += found.default_us - found.us
+        if found.default_us is not None:
+            spent += found.us
+            unmeasured += found.default_us
         print(
-            f"{done}/{len(todo)} {found.problem.key}: {found.us:.2f} µs with {list(found.tile)}, "
-            f"unmeasured {found.default_us:.2f} µs, {found.tried} tried, {len(found.refused)} refused",
+            f"{done}/{len(todo)} {found}; {list(found.tile)}, {found.tried} timed",
             flush=True,
         )
         if args.limit and time.perf_counter() - began > args.limit:
             break
-    longer = (spent + saved) / max(spent, 1e-9)
-    print(f"{done} measured, {len(todo) - done} left; tiles taken unmeasured take {longer:.2f} × as long")
+    longer = unmeasured / max(spent, 1e-9)
+    print(f"{done} measured, {len(todo) - done} left; predicted tiles take {longer:.2f} × as long")
     return 0
 
 

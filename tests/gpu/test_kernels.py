@@ -16,8 +16,9 @@ from yolo26_executorch.lowering.kernels.pool import max_pools
 from yolo26_executorch.lowering.kernels.stem import stem
 from yolo26_executorch.lowering.kernels.topk import topk
 from yolo26_executorch.lowering.passes.rewrites import PixelShuffleConv, for_cuda
-from yolo26_executorch.lowering.tuning.autotune import operator, tune
-from yolo26_executorch.lowering.tuning.cost_model import Gpu, Problem, expected_fastest
+from yolo26_executorch.lowering.target import Target
+from yolo26_executorch.lowering.tuning.autotune import Workload, tune
+from yolo26_executorch.lowering.tuning.cost_model import Problem, expected_fastest
 from yolo26_executorch.models.export_model import float32_precision
 from yolo26_executorch.models.preprocess import random_input
 from yolo26_executorch.models.tasks import TASKS
@@ -136,7 +137,7 @@ PROBLEMS = [
     Problem((25_600,), 8, (16,), 3, 1, 4, ieee=False),
     Problem((25_600,), 16, (8,), 3, 1, 2, ieee=False),
     Problem((25_600,), 64, (32, 16), 1, 1, 2, ieee=False),
-    Problem((1600,), 128, (256, 128), 1, 1, 4, ieee=False, doubled=1),
+    Problem((1600,), 128, (256, 128), 1, 1, 4, ieee=False, upsampled=1),
     Problem((400,), 256, (256, 384), 1, 1, 2, ieee=False),
     Problem((400,), 768, (768,), 3, 1, 2, ieee=False),
     Problem((400,), 768, (768,), 3, 1, 4, ieee=False),
@@ -149,24 +150,24 @@ PROBLEMS = [
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=problem_id)
 def test_convolutions_are_their_references(problem: Problem) -> None:
-    given, expected = (operator(problem, device=device)(expected_fastest(problem)) for device in ("cuda", "cpu"))
+    given, expected = (Workload(problem, device=device)(expected_fastest(problem)) for device in ("cuda", "cpu"))
     absolute, relative = ROUNDINGS[given[0].dtype]
     for one, other in zip(given, expected, strict=True):
         assert one.is_contiguous(memory_format=torch.channels_last)
         torch.testing.assert_close(one.cpu(), other, atol=absolute, rtol=relative)
 
 
-@pytest.mark.parametrize("splits", [2, 4])
-def test_a_sum_that_is_shared_out(splits: int) -> None:
+@pytest.mark.parametrize("split_k", [2, 4])
+def test_a_sum_that_is_shared_out(split_k: int) -> None:
     problem = PROBLEMS[6]
-    tile = expected_fastest(problem)._replace(splits=splits)
-    (given,), (expected,) = (operator(problem, device=device)(tile) for device in ("cuda", "cpu"))
+    tile = expected_fastest(problem)._replace(split_k=split_k)
+    (given,), (expected,) = (Workload(problem, device=device)(tile) for device in ("cuda", "cpu"))
     torch.testing.assert_close(given.cpu(), expected, atol=2e-3, rtol=2**-10)
 
 
 def test_convolutions_round_to_tf32() -> None:
     for problem in (PROBLEMS[1], PROBLEMS[4], PROBLEMS[7], PROBLEMS[10]):
-        for one in operator(problem, device="cuda")(expected_fastest(problem)):
+        for one in Workload(problem, device="cuda")(expected_fastest(problem)):
             assert not bool((one.contiguous().view(torch.int32) & 0x1FFF).any())
 
 
@@ -192,7 +193,7 @@ def test_attention_is_its_reference(size: tuple[int, int], dtype: torch.dtype) -
     shapes = [(2, *size, 2 * 128), (9, 128), (128,)]
     qkv, taps, bias = (torch.randn(shape, generator=generator).to(dtype) for shape in shapes)
     qkv = qkv.permute(0, 3, 1, 2)
-    settings = (2, 32, 32**-0.5, dtype == torch.float32, "tf32", Gpu.at_hand().shared_bytes)
+    settings = (2, 32, 32**-0.5, dtype == torch.float32, "tf32", Target.at_hand().shared_bytes)
     given = attention(qkv.cuda(), taps.cuda(), bias.cuda(), *settings)
     absolute, relative = ROUNDINGS[dtype]
     expected = attention(qkv, taps, bias, *settings)

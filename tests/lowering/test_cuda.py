@@ -7,7 +7,7 @@ from torch import nn
 
 from yolo26_executorch.artifacts.manifest import Platform
 from yolo26_executorch.lowering import cuda
-from yolo26_executorch.lowering.tuning.cost_model import Gpu
+from yolo26_executorch.lowering.target import Target
 
 
 @pytest.mark.parametrize(
@@ -75,5 +75,5 @@ def test_what_the_compiler_says_is_told_and_all_of_it_logged(
 def test_models_whose_weights_do_not_stay_in_the_cache_are_large(
     capability: tuple[int, int], megabytes: int, large: bool
 ) -> None:
-    gpu = Gpu(capability=capability)
-    assert cuda._is_large(nn.Linear(1024, megabytes * 256, bias=False), gpu) is large
+    gpu = Target(capability=capability)
+    assert cuda._weights_exceed_l2(nn.Linear(1024, megabytes * 256, bias=False), gpu) is large

@@ -69,9 +69,9 @@ def test_a_kernel_is_analysed_once(monkeypatch: pytest.MonkeyPatch) -> None:
         ):
             assert identify(kernel, kwargs, {}) == ["out"]
         # Waiting is not analysed; whether a kernel waits is a constant like others.
-        function.arg_names, function.constexprs = ("BLOCK", "OVERLAP"), [0, 1]
-        identify(function, {"BLOCK": 64, "OVERLAP": True}, {})
-    assert asked.pop() == {"BLOCK": 64, "OVERLAP": False}
+        function.arg_names, function.constexprs = ("BLOCK", "PDL"), [0, 1]
+        identify(function, {"BLOCK": 64, "PDL": True}, {})
+    assert asked.pop() == {"BLOCK": 64, "PDL": False}
     # Not again for other sizes, but for size 1, for nothing, and for another constant or kernel.
     assert [kwargs.get("n") for kwargs in asked] == [9, 1, 9, 9, None]
 
@@ -101,8 +101,8 @@ def test_kernels_that_wait_are_launched_early_and_no_others(monkeypatch: pytest.
 
     monkeypatch.setattr(DeferredTritonCallWrapper, "generate_launch_kernel", launch)
     written = IndentedBuffer()  # type: ignore[no-untyped-call]
-    with inductor._overlapping_launches():
-        for name, constants in {"waits": {"OVERLAP": True}, "does_not": {"OVERLAP": False}, "inductors": {}}.items():
+    with inductor._early_launches():
+        for name, constants in {"waits": {"PDL": True}, "does_not": {"PDL": False}, "inductors": {}}.items():
             params = {"triton_meta": {"constants": constants}}
             DeferredTritonCallWrapper.generate_launch_kernel(None, written, None, name, params)
         helpers = CUDADeviceOpOverrides().kernel_driver()

@@ -13,7 +13,7 @@ from yolo26_executorch.lowering.tuning.autotune import Measured
 from yolo26_executorch.lowering.tuning.cost_model import Problem
 
 SQUARE = Problem((400,), 256, (128,), 3, 1, 2, ieee=False)
-LAID = Problem((6400,), 64, (32, 16), 1, 1, 2, ieee=False, doubled=1)
+LAID = Problem((6400,), 64, (32, 16), 1, 1, 2, ieee=False, upsampled=1)
 TILE = Tile(64, 64, 32, 4, 4, 2)
 
 
@@ -56,7 +56,7 @@ def test_what_is_measured_already_is_left_alone(
     assert tune.main(["--tables", str(tmp_path), "--precisions", "tf32"]) == 0
     assert [problem.element_bytes for problem in asked[-1]] == [4, 4]
     out = capsys.readouterr().out
-    assert "2 measured, 0 left; tiles taken unmeasured take 1.50 × as long" in out
+    assert "2 measured, 0 left; predicted tiles take 1.50 × as long" in out
     assert "1 measured, 1 left" in out
 
 

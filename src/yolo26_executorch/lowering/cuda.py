@@ -18,13 +18,15 @@ from ..errors import ExportError, GpuMemoryError, LoweringError
 from ..models.export_model import ExportModel, products
 from ..models.options import ExportOptions
 from .inductor import compile_threads, compiling, replaced, start_compilers
-from .kernels import overlap
-from .kernels.conv import Tile
-from .passes.fusion import fuse, set_tiles
+from .kernels.pdl import use_pdl
+from .kernels.tile import Tile
+from .passes.fusion import fuse
 from .passes.rewrites import for_cuda
+from .passes.tiles import problems_of, set_tiles
 from .program import Lowered, check_delegated
-from .tuning.autotune import problems_of, tune_missing
-from .tuning.cost_model import Gpu, Problem, choose
+from .target import Target
+from .tuning.autotune import tune_missing
+from .tuning.cost_model import Problem, choose
 from .tuning.tile_table import TileTable
 
 DELEGATE = "CudaBackend"
@@ -54,14 +56,14 @@ def lower(model: ExportModel, options: ExportOptions, stage: Callable[[str], Non
     from executorch.exir.backend.compile_spec_schema import CompileSpec
 
     stage("export")
-    gpu = Gpu.at_hand()
+    gpu = Target.at_hand()
     for_cuda(model, gpu)
     example = model.example_input
     multiplied = products(gpu.precision(options.precision))
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        large = _is_large(model, gpu)
-        network = fuse(model, example, multiplied, _tiles(gpu), ahead=large)
+        large = _weights_exceed_l2(model, gpu)
+        network = fuse(model, example, multiplied, _tiles(gpu), prefetch=large)
         if options.autotune != "off":
             stage("tune")
             _tune(network, gpu, full=options.autotune == "full")
@@ -78,7 +80,7 @@ def lower(model: ExportModel, options: ExportOptions, stage: Callable[[str], Non
             with (
                 compiling(gpu, multiplied, lambda: stage("compile"), starting),
                 _fatbins(gpu.capability),
-                overlap.overlap(large),
+                use_pdl(large),
             ):
                 edge = to_edge_transform_and_lower(
                     program,
@@ -92,27 +94,26 @@ def lower(model: ExportModel, options: ExportOptions, stage: Callable[[str], Non
         return Lowered(edge.to_executorch(_backend_config(options)), DELEGATE, delegated)
 
 
-def _is_large(model: torch.nn.Module, gpu: Gpu) -> bool:
+def _weights_exceed_l2(model: torch.nn.Module, gpu: Target) -> bool:
     """Whether the weights do not stay in the GPU's L2 cache from run to run, and something can be done about it.
 
     That was seen to work on sm_90, and nobody has tried it on what came later.
     """
     size = sum(value.numel() * value.element_size() for value in model.state_dict().values())
-    return gpu.capability[0] == 9 and size > gpu.cache_bytes // 2
+    return gpu.capability[0] == 9 and size > gpu.l2_bytes // 2
 
 
-def _tiles(gpu: Gpu) -> Callable[[Problem], Tile]:
-    own = TileTable.of_user(torch.cuda.get_device_name()).tiles()
+def _tiles(gpu: Target) -> Callable[[Problem], Tile]:
+    own = TileTable.of_user(gpu.name).tiles()
     return lambda problem: choose(problem, gpu, own)
 
 
-def _tune(network: torch.fx.GraphModule, gpu: Gpu, *, full: bool) -> None:
+def _tune(network: torch.fx.GraphModule, gpu: Target, *, full: bool) -> None:
     """Measure the tiles of a network's convolutions on the GPU at hand, where that was not done before; set them."""
-    table = TileTable.of_user(torch.cuda.get_device_name())
+    table = TileTable.of_user(gpu.name)
     try:
         for done, of, found in tune_missing(table, problems_of(network), full=full, jobs=compile_threads()):
-            told = f"{found.us:.2f} µs, unmeasured {found.default_us:.2f} µs"
-            print(f"tune {done} of {of}: {found.problem.key}: {told}", flush=True)
+            print(f"tune {done} of {of}: {found}", flush=True)
     except OSError as error:
         why = error.strerror or type(error).__name__
         raise LoweringError(

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from ..models.export_model import float32_precision
-from .kernels import overlap
-from .tuning.cost_model import Gpu, choose_tile
+from .kernels import pdl
+from .target import Target
+from .tuning.cost_model import template_tile
 
 
 def compile_threads() -> int:
@@ -47,7 +48,7 @@ def start_compilers() -> threading.Thread:
 
 
 @contextlib.contextmanager
-def compiling(gpu: Gpu, multiplied: str, begin: Callable[[], None], starting: threading.Thread) -> Iterator[None]:
+def compiling(gpu: Target, multiplied: str, begin: Callable[[], None], starting: threading.Thread) -> Iterator[None]:
     """Set Inductor up for the time of one lowering.
 
     Args:
@@ -86,7 +87,7 @@ def compiling(gpu: Gpu, multiplied: str, begin: Callable[[], None], starting: th
         stack.enter_context(_fixed_tiles(gpu, ieee=multiplied == "ieee"))
         stack.enter_context(_kernels_shared_by_sizes())
         stack.enter_context(_analysed_once())
-        stack.enter_context(_overlapping_launches())
+        stack.enter_context(_early_launches())
         stack.enter_context(_embedded_quickly())
         stack.enter_context(_for_any_cpu())
         stack.enter_context(_without_repro())
@@ -97,14 +98,14 @@ def compiling(gpu: Gpu, multiplied: str, begin: Callable[[], None], starting: th
 
 
 @contextlib.contextmanager
-def _fixed_tiles(gpu: Gpu, *, ieee: bool) -> Iterator[None]:
+def _fixed_tiles(gpu: Target, *, ieee: bool) -> Iterator[None]:
     """Give Inductor's templates, for the products that no kernel of ours takes, the one tile that tuning.py chooses."""
     from torch._inductor.template_heuristics import triton as heuristics
 
     def one_tile(self: Any, m: int, n: int, k: int, configs: Any, *args: Any, **kwargs: Any) -> Any:
         convolution = kwargs.get("op_name") == "conv"
         # Some callers leave the element's size out; then the inputs are float32 as often as not.
-        tile = choose_tile(
+        tile = template_tile(
             int(m), int(n), int(k),
             element_bytes=kwargs.get("dtype_size") or 4, ieee=ieee, convolution=convolution,
             multiprocessors=gpu.multiprocessors,
@@ -181,8 +182,8 @@ def _analysed_once() -> Iterator[None]:
         ]
         key = (function, *told, repr(more))
         if key not in found:
-            unwaiting = {overlap.NAME: False} if overlap.NAME in kwargs else {}
-            found[key] = original(kernel, kwargs | unwaiting, *more)
+            without_pdl = {pdl.NAME: False} if pdl.NAME in kwargs else {}
+            found[key] = original(kernel, kwargs | without_pdl, *more)
         return found[key]
 
     with replaced(module, name, identify):
@@ -226,7 +227,7 @@ so that Inductor's own `launchKernel` does it."""
 
 
 @contextlib.contextmanager
-def _overlapping_launches() -> Iterator[None]:
+def _early_launches() -> Iterator[None]:
     """Launch those kernels early that are compiled to wait for the one before them, and no others."""
     from torch._inductor.codegen.cpp_wrapper_gpu import DeferredTritonCallWrapper
     from torch._inductor.codegen.cuda.device_op_overrides import CUDADeviceOpOverrides
@@ -239,7 +240,7 @@ def _overlapping_launches() -> Iterator[None]:
         return original_driver(self) + _LAUNCH_EARLY
 
     def launch(self: Any, prefix: Any, wrapper: Any, variable: str, params: dict[str, Any]) -> None:
-        if not params["triton_meta"]["constants"].get(overlap.NAME):
+        if not params["triton_meta"]["constants"].get(pdl.NAME):
             original_launch(self, prefix, wrapper, variable, params)
             return
         lines = IndentedBuffer()  # type: ignore[no-untyped-call]

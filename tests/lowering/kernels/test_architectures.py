@@ -10,21 +10,22 @@ from launches import Launch, launches_of
 from support import random_model
 from yolo26_executorch.lowering.passes.fusion import fuse
 from yolo26_executorch.lowering.passes.rewrites import for_cuda
-from yolo26_executorch.lowering.tuning.cost_model import Gpu, choose
+from yolo26_executorch.lowering.target import Target
+from yolo26_executorch.lowering.tuning.cost_model import choose
 from yolo26_executorch.models.export_model import products
 
 MIB = 1024 * 1024
 GPUS = {
-    "V100": Gpu(80, 96 * 1024, 6 * MIB, (7, 0)),
-    "T4": Gpu(40, 64 * 1024, 4 * MIB, (7, 5)),
-    "RTX 3090": Gpu(82, 99 * 1024, 6 * MIB, (8, 6)),
-    "B200": Gpu(148, 227 * 1024, 126 * MIB, (10, 0)),
-    "RTX 5090": Gpu(170, 99 * 1024, 96 * MIB, (12, 0)),
+    "V100": Target(80, 96 * 1024, 6 * MIB, (7, 0)),
+    "T4": Target(40, 64 * 1024, 4 * MIB, (7, 5)),
+    "RTX 3090": Target(82, 99 * 1024, 6 * MIB, (8, 6)),
+    "B200": Target(148, 227 * 1024, 126 * MIB, (10, 0)),
+    "RTX 5090": Target(170, 99 * 1024, 96 * MIB, (12, 0)),
 }
 """Multiprocessors, shared memory that a program may have, and the L2 cache, as NVIDIA says."""
 
 
-def largest_of_each_kernel(gpu: Gpu, precision: str) -> dict[str, Launch]:
+def largest_of_each_kernel(gpu: Target, precision: str) -> dict[str, Launch]:
     """What yolo26n-seg launches of our own at 640×640: of each kernel the one with the largest tile."""
     model = random_model("yolo26n-seg", backend="cuda", precision=precision, imgsz=(640, 640))
     for_cuda(model, gpu)

@@ -39,14 +39,14 @@ class Case:
         kernel: int = 1,
         stride: int = 1,
         padding: int = 0,
-        doubled: int = 0,
+        upsampled: int = 0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         generator = torch.Generator().manual_seed(sum(channels) * out + kernel)
         height, width = size
         self.inputs = []
         for index, count in enumerate(channels):
-            half = doubled >> index & 1
+            half = upsampled >> index & 1
             shape = (2, height >> half, width >> half, count)
             self.inputs.append(torch.randn(shape, generator=generator).to(dtype))
         total = sum(channels)
@@ -63,7 +63,7 @@ class Case:
             torch.cat(wide, 1), self.square.float(), self.bias.float(), stride=stride, padding=padding
         )
         pixels = tuple(self.plain.permute(0, 2, 3, 1).reshape(-1, out).shape[:1])
-        self.problem = Problem(pixels, out, channels, kernel, stride, dtype.itemsize, ieee=True, doubled=doubled)
+        self.problem = Problem(pixels, out, channels, kernel, stride, dtype.itemsize, ieee=True, upsampled=upsampled)
         self.tile = list(expected_fastest(replace(self.problem, ieee=False)))
         self.residual = torch.randn(self.plain.shape, generator=generator).to(dtype).permute(0, 2, 3, 1).contiguous()
 
@@ -87,8 +87,8 @@ POINTWISE = [
     Case((32, 16), 64, (4, 6)),
     Case((3, 70, 8), 5, (3, 3)),
     Case((16, 16, 16, 16), 33, (4, 4)),
-    Case((64, 32), 16, (6, 4), doubled=1),
-    Case((8, 24, 16), 16, (4, 10), doubled=0b110),
+    Case((64, 32), 16, (6, 4), upsampled=1),
+    Case((8, 24, 16), 16, (4, 10), upsampled=0b110),
 ]
 SQUARE = [
     Case((16,), 32, (9, 8), 3, 1, 1),
@@ -110,9 +110,9 @@ def test_the_kernel_is_a_convolution(interpret: Interpreter, case: Case, silu: b
 
 
 @pytest.mark.parametrize("case", POINTWISE[2:3] + SQUARE[:4])
-@pytest.mark.parametrize("splits", [2, 3, 4])
-def test_a_sum_that_is_shared_out(interpret: Interpreter, case: Case, splits: int) -> None:
-    tile = [*case.tile[:-1], splits]
+@pytest.mark.parametrize("split_k", [2, 3, 4])
+def test_a_sum_that_is_shared_out(interpret: Interpreter, case: Case, split_k: int) -> None:
+    tile = [*case.tile[:-1], split_k]
     given = interpret(interpreter.conv, *case.operands(True), True, False, "ieee", tile)
     torch.testing.assert_close(torch.from_numpy(given), case.expected(True, True), atol=ROUNDING, rtol=0)
 

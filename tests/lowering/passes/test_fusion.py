@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from support import fused_network, random_model
-from yolo26_executorch.lowering.kernels.conv import LARGEST_KERNEL
+from yolo26_executorch.lowering.kernels.conv import MAX_KERNEL_SIZE
 from yolo26_executorch.lowering.passes.fusion import fuse
 from yolo26_executorch.lowering.passes.rewrites import for_cuda, round_tf32
 from yolo26_executorch.models.export_model import ExportModel
@@ -242,7 +242,7 @@ def test_groups_do_not_wait_for_each_other_in_a_circle() -> None:
         nn.Conv2d(16, 16, (3, 1)),
         nn.Conv2d(16, 16, 3, stride=(1, 2)),
         nn.Conv2d(16, 16, 3, padding=(1, 0)),
-        nn.Conv2d(16, 16, LARGEST_KERNEL + 2, padding=LARGEST_KERNEL // 2 + 1),
+        nn.Conv2d(16, 16, MAX_KERNEL_SIZE + 2, padding=MAX_KERNEL_SIZE // 2 + 1),
     ],
 )
 def test_other_convolutions_are_left(layer: nn.Module) -> None:
@@ -338,7 +338,7 @@ def test_a_batch_of_another_size() -> None:
 def test_convolutions_are_told_the_weights_of_the_next() -> None:
     rewritten = for_cuda(random_model("yolo26n"))
     with torch.no_grad():
-        alone, ahead = (fuse(rewritten, rewritten.example_input, "ieee", ahead=wanted) for wanted in (False, True))
+        alone, ahead = (fuse(rewritten, rewritten.example_input, "ieee", prefetch=wanted) for wanted in (False, True))
     convolutions = [node for node in ahead.graph.nodes if "yolo26_et.conv2d" in str(node.target)]
     for node, after in itertools.pairwise(convolutions):
         weights = after.args[1] if isinstance(after.args[1], list) else [after.args[1]]

@@ -18,7 +18,7 @@ from yolo26_executorch.lowering.passes.rewrites import (
     is_depthwise,
     round_tf32,
 )
-from yolo26_executorch.lowering.tuning.cost_model import Gpu
+from yolo26_executorch.lowering.target import Target
 from yolo26_executorch.models.preprocess import random_input
 from yolo26_executorch.models.tasks import TASKS
 from yolo26_executorch.parity.compare import compare
@@ -179,7 +179,7 @@ def test_where_a_gpu_has_no_tf32_it_means_fp32(capability: tuple[int, int]) -> N
     model, rewritten = random_model(name), random_model(name, backend="cuda", precision="tf32")
     images = random_input(model.input_spec, seed=1)
     with torch.no_grad():
-        for_cuda(rewritten, Gpu(capability=capability))
+        for_cuda(rewritten, Target(capability=capability))
         difference = (rewritten.dense(images).boxes - model.dense(images).boxes).abs().max()
     assert bool(difference < TOLERANCE["boxes"]) is (capability < (8, 0))
     kernels = [module for module in rewritten.modules() if isinstance(module, FusedAttention)]

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yolo26_executorch.lowering.kernels.conv import Tile
+from yolo26_executorch.lowering.kernels.tile import Tile
+from yolo26_executorch.lowering.target import Target
 from yolo26_executorch.lowering.tuning.cost_model import (
-    Gpu,
     Problem,
-    choose_tile,
     expected_fastest,
+    feasible_tiles,
     predicted_us,
-    sensible_tiles,
+    template_tile,
 )
 from yolo26_executorch.lowering.tuning.tile_table import TileTable
 
@@ -35,7 +35,7 @@ def is_power_of_two(number: int) -> bool:
 def test_every_tile_is_one_that_triton_takes(
     m: int, n: int, k: int, element_bytes: int, ieee: bool, convolution: bool, multiprocessors: int
 ) -> None:
-    tile = choose_tile(
+    tile = template_tile(
         m, n, k, element_bytes=element_bytes, ieee=ieee, convolution=convolution, multiprocessors=multiprocessors
     )
     assert all(map(is_power_of_two, (tile.m, tile.n, tile.k, tile.warps)))
@@ -55,7 +55,7 @@ def test_every_tile_is_one_that_triton_takes(
 @pytest.mark.parametrize("element_bytes", [2, 4])
 def test_a_tile_is_no_larger_than_its_product_needs(element_bytes: int) -> None:
     for m, n, k in itertools.product((1, 20, 400, 6400), (3, 16, 80, 256), (16, 64, 512)):
-        tile = choose_tile(m, n, k, element_bytes=element_bytes, ieee=False, convolution=False)
+        tile = template_tile(m, n, k, element_bytes=element_bytes, ieee=False, convolution=False)
         assert tile.m < max(32, 2 * m)
         assert tile.n < max(32, 2 * n)
         assert tile.k < max(32, 2 * k)
@@ -63,14 +63,14 @@ def test_a_tile_is_no_larger_than_its_product_needs(element_bytes: int) -> None:
 
 def test_a_small_product_still_reaches_many_multiprocessors() -> None:
     small, large = (
-        choose_tile(400, 256, 128, element_bytes=2, ieee=False, convolution=False, multiprocessors=count)
+        template_tile(400, 256, 128, element_bytes=2, ieee=False, convolution=False, multiprocessors=count)
         for count in (132, 1)
     )
     assert small.m * small.n < large.m * large.n
 
 
 def test_the_same_question_has_the_same_answer() -> None:
-    tiles = {choose_tile(6400, 64, 64, element_bytes=4, ieee=False, convolution=True) for _ in range(3)}
+    tiles = {template_tile(6400, 64, 64, element_bytes=4, ieee=False, convolution=True) for _ in range(3)}
     assert len(tiles) == 1
     assert isinstance(tiles.pop(), Tile)
 
@@ -78,7 +78,7 @@ def test_the_same_question_has_the_same_answer() -> None:
 PROBLEMS = st.builds(
     Problem,
     pixels=st.lists(st.integers(1, 10**6), min_size=1, max_size=1).map(tuple),
-    columns=st.integers(1, 2048),
+    out_channels=st.integers(1, 2048),
     channels=st.lists(st.integers(1, 2048), min_size=1, max_size=1).map(tuple),
     kernel=st.sampled_from([1, 3]),
     stride=st.just(1),
@@ -86,33 +86,38 @@ PROBLEMS = st.builds(
     ieee=st.booleans(),
 )
 LEVELS = Problem((6400, 1600, 400), 96, (384, 768, 768), 3, 1, 2, ieee=False)
-SMALL = Gpu(multiprocessors=20, shared_bytes=64 * 1024)
+SMALL = Target(multiprocessors=20, shared_bytes=64 * 1024)
 """A Turing's shared memory, the smallest of all served."""
 
 
 @settings(max_examples=60, deadline=None)
-@given(problem=PROBLEMS, gpu=st.sampled_from([Gpu(), SMALL]))
-def test_the_expected_fastest_is_a_tile_that_the_gpu_takes(problem: Problem, gpu: Gpu) -> None:
+@given(problem=PROBLEMS, gpu=st.sampled_from([Target(), SMALL]))
+def test_the_expected_fastest_is_a_tile_that_the_gpu_takes(problem: Problem, gpu: Target) -> None:
     tile = expected_fastest(problem, gpu)
     assert all(map(is_power_of_two, (tile.m, tile.n, tile.k, tile.warps)))
     assert min(tile.m, tile.n, tile.k) >= 16
     assert (tile.m + tile.n) * tile.k * problem.element_bytes * tile.stages < gpu.shared_bytes
-    assert tile.splits == 1 or problem.kernel > 1
+    assert tile.split_k == 1 or problem.kernel > 1
     if problem.ieee:
         assert tile.m * tile.n <= 32 * 32
     else:
-        assert tile in set(sensible_tiles(problem, gpu))
+        assert tile in set(feasible_tiles(problem, gpu))
 
 
 def test_levels_share_a_tile_whose_sum_is_whole() -> None:
-    assert {tile.splits for tile in sensible_tiles(LEVELS)} == {1}
+    assert {tile.split_k for tile in feasible_tiles(LEVELS)} == {1}
 
 
 def test_more_work_takes_longer() -> None:
     tile = Tile(64, 64, 64, 4, 4)
     times = [
-        predicted_us(Problem((pixels,), columns, (channels,), 3, 1, 2, ieee=False), tile)
-        for pixels, columns, channels in ((1600, 192, 192), (1600, 192, 768), (25_600, 192, 768), (25_600, 384, 768))
+        predicted_us(Problem((pixels,), out_channels, (channels,), 3, 1, 2, ieee=False), tile)
+        for pixels, out_channels, channels in (
+            (1600, 192, 192),
+            (1600, 192, 768),
+            (25_600, 192, 768),
+            (25_600, 384, 768),
+        )
     ]
     assert times == sorted(times)
     assert len(set(times)) == 4
@@ -120,14 +125,14 @@ def test_more_work_takes_longer() -> None:
 
 def test_a_smaller_gpu_takes_longer() -> None:
     problem, tile = Problem((6400,), 384, (384,), 3, 1, 2, ieee=False), Tile(64, 128, 64, 3, 4)
-    assert predicted_us(problem, tile, Gpu(multiprocessors=66)) > 1.5 * predicted_us(problem, tile)
+    assert predicted_us(problem, tile, Target(multiprocessors=66)) > 1.5 * predicted_us(problem, tile)
 
 
 def test_few_tiles_share_their_sums() -> None:
     deep = Problem((400,), 768, (768,), 3, 1, 2, ieee=False)
     wide = Problem((102_400,), 768, (768,), 3, 1, 2, ieee=False)
-    assert expected_fastest(deep).splits > 1
-    assert expected_fastest(wide).splits == 1
+    assert expected_fastest(deep).split_k > 1
+    assert expected_fastest(wide).split_k == 1
 
 
 def test_what_ships_is_near_what_is_expected() -> None:
@@ -138,8 +143,8 @@ def test_what_ships_is_near_what_is_expected() -> None:
     assert len(measured) > 50
     errors = []
     for key, tile in measured:
-        _, shape, pixels, columns, channels = key.split()
+        _, shape, pixels, out_channels, channels = key.split()
         kernel, stride = int(shape[0]), int(shape[-1])
-        problem = Problem((int(pixels),), int(columns), (int(channels),), kernel, stride, 2, ieee=False)
+        problem = Problem((int(pixels),), int(out_channels), (int(channels),), kernel, stride, 2, ieee=False)
         errors.append(abs(math.log(predicted_us(problem, tile) / times[key][0])))
     assert statistics.mean(errors) < 0.2

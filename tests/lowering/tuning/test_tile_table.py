@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from yolo26_executorch.lowering.kernels.conv import Tile
+from yolo26_executorch.lowering.kernels.tile import Tile
 from yolo26_executorch.lowering.tuning import cost_model, tile_table
 from yolo26_executorch.lowering.tuning.tile_table import TileTable, a_line_each
 

@@ -1,7 +1,7 @@
-"""YOLO26's attention over the pixels of one picture, with its positional convolution, in one launch.
+"""YOLO26's attention over the pixels of one image, with its positional convolution, in one launch.
 
 Scores and softmax stay in registers (after Dao et al., FlashAttention, arXiv:2205.14135): a tile of queries walks over
-the keys, and what it has summed is rescaled whenever a greater score turns up.
+the keys, and its sums are rescaled whenever a greater score turns up (online softmax).
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
 from .depthwise import depthwise_reference
-from .layout import channels_last, hidden, pixels_in_line, size_of
-from .overlap import begin, overlapping
-from .tf32 import round_tf32, rounded
+from .device import size_of, to_tf32
+from .layout import as_nchw, to_nhwc, unspecialized
+from .pdl import pdl_enabled, wait_for_previous
+from .tf32 import round_tf32
 
 
 @triton.jit
@@ -26,25 +27,25 @@ def attention_kernel(  # type: ignore[no-untyped-def]
     pixels, height, width, qkv_stride, out_stride, heads,
     SCALE: tl.constexpr, KEY: tl.constexpr, HEAD: tl.constexpr, KERNEL: tl.constexpr, TF32: tl.constexpr,
     PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, WARPS: tl.constexpr,
-    OVERLAP: tl.constexpr,
+    PDL: tl.constexpr,
 ):  # fmt: skip
-    """Write BLOCK_M pixels of one head. Grid: (blocks of pixels, heads, pictures).
+    """Write BLOCK_M pixels of one head. Grid: (blocks of pixels, heads, images).
 
     qkv (N * H * W, heads * (2 * KEY + HEAD)): each head's query, key and value; taps (KERNEL * KERNEL, heads * HEAD),
     bias (heads * HEAD); out (N * H * W, heads * HEAD). SCALE is to the base 2,
-    sizes are given as `layout.hidden`, strides in units of 16.
+    sizes are given as `layout.unspecialized`, strides in units of 16.
     """
     pixels, height, width, heads = size_of(pixels), size_of(height), size_of(width), size_of(heads)
     qkv_stride, out_stride = size_of(qkv_stride) * 16, size_of(out_stride) * 16
     row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     head = tl.program_id(1)
-    picture = tl.program_id(2).to(tl.int64) * pixels
-    base = qkv + picture * qkv_stride + head * (2 * KEY + HEAD)
+    image = tl.program_id(2).to(tl.int64) * pixels
+    base = qkv + image * qkv_stride + head * (2 * KEY + HEAD)
     values = base + 2 * KEY
     key = tl.arange(0, KEY)
     channel = tl.arange(0, HEAD)
     inside_row = row < pixels
-    begin(OVERLAP)
+    wait_for_previous(PDL)
     q = tl.load(base + row[:, None] * qkv_stride + key[None, :], mask=inside_row[:, None], other=0.0)
     greatest = tl.full((BLOCK_M,), float("-inf"), dtype=tl.float32)
     weights = tl.zeros((BLOCK_M,), dtype=tl.float32)
@@ -59,8 +60,8 @@ def attention_kernel(  # type: ignore[no-untyped-def]
         share = tl.exp2(scores - now[:, None])
         faded = tl.exp2(greatest - now)
         weights = weights * faded + tl.sum(share, 1)
-        if TF32:  # `tl.dot` cuts off what tf32 does not hold; see `tf32.round_tf32`
-            share = rounded(share)
+        if TF32:  # `tl.dot` truncates; see `tf32.round_tf32`
+            share = to_tf32(share)
         v = tl.load(values + column[:, None] * qkv_stride + channel[None, :], mask=inside[:, None], other=0.0)
         total = tl.dot(share.to(v.dtype), v, total * faded[:, None], input_precision=PRECISION)
         greatest = now
@@ -76,8 +77,8 @@ def attention_kernel(  # type: ignore[no-untyped-def]
         total += near * tl.load(taps + (tap * heads + head) * HEAD + channel).to(tl.float32)[None, :]
     total += tl.load(bias + head * HEAD + channel).to(tl.float32)[None, :]
     if TF32:
-        total = rounded(total)
-    at = (picture + row)[:, None] * out_stride + (head * HEAD + channel)[None, :]
+        total = to_tf32(total)
+    at = (image + row)[:, None] * out_stride + (head * HEAD + channel)[None, :]
     tl.store(out + at, total.to(out.dtype.element_ty), mask=inside_row[:, None])
 
 
@@ -87,7 +88,7 @@ def blocks(
     """Return how many pixels a program writes, and how many keys it takes at once, as was best on an H100.
 
     Few pixels go in small blocks, for all multiprocessors, and many keys are taken at once, as far as shared memory
-    holds them: twice, since the next are fetched meanwhile.
+    holds them: twice, since the next are loaded meanwhile (double buffering).
 
     Args:
         programs_of_32: programs of 32 pixels that there would be.
@@ -110,10 +111,10 @@ def attention(
     qkv: Tensor, taps: Tensor, bias: Tensor, heads: int, key: int, scale: float, tf32: bool, precision: str,
     shared_bytes: int,
 ) -> Tensor:  # fmt: skip
-    """Let every pixel attend to all pixels of its picture, and add a depthwise convolution of the values.
+    """Let every pixel attend to all pixels of its image, and add a depthwise convolution of the values.
 
     Args:
-        qkv: (N, heads * (2 * key + D), H, W), channels last: each head's query, key and value, one behind the other;
+        qkv: (N, heads * (2 * key + D), H, W), channels last: each head's query, key and value, one after the other;
             key and D powers of two, at least 16.
         taps: (K * K, heads * D): weight of the depthwise convolution, K odd.
         bias: (heads * D,).
@@ -129,19 +130,19 @@ def attention(
         (N, heads * D, H, W), channels last, of the dtype of `qkv`.
     """
     batch, width_of_all, height, width = qkv.shape
-    qkv, step = pixels_in_line(qkv)
+    qkv, step = to_nhwc(qkv)
     head = width_of_all // heads - 2 * key
     pixels = height * width
     out = qkv.new_empty((batch, height, width, heads * head))
     programs = -(-pixels // 32) * heads * batch
     block_m, block_n = blocks(programs, key, head, qkv.element_size(), precision, shared_bytes)
     wrap_triton(attention_kernel)[(-(-pixels // block_m), heads, batch)](
-        qkv, taps, bias, out, *hidden(pixels, height, width, step // 16, heads * head // 16, heads),
+        qkv, taps, bias, out, *unspecialized(pixels, height, width, step // 16, heads * head // 16, heads),
         SCALE=scale / math.log(2), KEY=key, HEAD=head, KERNEL=math.isqrt(taps.shape[0]), TF32=tf32, PRECISION=precision,
-        BLOCK_M=block_m, BLOCK_N=block_n, WARPS=4, OVERLAP=overlapping(),
+        BLOCK_M=block_m, BLOCK_N=block_n, WARPS=4, PDL=pdl_enabled(),
         num_warps=4,
     )  # fmt: skip
-    return channels_last(out)
+    return as_nchw(out)
 
 
 @attention.register_kernel("cpu")

@@ -1,4 +1,4 @@
-"""Depthwise convolution as what it is, a few multiply-adds a value read, instead of a matrix product a channel."""
+"""Depthwise convolution on the plain units: a few multiply-adds a value loaded, no matrix product a channel."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
-from .layout import channels_last, hidden, of_group, pixels_in_line, size_of, unit_of
-from .overlap import begin, overlapping
-from .tf32 import round_tf32, rounded
+from .device import group_member, size_of, to_tf32
+from .layout import as_nchw, group_arguments, to_nhwc, unit_of, unspecialized
+from .pdl import pdl_enabled, wait_for_previous
+from .tf32 import round_tf32
 
 
 @triton.jit
-def _tile(  # type: ignore[no-untyped-def]
+def _depthwise_tile(  # type: ignore[no-untyped-def]
     images, weight, bias, out, pixel, channel,
     channels, height, width, out_height, out_width, pixels, stride,
     KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr, SILU: tl.constexpr, TF32: tl.constexpr,
-    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, OVERLAP: tl.constexpr,
+    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """Write BLOCK_P output pixels of BLOCK_C channels; see `depthwise_kernel`."""
     x = pixel % out_width
     y = (pixel // out_width) % out_height
     image = (pixel // (out_width * out_height)).to(tl.int64) * (height * width)
     inside = (pixel < pixels)[:, None] & (channel < channels)[None, :]
-    begin(OVERLAP)
+    wait_for_previous(PDL)
     total = tl.zeros((BLOCK_P, BLOCK_C), dtype=tl.float32)
     for tap in tl.static_range(KERNEL * KERNEL):
         row = y * STRIDE - PADDING + tap // KERNEL
@@ -42,7 +43,7 @@ def _tile(  # type: ignore[no-untyped-def]
     if SILU:
         total = total * tl.sigmoid(total)
     if TF32:
-        total = rounded(total)
+        total = to_tf32(total)
     place = pixel.to(tl.int64)[:, None] * channels + channel[None, :]
     tl.store(out + place, total.to(out.dtype.element_ty), mask=inside)
 
@@ -52,21 +53,21 @@ def depthwise_kernel(  # type: ignore[no-untyped-def]
     images, weight, bias, out,
     channels, height, width, out_height, out_width, pixels, stride,
     UNIT: tl.constexpr, KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr, SILU: tl.constexpr,
-    TF32: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, OVERLAP: tl.constexpr,
+    TF32: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """Write BLOCK_P output pixels of BLOCK_C channels; channels are adjacent in memory everywhere.
 
-    images (N, H, W, C) with `stride` elements from pixel to pixel, sizes as in `conv.pointwise_kernel`; weight
+    images (N, H, W, C) with `stride` elements from pixel to pixel, sizes as in `conv_kernels.pointwise_kernel`; weight
     (KERNEL * KERNEL, C), bias (C), out (N * OH * OW, C).
     """
     channels, stride = size_of(channels) * UNIT, size_of(stride) * UNIT
     height, width, out_height, out_width = size_of(height), size_of(width), size_of(out_height), size_of(out_width)
     pixel = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
-    _tile(
+    _depthwise_tile(
         images, weight, bias, out, pixel, channel,
         channels, height, width, out_height, out_width, size_of(pixels), stride,
-        KERNEL, STRIDE, PADDING, SILU, TF32, BLOCK_P, BLOCK_C, OVERLAP,
+        KERNEL, STRIDE, PADDING, SILU, TF32, BLOCK_P, BLOCK_C, PDL,
     )  # fmt: skip
 
 
@@ -76,33 +77,21 @@ def depthwise_group_kernel(  # type: ignore[no-untyped-def]
     channels0, channels1, channels2, height0, height1, height2, width0, width1, width2,
     pixels0, pixels1, pixels2, stride0, stride1, stride2, first1, first2,
     UNIT: tl.constexpr, KERNEL: tl.constexpr, SILU: tl.constexpr, TF32: tl.constexpr,
-    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, OVERLAP: tl.constexpr,
+    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """Convolve up to three batches of pictures as `depthwise_kernel` would; sizes are kept, strides are of pixels.
-
-    The grid's first axis holds the tiles of all, those of the second from `first1` on, of the third from `first2` on.
-    """
-    first1, first2 = size_of(first1), size_of(first2)
-    images, weight, bias, out = x0, weight0, bias0, out0
-    channels, height, width, pixels, stride = channels0, height0, width0, pixels0, stride0
-    tile = tl.program_id(0)
-    if tile >= first2:
-        images, weight, bias, out = x2, weight2, bias2, out2
-        channels, height, width, pixels, stride = channels2, height2, width2, pixels2, stride2
-        tile -= first2
-    elif tile >= first1:
-        images, weight, bias, out = x1, weight1, bias1, out1
-        channels, height, width, pixels, stride = channels1, height1, width1, pixels1, stride1
-        tile -= first1
-    channels, stride = size_of(channels) * UNIT, size_of(stride) * UNIT
-    height, width, pixels = size_of(height), size_of(width), size_of(pixels)
+    """Convolve up to three batches of images as `depthwise_kernel` would; sizes are kept, strides are of pixels."""
+    tile, images, weight, bias, out, channels, height, width, pixels, stride = group_member(
+        x0, x1, x2, weight0, weight1, weight2, bias0, bias1, bias2, out0, out1, out2,
+        channels0, channels1, channels2, height0, height1, height2, width0, width1, width2,
+        pixels0, pixels1, pixels2, stride0, stride1, stride2, first1, first2, UNIT,
+    )  # fmt: skip
     across = tl.cdiv(channels, BLOCK_C)
     pixel = tile // across * BLOCK_P + tl.arange(0, BLOCK_P)
     channel = tile % across * BLOCK_C + tl.arange(0, BLOCK_C)
-    _tile(
+    _depthwise_tile(
         images, weight, bias, out, pixel, channel,
         channels, height, width, height, width, pixels, stride,
-        KERNEL, 1, KERNEL // 2, SILU, TF32, BLOCK_P, BLOCK_C, OVERLAP,
+        KERNEL, 1, KERNEL // 2, SILU, TF32, BLOCK_P, BLOCK_C, PDL,
     )  # fmt: skip
 
 
@@ -118,8 +107,8 @@ def depthwise_conv2d(
         images: (N, C, H, W), channels last (copied if it is not).
         weight: (K * K, C) contiguous: the usual (C, 1, K, K) weight, taps first.
         bias: (C,).
-        stride: step in both directions, pixels.
-        padding: zeros around the picture, pixels.
+        stride: of both axes, pixels.
+        padding: zeros around the image, pixels.
         silu: whether to return `y * sigmoid(y)`.
         tf32: whether to round the result to tf32's 10 bits, for the matrix product that reads it.
 
@@ -130,7 +119,7 @@ def depthwise_conv2d(
     kernel = _side(weight)
     out_height = (height + 2 * padding - kernel) // stride + 1
     out_width = (width + 2 * padding - kernel) // stride + 1
-    images, step = pixels_in_line(images)
+    images, step = to_nhwc(images)
     unit = unit_of(channels, step)
     out = images.new_empty((batch, out_height, out_width, channels))
     pixels = batch * out_height * out_width
@@ -138,11 +127,11 @@ def depthwise_conv2d(
     block_p = 1024 // block_c
     wrap_triton(depthwise_kernel)[(-(-pixels // block_p), -(-channels // block_c))](
         images, weight, bias, out,
-        *hidden(channels // unit, height, width, out_height, out_width, pixels, step // unit),
+        *unspecialized(channels // unit, height, width, out_height, out_width, pixels, step // unit),
         UNIT=unit, KERNEL=kernel, STRIDE=stride, PADDING=padding, SILU=silu, TF32=tf32,
-        BLOCK_P=block_p, BLOCK_C=block_c, OVERLAP=overlapping(), num_warps=4,
+        BLOCK_P=block_p, BLOCK_C=block_c, PDL=pdl_enabled(), num_warps=4,
     )  # fmt: skip
-    return channels_last(out)
+    return as_nchw(out)
 
 
 @depthwise_conv2d.register_kernel("cpu")
@@ -178,7 +167,7 @@ def depthwise_group(
     Returns:
         (N, Cᵢ, Hᵢ, Wᵢ) each, channels last.
     """
-    images, steps = zip(*[pixels_in_line(value) for value in images], strict=True)
+    images, steps = zip(*[to_nhwc(value) for value in images], strict=True)
     outs = [value.new_empty((value.shape[0], *value.shape[2:], value.shape[1])) for value in images]
     pixels = [value.shape[0] * value.shape[2] * value.shape[3] for value in images]
     block_c = min(64, max(triton.next_power_of_2(value.shape[1]) for value in images))
@@ -186,11 +175,11 @@ def depthwise_group(
     tiles = [-(-count // block_p) * -(-value.shape[1] // block_c) for value, count in zip(images, pixels, strict=True)]
     unit = unit_of(*[value.shape[1] for value in images], *steps)
     wrap_triton(depthwise_group_kernel)[(sum(tiles),)](
-        *of_group(images, weights, biases, outs, steps, tiles, unit),
+        *group_arguments(images, weights, biases, outs, steps, tiles, unit),
         UNIT=unit, KERNEL=_side(weights[0]), SILU=silu, TF32=tf32, BLOCK_P=block_p, BLOCK_C=block_c,
-        OVERLAP=overlapping(), num_warps=4,
+        PDL=pdl_enabled(), num_warps=4,
     )  # fmt: skip
-    return [channels_last(out) for out in outs]
+    return [as_nchw(out) for out in outs]
 
 
 @depthwise_group.register_kernel("cpu")

@@ -1,4 +1,4 @@
-"""How the kernels want their tensors in memory, and their sizes as arguments."""
+"""How the kernels want their tensors in memory, and their sizes as arguments. Needs no Triton."""
 
 from __future__ import annotations
 
@@ -6,18 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import triton
-import triton.language as tl  # noqa: F401 - Triton's interpreter wants to see it
 from torch import Tensor
 
-GROUP = 3
-"""Most batches that one launch takes side by side: the levels of a YOLO26's head."""
+MAX_GROUP = 3
+"""Most batches that one launch convolves: the levels of a YOLO26's head."""
 
 
-def pixels_in_line(images: Tensor) -> tuple[Tensor, int]:
-    """Return (N, C, H, W) with its pixels one behind the other, channels innermost, and the elements between pixels.
+def to_nhwc(images: Tensor) -> tuple[Tensor, int]:
+    """Return (N, C, H, W) with channels innermost and pixels evenly spaced, and the elements from pixel to pixel.
 
-    A slice of the channels of such a tensor is one, too; what is none is copied.
+    A slice of the channels of such a tensor is one, too; anything else is copied.
     """
     _, channels, height, width = images.shape
     by_row, by_image = width, width * height
@@ -33,27 +31,21 @@ def pixels_in_line(images: Tensor) -> tuple[Tensor, int]:
     return images.contiguous(memory_format=torch.channels_last), channels
 
 
-def channels_last(out: Tensor) -> Tensor:
-    """Return (N, H, W, C) as (N, C, H, W), as PyTorch counts.
+def as_nchw(out: Tensor) -> Tensor:
+    """View (N, H, W, C) as (N, C, H, W).
 
     Kernels write into a plain (N, H, W, C): one made with a memory format Inductor would fill by a launch of its own.
     """
     return out.permute(0, 3, 1, 2)
 
 
-def hidden(*sizes: int) -> list[int]:
-    """Return sizes as odd numbers, which `size_of` turns back in the kernel.
+def unspecialized(*sizes: int) -> list[int]:
+    """Return sizes as odd numbers, which `device.size_of` turns back in the kernel.
 
-    For an argument that is 1 or a multiple of 16, Inductor compiles a kernel of its own. Odd numbers are neither, so
-    one kernel does for all sizes.
+    For an argument that is 1 or a multiple of 16, Triton compiles a specialization of the kernel. Odd numbers are
+    neither, so one kernel does for all sizes.
     """
     return [2 * size + 1 for size in sizes]
-
-
-@triton.jit
-def size_of(odd):  # type: ignore[no-untyped-def]
-    """Return the size that `hidden` has made odd."""
-    return odd >> 1
 
 
 def unit_of(*sizes: int) -> int:
@@ -61,11 +53,11 @@ def unit_of(*sizes: int) -> int:
     return 8 if all(size % 8 == 0 for size in sizes) else 1
 
 
-def of_group(
+def group_arguments(
     images: Sequence[Tensor], weights: Sequence[Tensor], biases: Sequence[Tensor], outs: Sequence[Tensor],
     steps: Sequence[int], tiles: Sequence[int], unit: int,
 ) -> list[Any]:  # fmt: skip
-    """Return the arguments that every kernel of a group begins with, three of a kind.
+    """Return the arguments that every grouped kernel begins with (`device.group_member`), three of a kind.
 
     Args:
         images: up to three (N, Cᵢ, Hᵢ, Wᵢ), which sizes are read from; a missing one is given the first's arguments.
@@ -78,7 +70,7 @@ def of_group(
     """
 
     def three(values: Sequence[Any]) -> list[Any]:
-        return [*values, *[values[0]] * (GROUP - len(images))]
+        return [*values, *[values[0]] * (MAX_GROUP - len(images))]
 
     batch, channels, height, width = zip(*[value.shape for value in images], strict=True)
     pixels = [n * h * w for n, h, w in zip(batch, height, width, strict=True)]
@@ -86,8 +78,8 @@ def of_group(
     return [
         *three(images), *three(weights), *three(biases),
         # A tensor that is written may not be given twice; what would be written in place of a missing one, is not.
-        *outs, *[biases[0]] * (GROUP - len(outs)),
-        *hidden(
+        *outs, *[biases[0]] * (MAX_GROUP - len(outs)),
+        *unspecialized(
             *three([count // unit for count in channels]), *three(height), *three(width), *three(pixels),
             *three([step // unit for step in steps]), tiles[0], first2,
         ),

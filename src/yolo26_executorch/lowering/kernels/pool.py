@@ -1,4 +1,4 @@
-"""Max-pooling repeated with one window, all its results in one launch: the windows of the later ones are wider."""
+"""Max-pooling repeated with one window (SPPF), all its results in one launch: the later windows are wider."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
-from .layout import channels_last, hidden, pixels_in_line, size_of, unit_of
-from .overlap import begin, overlapping
+from .device import size_of
+from .layout import as_nchw, to_nhwc, unit_of, unspecialized
+from .pdl import pdl_enabled, wait_for_previous
 
 
 @triton.jit
 def pools_kernel(  # type: ignore[no-untyped-def]
     images, out, channels, height, width, pixels, stride,
     UNIT: tl.constexpr, RADIUS: tl.constexpr, COUNT: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
-    OVERLAP: tl.constexpr,
+    PDL: tl.constexpr,
 ):  # fmt: skip
     """Write the maxima of windows of RADIUS, 2 RADIUS … around BLOCK_P pixels of BLOCK_C channels.
 
@@ -35,7 +36,7 @@ def pools_kernel(  # type: ignore[no-untyped-def]
     first = lowest
     second = lowest
     third = lowest
-    begin(OVERLAP)
+    wait_for_previous(PDL)
     for down in range(-COUNT * RADIUS, COUNT * RADIUS + 1):
         seen_row = inside & (y + down >= 0) & (y + down < height)
         for right in tl.static_range(-COUNT * RADIUS, COUNT * RADIUS + 1):
@@ -58,7 +59,7 @@ def pools_kernel(  # type: ignore[no-untyped-def]
 
 @triton_op("yolo26_et::max_pools", mutates_args={})
 def max_pools(images: Tensor, radius: int, count: int) -> Tensor:
-    """Max-pool again and again, stride 1, and lay the results side by side.
+    """Max-pool repeatedly, stride 1, and concatenate the results.
 
     Args:
         images: (N, C, H, W), channels last (copied if it is not), finite.
@@ -69,18 +70,18 @@ def max_pools(images: Tensor, radius: int, count: int) -> Tensor:
         (N, count * C, H, W), channels last: pooled once, twice …
     """
     batch, channels, height, width = images.shape
-    images, step = pixels_in_line(images)
+    images, step = to_nhwc(images)
     unit = unit_of(channels, step)
     out = images.new_empty((batch, height, width, count * channels))
     pixels = batch * height * width
     block_c = min(32, triton.next_power_of_2(channels))
     block_p = 512 // block_c
     wrap_triton(pools_kernel)[(-(-pixels // block_p), -(-channels // block_c))](
-        images, out, *hidden(channels // unit, height, width, pixels, step // unit),
+        images, out, *unspecialized(channels // unit, height, width, pixels, step // unit),
         UNIT=unit, RADIUS=radius, COUNT=count, BLOCK_P=block_p, BLOCK_C=block_c,
-        OVERLAP=overlapping(), num_warps=4,
+        PDL=pdl_enabled(), num_warps=4,
     )  # fmt: skip
-    return channels_last(out)
+    return as_nchw(out)
 
 
 @max_pools.register_kernel("cpu")

@@ -1,4 +1,4 @@
-"""The first layer's convolution: of pictures as they come in, scaled and rounded as they are read."""
+"""The first layer's convolution (stem): of images as they come in, scaled and rounded as they are loaded."""
 
 from __future__ import annotations
 
@@ -8,31 +8,34 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
-from .conv import Tile, conv2d_reference, finish, launch_options, settings_of
-from .layout import channels_last, hidden, size_of, unit_of
-from .overlap import begin
-from .tf32 import round_tf32, rounded
+from .conv import constants_of, conv2d_reference, launch_options
+from .conv_kernels import epilogue
+from .device import size_of, to_tf32
+from .layout import as_nchw, unit_of, unspecialized
+from .pdl import wait_for_previous
+from .tf32 import round_tf32
+from .tile import Tile
 
 
 @triton.jit
 def stem_kernel(  # type: ignore[no-untyped-def]
     images, weight, bias, out,
-    height, width, out_height, out_width, pixels, columns, stride_n, stride_c, stride_h, stride_w,
+    height, width, out_height, out_width, pixels, out_channels, stride_n, stride_c, stride_h, stride_w,
     OUT_UNIT: tl.constexpr, CHANNELS: tl.constexpr, KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr,
-    SILU: tl.constexpr, TF32: tl.constexpr, PRECISION: tl.constexpr, BYTES: tl.constexpr,
+    SILU: tl.constexpr, TF32: tl.constexpr, PRECISION: tl.constexpr, UINT8: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, WARPS: tl.constexpr, STAGES: tl.constexpr,
-    OVERLAP: tl.constexpr,
+    PDL: tl.constexpr,
 ):  # fmt: skip
-    """Convolve pictures of so few channels that all taps fit one product, from whatever layout and dtype they have.
+    """Convolve images of so few channels that all taps fit one product, from whatever layout and dtype they have.
 
-    images (N, CHANNELS, H, W) by strides, float32 0..1, or uint8 0..255 with BYTES; weight (columns, BLOCK_K), taps
-    before channels, zeros behind them; out (N * OH * OW, columns). A program writes all columns of its pixels, since
-    finding and reading what lies under the taps takes longer than multiplying it.
+    images (N, CHANNELS, H, W) by strides, float32 0..1, or uint8 0..255 with UINT8; weight (out_channels, BLOCK_K),
+    taps before channels, then zeros; out (N * OH * OW, out_channels). A program writes all channels of its pixels,
+    since gathering the patches (im2col) takes longer than multiplying them.
     """
     height, width, out_height, out_width = size_of(height), size_of(width), size_of(out_height), size_of(out_width)
-    pixels, columns = size_of(pixels), size_of(columns) * OUT_UNIT
+    pixels, out_channels = size_of(pixels), size_of(out_channels) * OUT_UNIT
     row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-    inside_row = row < pixels
+    in_m = row < pixels
     x = row % out_width * STRIDE - PADDING
     y = row // out_width
     image = (y // out_height).to(tl.int64) * stride_n
@@ -43,18 +46,19 @@ def stem_kernel(  # type: ignore[no-untyped-def]
     place = x[:, None] + (tap % KERNEL)[None, :]
     seen = (line >= 0) & (line < height) & (place >= 0) & (place < width) & (tap < KERNEL * KERNEL)[None, :]
     at = image[:, None] + line * stride_h + place * stride_w + (k % CHANNELS * stride_c)[None, :]
-    begin(OVERLAP)
-    values = tl.load(images + at, mask=seen & inside_row[:, None], other=0).to(tl.float32)
-    if BYTES:
+    wait_for_previous(PDL)
+    values = tl.load(images + at, mask=seen & in_m[:, None], other=0).to(tl.float32)
+    if UINT8:
         values = values / 255.0
     if TF32:
-        values = rounded(values)
+        values = to_tf32(values)
     operand = values.to(weight.dtype.element_ty)
-    for first in range(0, columns, BLOCK_N):
+    for first in range(0, out_channels, BLOCK_N):
         column = first + tl.arange(0, BLOCK_N)
-        factors = tl.load(weight + column[None, :] * BLOCK_K + k[:, None], mask=(column < columns)[None, :], other=0.0)
+        in_n = (column < out_channels)[None, :]
+        factors = tl.load(weight + column[None, :] * BLOCK_K + k[:, None], mask=in_n, other=0.0)
         total = tl.dot(operand, factors, input_precision=PRECISION).to(tl.float32)
-        finish(total, bias, bias, 0, out, row, inside_row, column, columns, SILU, False, TF32)
+        epilogue(total, bias, bias, 0, out, row, in_m, column, out_channels, SILU, False, TF32)
 
 
 @triton_op("yolo26_et::stem", mutates_args={})
@@ -62,36 +66,37 @@ def stem(
     images: Tensor, weight: Tensor, bias: Tensor,
     kernel: int, stride: int, padding: int, silu: bool, tf32: bool, precision: str,
 ) -> Tensor:  # fmt: skip
-    """Convolve pictures as they come in: any strides, float32 0..1 or uint8 0..255 (divided by 255 as they are read).
+    """Convolve images as they come in: any strides, float32 0..1 or uint8 0..255 (divided by 255 as they are loaded).
 
     Args:
         images: (N, C, H, W); C * kernel² at most 128.
         weight: (O, P), taps before channels and then zeros; P the power of two, at least 16, that holds them.
-        bias: (O,), or longer: what is behind is not read.
+        bias: (O,), or longer: the rest is not read.
         kernel: side of the kernel, pixels.
-        stride: step in both directions, pixels.
-        padding: zeros around the picture, pixels.
+        stride: of both axes, pixels.
+        padding: zeros around the image, pixels.
         silu: whether to apply `y * sigmoid(y)`.
-        tf32: whether to round the pictures and the result to tf32's 10 bits.
+        tf32: whether to round the images and the result to tf32's 10 bits.
         precision: how float32 operands are multiplied: "tf32" or "ieee".
 
     Returns:
         (N, O, H', W'), channels last, of the weight's dtype.
     """
     batch, channels, height, width = images.shape
-    columns, length = weight.shape
+    out_channels, length = weight.shape
     size = [(side + 2 * padding - kernel) // stride + 1 for side in (height, width)]
-    out = weight.new_empty((batch, *size, columns))
+    out = weight.new_empty((batch, *size, out_channels))
     pixels = batch * size[0] * size[1]
-    block_n = max(16, min(64, columns & -columns))  # the largest that divides them: of 96, which are size x's, 32
+    block_n = max(16, min(64, out_channels & -out_channels))  # the largest that divides them: 32 of size x's 96
     tile = Tile(64 if block_n > 32 else 128, block_n, length, 1, 4)
-    out_unit = unit_of(columns)
+    out_unit = unit_of(out_channels)
     wrap_triton(stem_kernel)[(-(-pixels // tile.m),)](
-        images, weight, bias, out, *hidden(height, width, *size, pixels, columns // out_unit), *images.stride(),
+        images, weight, bias, out,
+        *unspecialized(height, width, *size, pixels, out_channels // out_unit), *images.stride(),
         OUT_UNIT=out_unit, CHANNELS=channels, KERNEL=kernel, STRIDE=stride, PADDING=padding, SILU=silu, TF32=tf32,
-        BYTES=images.dtype == torch.uint8, **settings_of(tile, precision), **launch_options(tile),
+        UINT8=images.dtype == torch.uint8, **constants_of(tile, precision), **launch_options(tile),
     )  # fmt: skip
-    return channels_last(out)
+    return as_nchw(out)
 
 
 @stem.register_kernel("cpu")

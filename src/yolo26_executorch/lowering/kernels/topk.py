@@ -1,15 +1,16 @@
 """Exact top-k of long rows, sorted and stable, in two Triton launches.
 
-The first sieves: it splits a row into as many groups as it has lanes and searches a bound that at least k of the
+The first filters: it divides a row into as many groups as it has lanes and searches a threshold that at least k of the
 groups' maxima reach. At least k elements reach it, then, so none of the top k lies below. Few others do: of 8400
-anchors' scores, about 350 are left for k = 300.
+anchors' scores, about 350 candidates are left for k = 300.
 
-The second counts the rank of every element that is left: the number of those that are greater, or equal and further
-left. The k of lowest rank are written at their ranks, which leaves them sorted; nothing is exchanged between programs.
+The second counts the rank of every candidate: the number of those that are greater, or equal and further left. The k of
+lowest rank are written at their ranks, which leaves them sorted; nothing is exchanged between programs.
 
-How long that takes depends on the numbers: where all that is great lies in few groups, more are left, at worst the
-whole row, whose square is then the number of comparisons. Equal elements alone cannot do that: of those at the bound,
-the k leftmost are kept. ExecuTorch's own Triton top-k makes k passes one after the other, and takes no row above 4096.
+How long that takes depends on the data: where all that is great lies in few groups, more candidates are left, at worst
+the whole row, whose square is then the number of comparisons. Equal elements alone cannot do that: of those at the
+threshold, the k leftmost are kept. ExecuTorch's own Triton top-k makes k passes one after the other, and takes no row
+above 4096.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
-from .overlap import begin, overlapping
+from .pdl import pdl_enabled, wait_for_previous
 
 BLOCK = 8192
-"""Elements that the sieve reads at once; below 65536, since it packs two counts of them into one number."""
+"""Elements that the filter reads at once; below 65536, since it packs two counts of them into one number."""
 
 
 @triton.jit
@@ -38,14 +39,14 @@ def _sortable(values):  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _keys(scores, position, n):  # type: ignore[no-untyped-def]
-    """Return the sortable keys of a row's elements; what lies behind its end is below everything."""
+    """Return the sortable keys of a row's elements; out-of-range ones are below everything."""
     inside = position < n
     return tl.where(inside, _sortable(tl.load(scores + position, mask=inside, other=0.0)), -0x80000000)
 
 
 @triton.jit
 def sieve_kernel(  # type: ignore[no-untyped-def]
-    scores, candidates, counts, n, k, GROUPS: tl.constexpr, BLOCK: tl.constexpr, OVERLAP: tl.constexpr
+    scores, candidates, counts, n, k, GROUPS: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr
 ):  # fmt: skip
     """Write the positions of the elements that may be among the k greatest, in order, and how many they are.
 
@@ -54,12 +55,12 @@ def sieve_kernel(  # type: ignore[no-untyped-def]
     row = tl.program_id(0).to(tl.int64)
     scores += row * n
     candidates += row * n
-    begin(OVERLAP)
+    wait_for_previous(PDL)
     best = tl.full((GROUPS,), -0x80000000, tl.int32)
     square = tl.arange(0, BLOCK // GROUPS)[:, None] * GROUPS + tl.arange(0, GROUPS)[None, :]
     for first in range(0, n, BLOCK):
         best = tl.maximum(best, tl.max(_keys(scores, first + square, n), axis=0))
-    # Halve the bounds of what is searched until it keeps few enough, at least k of the maxima always.
+    # Bisect until the threshold keeps few enough, at least k of the maxima always.
     high = tl.max(best, axis=0)
     low = tl.min(tl.where(best == -0x80000000, high, best), axis=0)
     kept = GROUPS
@@ -87,7 +88,7 @@ def sieve_kernel(  # type: ignore[no-untyped-def]
 @triton.jit
 def rank_kernel(  # type: ignore[no-untyped-def]
     scores, candidates, counts, values, indices, n, k,
-    BLOCK: tl.constexpr, STEP: tl.constexpr, OVERLAP: tl.constexpr,
+    BLOCK: tl.constexpr, STEP: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """Write the k best of each row's candidates, sorted.
 
@@ -96,7 +97,7 @@ def rank_kernel(  # type: ignore[no-untyped-def]
     row = tl.program_id(1).to(tl.int64)
     scores += row * n
     candidates += row * n
-    begin(OVERLAP)
+    wait_for_previous(PDL)
     count = tl.load(counts + row)
     if tl.program_id(0) * BLOCK < count:
         mine = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -136,14 +137,14 @@ def topk(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     counts = torch.empty((rows,), dtype=torch.int32, device=scores.device)
     wrap_triton(sieve_kernel)[(rows,)](
         scores, candidates, counts, n, k, GROUPS=groups, BLOCK=max(groups, BLOCK),
-        OVERLAP=overlapping(), num_warps=8,
+        PDL=pdl_enabled(), num_warps=8,
     )  # fmt: skip
     values = torch.empty((rows, k), dtype=torch.float32, device=scores.device)
     indices = torch.empty((rows, k), dtype=torch.int64, device=scores.device)
     block = 8
     wrap_triton(rank_kernel)[(-(-n // block), rows)](
         scores, candidates, counts, values, indices, n, k, BLOCK=block, STEP=256,
-        OVERLAP=overlapping(), num_warps=4,
+        PDL=pdl_enabled(), num_warps=4,
     )  # fmt: skip
     return values, indices
 

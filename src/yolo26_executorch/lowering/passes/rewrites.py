@@ -18,18 +18,18 @@ from ..kernels.depthwise import depthwise_conv2d
 from ..kernels.masks import masks
 from ..kernels.tf32 import round_tf32
 from ..kernels.topk import topk
-from ..tuning.cost_model import H100, Gpu
+from ..target import H100, Target
 
 FEW_ROWS = 4
 """Up to which a linear layer is no matrix product."""
 
 
-def for_cuda(model: ExportModel, gpu: Gpu = H100) -> ExportModel:
+def for_cuda(model: ExportModel, gpu: Target = H100) -> ExportModel:
     """Apply every rewrite that the CUDA delegate needs, in place, and return the model; `fusion.fuse` comes next."""
     precision = gpu.precision(model.options.precision)
     tf32 = precision == "tf32"
     model.topk = topk
-    model.assemble = partial(masks, products=products(precision))
+    model.assemble = partial(masks, precision=products(precision))
     if precision != "fp32":
         model.rounded = round_tf32
     for parent, name in attentions(model):

@@ -1,8 +1,8 @@
-"""Measure which tile is the fastest for each convolution on the GPU at hand; `tuning.table` says where results go.
+"""Measure which tile is the fastest for each convolution on the GPU at hand; `tile_table` says where results go.
 
 Kernels are compiled by several processes side by side, on operands of a few pixels, since sizes are no part of their
-code; each tile is then timed alone, as a CUDA graph of several runs. A tile that gives other numbers than the first's
-is not taken, however fast.
+code; each tile is then timed alone, as a CUDA graph of several runs. A tile whose result is not that of the eager
+reference is not taken, however fast.
 """
 
 from __future__ import annotations
@@ -11,18 +11,22 @@ import functools
 import multiprocessing
 import os
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
-from ..kernels.conv import Tile, conv2d, conv2d_group, unneeded_masks
+from ...errors import LoweringError
+from ..kernels.conv import conv2d, conv2d_group, conv2d_group_reference, conv2d_reference, even_blocks
 from ..kernels.layout import unit_of
-from ..passes.fusion import problem_of
-from .cost_model import H100, Gpu, Problem, expected_fastest, predicted_us, sensible_tiles
+from ..kernels.tf32 import round_tf32
+from ..kernels.tile import Tile
+from ..target import H100, Target
+from .cost_model import Problem, expected_fastest, feasible_tiles, predicted_us
 from .tile_table import TileTable
 
 FAST, FULL = 12, 100
@@ -40,78 +44,103 @@ class Measured:
     problem: Problem
     tile: Tile
     us: float
-    default_us: float
-    """Of the tile that would be taken unmeasured."""
+    default_us: float | None
+    """Of the tile that is taken where none was measured; None where that one does not work."""
     tried: int
     refused: tuple[str, ...] = ()
-    """Tiles that could not be run, or gave other numbers."""
+    """Tiles that could not be run, or gave wrong numbers, each with the reason."""
+
+    def __str__(self) -> str:
+        default = "does not work" if self.default_us is None else f"{self.default_us:.2f} µs"
+        refused = f", {len(self.refused)} refused" if self.refused else ""
+        return f"{self.problem.key}: {self.us:.2f} µs, predicted tile {default}{refused}"
 
 
-def problems_of(graph: fx.GraphModule) -> list[Problem]:
-    """Return the convolutions of a fused graph, in order, each as often as it occurs."""
-    return [problem for node in graph.graph.nodes if (problem := problem_of(node)) is not None]
-
-
-def candidates(problem: Problem, *, full: bool, gpu: Gpu = H100) -> list[Tile]:
-    """Return the tiles to try, from the one that should take the least time on: `FAST` of them or `FULL`."""
-    if problem.ieee:
-        return [expected_fastest(problem, gpu)]
-    expected = {tile: predicted_us(problem, tile, gpu) for tile in sensible_tiles(problem, gpu)}
-    return sorted(expected, key=lambda tile: expected[tile])[: FULL if full else FAST]
-
-
-def operator(problem: Problem, *, device: str, pixels: int | None = None) -> Callable[[Tile], list[Tensor]]:
-    """Return what runs a problem on random operands, with the tile that it is given.
+class Workload:
+    """A convolution on random operands.
 
     Args:
         problem: what is convolved.
         device: where.
-        pixels: of a picture's side, instead of as many as the problem writes.
+        pixels: of an image's side, instead of as many as the problem writes.
     """
-    generator = torch.Generator().manual_seed(0)
-    dtype = torch.float16 if problem.element_bytes == 2 else torch.float32
-    tf32 = problem.element_bytes == 4 and not problem.ieee
 
-    def random(*shape: int) -> Tensor:
-        values = torch.randn(shape, generator=generator)
-        return values.to(device, dtype)
+    def __init__(self, problem: Problem, *, device: str, pixels: int | None = None) -> None:
+        generator = torch.Generator().manual_seed(0)
+        dtype = torch.float16 if problem.element_bytes == 2 else torch.float32
+        tf32 = problem.element_bytes == 4 and not problem.ieee
 
-    def pictures(written: int, channels: int, half: int) -> Tensor:
-        width = pixels or _side(written)
-        height = pixels or written // width
-        scale = problem.stride
-        value = random(1, height * scale >> half, width * scale >> half, channels)
-        return value.permute(0, 3, 1, 2)
+        def random(*shape: int) -> Tensor:
+            values = torch.randn(shape, generator=generator)
+            # As a model's operands are, so that the reference multiplies the same numbers.
+            return (round_tf32(values) if tf32 else values).to(device, dtype)
 
-    precision = "ieee" if problem.ieee else "tf32"
-    grouped = len(problem.pixels) > 1
-    inside = problem.channels if grouped else (sum(problem.channels),)
-    taps = problem.kernel**2
-    weights = [random(problem.columns, taps * count) / (taps * count) ** 0.5 for count in inside]
-    biases = [random(max(16, problem.columns)) for _ in inside]
-    if grouped:
-        images = [pictures(*each, 0) for each in zip(problem.pixels, problem.channels, strict=True)]
-        return lambda tile: conv2d_group(images, weights, biases, problem.kernel, True, tf32, precision, list(tile), [])
-    inputs = [
-        pictures(problem.pixels[0], count, problem.doubled >> index & 1) for index, count in enumerate(problem.channels)
-    ]
-    shape = (problem.kernel, problem.stride, problem.kernel // 2)
-    return lambda tile: [conv2d(inputs, weights[0], biases[0], None, *shape, True, tf32, precision, list(tile), [])]
+        def images(written: int, channels: int, half: int) -> Tensor:
+            width = pixels or _side(written)
+            height = pixels or written // width
+            scale = problem.stride
+            value = random(1, height * scale >> half, width * scale >> half, channels)
+            return value.permute(0, 3, 1, 2)
+
+        precision = "ieee" if problem.ieee else "tf32"
+        self.grouped = len(problem.pixels) > 1
+        inside = problem.channels if self.grouped else (sum(problem.channels),)
+        taps = problem.kernel**2
+        weights = [random(problem.out_channels, taps * count) / (taps * count) ** 0.5 for count in inside]
+        weights = [round_tf32(weight) if tf32 else weight for weight in weights]
+        biases = [random(max(16, problem.out_channels)) for _ in inside]
+        self.arguments: tuple[Any, ...]
+        """Of the operator, before its tile."""
+        if self.grouped:
+            batches = [images(*each, 0) for each in zip(problem.pixels, problem.channels, strict=True)]
+            self.arguments = (batches, weights, biases, problem.kernel, True, tf32, precision)
+        else:
+            inputs = [
+                images(problem.pixels[0], count, problem.upsampled >> index & 1)
+                for index, count in enumerate(problem.channels)
+            ]
+            shape = (problem.kernel, problem.stride, problem.kernel // 2)
+            self.arguments = (inputs, weights[0], biases[0], None, *shape, True, tf32, precision)
+
+    def __call__(self, tile: Tile) -> list[Tensor]:
+        """Run the operator with a tile; one result for each batch."""
+        if self.grouped:
+            results: list[Tensor] = conv2d_group(*self.arguments, list(tile), [])
+            return results
+        return [conv2d(*self.arguments, list(tile), [])]
+
+    def reference(self) -> list[Tensor]:
+        """Return the same from the eager reference."""
+        if self.grouped:
+            results: list[Tensor] = conv2d_group_reference(*self.arguments, [], [])
+            return results
+        return [conv2d_reference(*self.arguments, [], [])]
+
+
+def candidates(problem: Problem, *, full: bool, gpu: Target = H100) -> list[Tile]:
+    """Return the tiles to try, from the one that should take the least time on: `FAST` of them or `FULL`."""
+    if problem.ieee:
+        return [expected_fastest(problem, gpu)]
+    expected = {tile: predicted_us(problem, tile, gpu) for tile in feasible_tiles(problem, gpu)}
+    return sorted(expected, key=lambda tile: expected[tile])[: FULL if full else FAST]
 
 
 def tune(problems: Iterable[Problem], *, full: bool, jobs: int) -> Iterator[Measured]:
-    """Compile every tile of every problem, side by side, and yield the fastest of each.
+    """Compile the tiles of every problem, side by side, and yield the fastest of each.
 
     Args:
         problems: what to measure; those that are equal once.
         full: see `candidates`.
         jobs: processes that compile.
+
+    Raises:
+        LoweringError: no tile of a problem works.
     """
-    gpu = Gpu.at_hand()
+    gpu = Target.at_hand()
     work = {problem: candidates(problem, full=full, gpu=gpu) for problem in dict.fromkeys(problems)}
     compile_all(work, jobs)
     for problem, tiles in work.items():
-        yield fastest(problem, tiles)
+        yield fastest(problem, candidates(problem, full=True, gpu=gpu), enough=len(tiles))
 
 
 def tune_missing(
@@ -127,6 +156,9 @@ def tune_missing(
         problems: what is needed.
         full: see `candidates`.
         jobs: processes that compile.
+
+    Raises:
+        LoweringError: no tile of a problem works.
     """
     with table.locked("tuning"):
         known = table.searched(full=full)
@@ -146,25 +178,44 @@ def compile_all(work: dict[Problem, list[Tile]], jobs: int) -> None:
             pass
 
 
-def fastest(problem: Problem, tiles: Sequence[Tile]) -> Measured:
-    """Time each tile alone and return the fastest that gives the numbers of the first."""
-    run = operator(problem, device="cuda")
+def fastest(problem: Problem, tiles: Sequence[Tile], *, enough: int = FULL) -> Measured:
+    """Time each tile alone and return the fastest that gives the reference's numbers.
+
+    Args:
+        problem: what is convolved.
+        tiles: to try, the one that is taken unmeasured first.
+        enough: so many are tried; more only as long as none of them works.
+
+    Raises:
+        LoweringError: none works.
+        torch.OutOfMemoryError: the GPU's memory ran out.
+    """
+    work = Workload(problem, device="cuda")
+    expected = work.reference()
     times: dict[Tile, float] = {}
-    refused = []
-    expected: list[Tensor] = []
-    for tile in tiles:
+    refused: dict[Tile, str] = {}
+    for index, tile in enumerate(tiles):
+        if times and index >= enough:
+            break
         try:
-            given = run(tile)
+            given = work(tile)
+            if all(_alike(one, other) for one, other in zip(given, expected, strict=True)):
+                times[tile] = _microseconds(functools.partial(work, tile))
+            else:
+                refused[tile] = "wrong numbers"
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:  # too much shared memory, or what else a compiler finds
-            refused.append(f"{tile}: {type(error).__name__}")
-            continue
-        expected = expected or given
-        if not all(_alike(one, other) for one, other in zip(given, expected, strict=True)):
-            refused.append(f"{tile}: other numbers")
-            continue
-        times[tile] = _microseconds(functools.partial(run, tile))
+            refused[tile] = type(error).__name__
+    if not times:
+        reasons = ", ".join(f"{count} × {why}" for why, count in Counter(refused.values()).most_common())
+        raise LoweringError(
+            f"none of the {len(refused)} tiles tried works on this GPU for the convolution {problem.key} ({reasons}); "
+            "fix: export with another --precision, and report this line"
+        )
     best = min(times, key=lambda tile: times[tile])
-    return Measured(problem, best, times[best], times.get(tiles[0], float("nan")), len(times), tuple(refused))
+    told = tuple(f"{tile}: {why}" for tile, why in refused.items())
+    return Measured(problem, best, times[best], times.get(tiles[0]), len(times), told)
 
 
 def _alike(given: Tensor, expected: Tensor) -> bool:
@@ -195,9 +246,9 @@ def _microseconds(run: Callable[[], object]) -> float:
 
 def _code(problem: Problem, tile: Tile) -> tuple[object, ...]:
     """Return what a kernel's machine code depends on."""
-    masks = unneeded_masks(tile, problem.channels, problem.columns).values()
-    units = (unit_of(*problem.channels), unit_of(problem.columns))
-    kind = (len(problem.pixels) > 1, len(problem.channels), problem.doubled, problem.kernel, problem.stride)
+    masks = even_blocks(tile, problem.channels, problem.out_channels).values()
+    units = (unit_of(*problem.channels), unit_of(problem.out_channels))
+    kind = (len(problem.pixels) > 1, len(problem.channels), problem.upsampled, problem.kernel, problem.stride)
     return (*kind, problem.element_bytes, problem.ieee, *masks, *units, tile)
 
 
@@ -205,7 +256,7 @@ def _compile(task: tuple[Problem, Tile]) -> None:
     problem, tile = task
     small = replace(problem, pixels=tuple(16 for _ in problem.pixels))
     try:
-        operator(small, device="cuda", pixels=4)(tile)
+        Workload(small, device="cuda", pixels=4)(tile)
     except Exception:  # `fastest` meets it again, and says so
         return
 
@@ -216,5 +267,5 @@ def _one_thread() -> None:
 
 
 def _side(pixels: int) -> int:
-    """Return the width of a picture of so many pixels, as square as they allow, even where they are."""
+    """Return the width of an image of so many pixels, as square as they allow, even where they are."""
     return max(side for side in range(1, int(pixels**0.5) + 1) if pixels % side == 0)

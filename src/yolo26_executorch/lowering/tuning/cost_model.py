@@ -1,7 +1,7 @@
-"""Tile shapes of the matrix kernels: which for which product and GPU, without measuring anything.
+"""Which tile a convolution or matrix product gets on a GPU, without measuring anything.
 
-Inductor's own search compiles and times up to 20 configurations of every convolution and matrix product, again for each
-epilogue it could fuse; that is hours for the 25 variants. For our kernels a model of the GPU (`predicted_us`) says how
+Inductor's own autotuning compiles and times up to 20 configurations of every convolution and matrix product, again for
+each epilogue it could fuse; that is hours for the 25 variants. For our kernels a cost model (`predicted_us`) says how
 long each tile would take, and where a table has measured tiles, it is not asked. For Inductor's templates, to which few
 products are left, a rule does: the largest tile that is filled and that still leaves every multiprocessor one.
 """
@@ -12,45 +12,13 @@ import functools
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
-from ..kernels.conv import Tile
+from ..kernels.tile import Tile
+from ..target import H100, Target
 from .tile_table import TileTable
 
 
-class Gpu(NamedTuple):
-    """What lowering asks of a GPU; an H100 where nothing else is said."""
-
-    multiprocessors: int = 132
-    shared_bytes: int = 227 * 1024
-    """Shared memory that one program may have."""
-    cache_bytes: int = 50 * 1024 * 1024
-    """Of the L2 cache."""
-    capability: tuple[int, int] = (9, 0)
-    """Compute capability."""
-
-    @classmethod
-    def at_hand(cls) -> Gpu:
-        """Return PyTorch's current GPU."""
-        import torch
-
-        properties: Any = torch.cuda.get_device_properties(torch.cuda.current_device())  # its types lack a field
-        return cls(
-            properties.multi_processor_count,
-            properties.shared_memory_per_block_optin,
-            properties.L2_cache_size,
-            torch.cuda.get_device_capability(),
-        )
-
-    def precision(self, wanted: str) -> str:
-        """Return what the GPU computes in for a precision that was asked for: before sm_80 there is no tf32."""
-        return "fp32" if wanted == "tf32" and self.capability < (8, 0) else wanted
-
-
-H100 = Gpu()
-
-
-def choose_tile(
+def template_tile(
     m: int,
     n: int,
     k: int,
@@ -63,12 +31,12 @@ def choose_tile(
     """Choose the tile of an (m, k) by (k, n) product.
 
     Args:
-        m: rows: the pixels of all pictures for a convolution.
+        m: rows: the pixels of all images for a convolution.
         n: columns: output channels.
         k: summed length: input channels (of one tap for a convolution).
         element_bytes: bytes of one input element: 4, or 2 for half precisions.
-        ieee: whether float32 products are exact instead of tf32: they run on the plain units, and a wide tile of
-            them unrolls into a kernel that takes a minute to compile.
+        ieee: whether float32 products are exact instead of tf32: they run on CUDA cores, and a wide tile of them
+            unrolls into a kernel that takes a minute to compile.
         convolution: whether a kernel of more than one tap is meant; Triton miscompiles those with 8 warps
             (triton-lang/triton#1254).
         multiprocessors: of the GPU.
@@ -92,31 +60,30 @@ class Problem:
 
     pixels: tuple[int, ...]
     """Written, of each batch that one launch convolves."""
-    columns: int
-    """Output channels."""
+    out_channels: int
     channels: tuple[int, ...]
-    """Of each batch; or of each tensor laid side by side, where the batch is one."""
+    """Of each batch; or of each concatenated tensor, where the batch is one."""
     kernel: int
     stride: int
     element_bytes: int
     """4, or 2 for half precisions."""
     ieee: bool
     """Whether float32 products are exact instead of tf32."""
-    doubled: int = 0
-    """Bit i: tensor i is read enlarged to the double."""
+    upsampled: int = 0
+    """Bit i: tensor i is read upsampled 2×."""
 
     @property
     def key(self) -> str:
         """The problem in a line, as tables of tiles name it."""
         kind = "fp32" if self.ieee else {2: "half", 4: "tf32"}[self.element_bytes]
         shape = f"{self.kernel}x{self.kernel}/{self.stride}"
-        sizes = ["+".join(map(str, part)) for part in (self.pixels, (self.columns,), self.channels)]
-        return " ".join([kind, shape, *sizes, *([f"doubled{self.doubled}"] if self.doubled else [])])
+        sizes = ["+".join(map(str, part)) for part in (self.pixels, (self.out_channels,), self.channels)]
+        return " ".join([kind, shape, *sizes, *([f"doubled{self.upsampled}"] if self.upsampled else [])])
 
 
 def choose(
     problem: Problem,
-    gpu: Gpu = H100,
+    gpu: Target = H100,
     own: Mapping[str, Tile] | None = None,
 ) -> Tile:
     """Return the tile of a convolution: the measured one where a table has it, else the one expected to do best.
@@ -124,24 +91,24 @@ def choose(
     Args:
         problem: what is convolved.
         gpu: the GPU, for whose architecture a table may ship with the package.
-        own: tiles that were measured on the very GPU, by `Problem.key`; they come first.
+        own: tiles that were measured on this kind of GPU, by `Problem.key`; they come first.
     """
     measured = (own or {}).get(problem.key) or table(gpu.capability).get(problem.key)
     return measured or expected_fastest(problem, gpu)
 
 
 @functools.lru_cache(maxsize=4096)
-def expected_fastest(problem: Problem, gpu: Gpu = H100) -> Tile:
+def expected_fastest(problem: Problem, gpu: Target = H100) -> Tile:
     """Return the tile that no measurement is needed for: the one that should take the least time."""
-    if problem.ieee:  # on the plain units; wide tiles unroll into kernels that take a minute to compile
-        return Tile(_between(sum(problem.pixels), 16, 32), _between(problem.columns, 16, 32), 16, 2, 4)
-    return min(sensible_tiles(problem, gpu), key=lambda tile: predicted_us(problem, tile, gpu))
+    if problem.ieee:  # on CUDA cores; wide tiles unroll into kernels that take a minute to compile
+        return Tile(_between(sum(problem.pixels), 16, 32), _between(problem.out_channels, 16, 32), 16, 2, 4)
+    return min(feasible_tiles(problem, gpu), key=lambda tile: predicted_us(problem, tile, gpu))
 
 
-def sensible_tiles(problem: Problem, gpu: Gpu = H100) -> Iterator[Tile]:
+def feasible_tiles(problem: Problem, gpu: Target = H100) -> Iterator[Tile]:
     """Yield the tiles of reduced precisions that fit the GPU, and that the problem fills."""
     size = problem.element_bytes
-    most_m, most_n = (_between(count, 16, 256) for count in (sum(problem.pixels), problem.columns))
+    most_m, most_n = (_between(count, 16, 256) for count in (sum(problem.pixels), problem.out_channels))
     most_k = _between(max(problem.channels), 16, 256)
     shares = (1,) if problem.kernel == 1 or len(problem.pixels) > 1 else (1, 2, 3, 4, 6, 8)
     sides = (16, 32, 64, 128, 256)
@@ -153,12 +120,12 @@ def sensible_tiles(problem: Problem, gpu: Gpu = H100) -> Iterator[Tile]:
             continue
         # Sums that a thread holds: more are spilled, fewer leave the matrix units waiting for the rest.
         warps_of = [warps for warps in (2, 4, 8) if 32 <= m * n // (32 * warps) <= 128 and (warps >= 4 or m < 64)]
-        for warps, splits in itertools.product(warps_of or [4 if m >= 64 else 2], shares):
-            tile = Tile(m, n, k, stages, warps, splits)
+        for warps, split_k in itertools.product(warps_of or [4 if m >= 64 else 2], shares):
+            tile = Tile(m, n, k, stages, warps, split_k)
             steps = _steps(problem, tile)
             if stages > max(2, steps) or (stages == 2 and steps > 4 and line < 256):
                 continue
-            if splits == 1 or (steps >= 4 and _programs(problem, tile) <= 4 * gpu.multiprocessors):
+            if split_k == 1 or (steps >= 4 and _programs(problem, tile) <= 4 * gpu.multiprocessors):
                 yield tile
 
 
@@ -177,14 +144,14 @@ _LINE_BYTES = 119.0
 """That could be read in the time that each pixel's piece takes beside its own; a column's, which all programs read at
 about the same time, takes none."""
 _PRODUCT_BYTES = 3540.0
-"""Rows times columns times bytes of the summed length that its matrix units multiply in a clock."""
+"""Rows times columns times bytes of K that its matrix units multiply in a clock."""
 _SCHEDULERS = 4
 """Of a multiprocessor, each of which one warp at a time has."""
 _STEP_CLOCKS, _READ_CLOCKS = 146.0, 21.0
 """Of a scheduler for each step of a warp's sum, and for each 16 bytes a thread that the step fetches."""
 _SMALL_CLOCKS, _SMALL_PRODUCT = 12.3, 16 * 8 * 32
-"""Of a scheduler for each product of one warp's matrix unit, and the product's rows times columns times bytes: with
-fewer than 64 rows or 4 warps, the instruction that multiplies for 4 warps, from shared memory, cannot be used."""
+"""Of a scheduler for each `mma` of one warp, and its rows times columns times bytes: with fewer than 64 rows or 4
+warps, `wgmma`, which multiplies for 4 warps from shared memory, cannot be used."""
 _WAIT_CLOCKS, _WAIT_CLOCKS_PER_BYTE = 300.0, 0.0363
 """From a fetch to all that is fetched, during which as many steps as the pipeline is long are under way."""
 _SUM_CLOCKS = 0.38
@@ -198,7 +165,7 @@ _PARTS_US = 1.28
 _PARTS_BYTES_PER_US = 4.0e6
 
 
-def predicted_us(problem: Problem, tile: Tile, gpu: Gpu = H100) -> float:
+def predicted_us(problem: Problem, tile: Tile, gpu: Target = H100) -> float:
     """Return how long a convolution should take with a tile, in microseconds.
 
     Programs are dealt out to the multiprocessors evenly. One of them takes as long as its cache, its matrix units or
@@ -225,8 +192,8 @@ def predicted_us(problem: Problem, tile: Tile, gpu: Gpu = H100) -> float:
     step: float = ((each * busy) ** _SHARPNESS + (rounds * alone) ** _SHARPNESS) ** (1 / _SHARPNESS)
     clocks = steps * step + rounds * (wait + tile.m * tile.n * _SUM_CLOCKS)
     us = _LAUNCH_US + clocks / _CLOCK_MHZ
-    if tile.splits > 1:
-        us += _PARTS_US + problem.pixels[0] * problem.columns * 4 * (tile.splits + 1) / _PARTS_BYTES_PER_US
+    if tile.split_k > 1:
+        us += _PARTS_US + problem.pixels[0] * problem.out_channels * 4 * (tile.split_k + 1) / _PARTS_BYTES_PER_US
     return us
 
 
@@ -234,12 +201,12 @@ def _steps(problem: Problem, tile: Tile) -> int:
     """Return how many products one program adds up."""
     blocks = [-(-count // tile.k) for count in problem.channels]
     whole = problem.kernel**2 * (max(blocks) if len(problem.pixels) > 1 else sum(blocks))
-    return -(-whole // tile.splits)
+    return -(-whole // tile.split_k)
 
 
 def _programs(problem: Problem, tile: Tile) -> int:
     rows = sum(-(-count // tile.m) for count in problem.pixels)
-    return rows * -(-problem.columns // tile.n) * tile.splits
+    return rows * -(-problem.out_channels // tile.n) * tile.split_k
 
 
 @functools.cache

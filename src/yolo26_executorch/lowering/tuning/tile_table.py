@@ -1,8 +1,8 @@
 """Measured tiles as files: the package's own, one for each architecture, and a user's, one for each kind of GPU.
 
-JSON with a line for each problem: {"tiles": {key: [m, n, k, stages, warps, splits]}, "us": {key: [microseconds, those
-of the tile that is taken unmeasured]}, "full": [keys of problems that `--autotune full` has searched], "versions": {…},
-"measured": "…"}.
+JSON with a line for each problem: {"tiles": {key: [m, n, k, stages, warps, split_k]}, "us": {key: [microseconds, those
+of the predicted tile, null where that one does not work]}, "full": [keys of problems that `--autotune full` has
+searched], "versions": {…}, "measured": "…"}.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ...system.probe import cache_folder, versions
-from ..kernels.conv import Tile
+from ..kernels.tile import Tile
 
 
 class TileTable:
@@ -32,11 +32,11 @@ class TileTable:
 
     @classmethod
     def of_user(cls, gpu: str) -> TileTable:
-        """Return the table that exports with `--autotune` keep for a kind of GPU, by its name."""
+        """Return the table that exports with `--autotune` keep for a GPU of this name."""
         return cls(cache_folder() / "tiles" / f"{re.sub('[^a-z0-9]+', '-', gpu.lower()).strip('-')}.json")
 
     def tiles(self) -> dict[str, Tile]:
-        """Return the tiles by `tuning.Problem.key`; none from a file that is damaged: it is measured again."""
+        """Return the tiles by `cost_model.Problem.key`; none from a file that is damaged: it is measured again."""
         found = {}
         for key, values in self._content()["tiles"].items():
             with contextlib.suppress(TypeError, ValueError):
@@ -48,12 +48,12 @@ class TileTable:
         """Return the keys of the problems that need no further search."""
         return set(self._content()["full"]) & set(self.tiles()) if full else set(self.tiles())
 
-    def add(self, key: str, tile: Tile, us: float, default_us: float, *, full: bool) -> None:
+    def add(self, key: str, tile: Tile, us: float, default_us: float | None, *, full: bool) -> None:
         """Write what was found for one problem; times in microseconds."""
         with self.locked("writing"):
             content = self._content()
             content["tiles"][key] = list(tile)
-            content["us"][key] = [round(us, 2), round(default_us, 2)]
+            content["us"][key] = [round(us, 2), None if default_us is None else round(default_us, 2)]
             content["full"] = sorted({*content["full"], key} if full else {*content["full"]} - {key})
             content |= {"versions": versions(), "measured": datetime.now(timezone.utc).isoformat(timespec="seconds")}
             part = self.path.with_suffix(".part")

@@ -15,8 +15,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from yolo26_executorch.lowering import kernels
-from yolo26_executorch.lowering.kernels.layout import hidden
-from yolo26_executorch.lowering.kernels.overlap import overlap, overlapping, upcoming_arguments
+from yolo26_executorch.lowering.kernels.layout import unspecialized
+from yolo26_executorch.lowering.kernels.pdl import pdl_enabled, prefetch_arguments, use_pdl
 
 POINTERS = {
     "fp16": "x0 x1 x2 x3 images weight weight0 weight1 weight2 bias bias0 bias1 bias2 residual qkv taps "
@@ -27,10 +27,10 @@ POINTERS = {
 }
 TYPES = {name: f"*{kind}" for kind, names in POINTERS.items() for name in names.split()}
 CONSTANTS = {
-    "UNIT": 8, "OUT_UNIT": 8, "INPUTS": 2, "DOUBLED": 1, "SILU": True, "RESIDUAL": True, "TF32": False, "SPLITS": 1,
-    "PRECISION": "tf32", "WHOLE": True, "FILLED": True, "KERNEL": 3, "STRIDE": 1, "PADDING": 1, "BYTES": True,
+    "UNIT": 8, "OUT_UNIT": 8, "INPUTS": 2, "UPSAMPLED": 1, "SILU": True, "RESIDUAL": True, "TF32": False, "SPLIT_K": 1,
+    "PRECISION": "tf32", "EVEN_K": True, "EVEN_N": True, "KERNEL": 3, "STRIDE": 1, "PADDING": 1, "UINT8": True,
     "CHANNELS": 3, "SCALE": 1.0, "KEY": 32, "HEAD": 64, "RADIUS": 2, "COUNT": 3, "GROUPS": 32, "STEP": 64,
-    "PRODUCTS": "tf32", "BLOCK": 64, "BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 32, "BLOCK_P": 16, "BLOCK_C": 64,
+    "BLOCK": 64, "BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 32, "BLOCK_P": 16, "BLOCK_C": 64,
     "WARPS": 4, "STAGES": 3,
 }  # fmt: skip
 TOUCHES = re.compile(r"\b(ld\.global|st\.global|cp\.async\.c[ag]|atom\.|red\.)")
@@ -50,7 +50,7 @@ def ptx_of(kernel: Any, capability: int, *, wait: bool) -> list[str]:
     """The lines of a kernel's PTX."""
     out = "*u8" if kernel.__name__ == "masks_kernel" else "*fp16"
     types = {name: TYPES.get(name, out if re.fullmatch(r"out\d?", name) else "i32") for name in kernel.arg_names}
-    constants = {name: value for name, value in CONSTANTS.items() if name in types} | {"OVERLAP": wait}
+    constants = {name: value for name, value in CONSTANTS.items() if name in types} | {"PDL": wait}
     signature = {name: "constexpr" if name in constants else kind for name, kind in types.items()}
     places = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
     source = ASTSource(kernel, signature, places)
@@ -82,25 +82,25 @@ def test_elsewhere_it_does_not(kernel: Any, monkeypatch: pytest.MonkeyPatch, tmp
 
 
 def test_kernels_overlap_where_it_is_said_and_nowhere_else() -> None:
-    assert not overlapping()
-    with overlap(True):
-        assert overlapping()
-        with overlap(False):
-            assert not overlapping()
-        assert overlapping()
-    with pytest.raises(KeyError), overlap(True):
+    assert not pdl_enabled()
+    with use_pdl(True):
+        assert pdl_enabled()
+        with use_pdl(False):
+            assert not pdl_enabled()
+        assert pdl_enabled()
+    with pytest.raises(KeyError), use_pdl(True):
         raise KeyError
-    assert not overlapping()
+    assert not pdl_enabled()
 
 
 @pytest.mark.parametrize("grid", [(1,), (7, 12), (13, 3, 6)])
 def test_shares_make_up_the_whole(grid: tuple[int, ...]) -> None:
-    upcoming = [torch.zeros(768, 9 * 768, dtype=torch.float16), torch.zeros(3, 5)]
-    arguments = upcoming_arguments(upcoming, grid)
-    assert arguments[:2] == upcoming
+    next_weights = [torch.zeros(768, 9 * 768, dtype=torch.float16), torch.zeros(3, 5)]
+    arguments = prefetch_arguments(next_weights, grid)
+    assert arguments[:2] == next_weights
     assert [arguments[place] for place in (2, 5, 8)] == [None] * 3
     programs = torch.tensor(grid).prod().item()
     for units, share, size in zip(arguments[3:5], arguments[6:8], (768 * 9 * 768 * 2, 60), strict=True):
-        assert units == hidden(size // 16)[0]
+        assert units == unspecialized(size // 16)[0]
         assert (share >> 1) * programs >= units >> 1
         assert ((share >> 1) - 1) * programs < units >> 1
