@@ -23,7 +23,7 @@ import pytest
 import yolo26_executorch
 from shapes import dataset
 from support import ROOT
-from test_readme import Step, parse, steps
+from support.pages import Step, parse, steps
 from yolo26_executorch import cli
 
 DOCS = ROOT / "docs"

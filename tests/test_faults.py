@@ -16,10 +16,11 @@ from typing import Any
 import psutil
 import pytest
 
+from support import ROOT
 from yolo26_executorch.artifacts.folder import check_tree, verify
 from yolo26_executorch.artifacts.manifest import PROGRAM
 
-FAULTS = Path(__file__).parent / "faults.py"
+FAULTS = ROOT / "tests" / "support" / "faults.py"
 STAGES = ("load", "export", "lower", "compile", "write", "test")
 NAMES = ("yolo26n", "yolo26s")
 

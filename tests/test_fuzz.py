@@ -6,38 +6,29 @@ sealed anew, as a defect of ours or an attacker would. A failure names the seed 
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import io
 import json
-import random
-import signal
-import threading
 import zipfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import test_manifest
 import torch
 from rich.console import Console
-from test_program_file import MATRIX, Net, cuda_program, data_file, payload
 
-from support import make_manifest, publish, xnnpack_program
-from test_security import run_python
+from support import make_manifest, publish, run_python, xnnpack_program
+from support.fuzz import case, damage, junk, refusal
+from support.manifests import mutate, valid
+from support.program_files import MATRIX, Net, cuda_program, data_file, payload
 from yolo26_executorch.artifacts import folder as artifact
 from yolo26_executorch.artifacts import program_file
 from yolo26_executorch.artifacts.card import render
 from yolo26_executorch.artifacts.folder import contents, load_manifest, verify
 from yolo26_executorch.artifacts.manifest import MANIFEST, PROGRAM, WEIGHTS, Manifest
 from yolo26_executorch.cli import inspect
-from yolo26_executorch.errors import ArtifactError, CheckpointError, IntegrityError, Yolo26Error
+from yolo26_executorch.errors import CheckpointError, IntegrityError
 from yolo26_executorch.models.checkpoints import check_archive
 from yolo26_executorch.models.tasks import TensorSpec
-
-LIMIT_S = 10
-"""For one case; most take a millisecond."""
 
 
 @pytest.fixture(scope="module")
@@ -55,96 +46,20 @@ def cuda(tmp_path_factory: pytest.TempPathFactory, program: bytes) -> Path:
     return publish(base / "exports", make_manifest(), calling.read_bytes(), stored.read_bytes())
 
 
-@contextlib.contextmanager
-def case(seed: int) -> Iterator[random.Random]:
-    """Give a case its randomness and its time, and name its seed where it fails."""
-
-    def late(*_: object) -> None:
-        raise AssertionError(f"it took longer than {LIMIT_S} s")
-
-    watched = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGALRM, late) if watched else None
-    try:
-        if watched:
-            signal.alarm(LIMIT_S)
-        yield random.Random(seed)  # noqa: S311
-    except BaseException:
-        print(f"seed {seed}")
-        raise
-    finally:
-        if watched:
-            signal.alarm(0)
-            signal.signal(signal.SIGALRM, before)
-
-
-def damage(data: bytes, chance: random.Random, first: int | None = None) -> bytes:
-    """Change some bytes, put a telling number somewhere, cut, drop, double, or swap parts; never returns the same.
-
-    `first` keeps to that many bytes at the front, where everything is described.
-    """
-    end = len(data) if first is None else first
-    changed = bytearray(data)
-    while changed == data:
-        at, other = chance.randrange(end), chance.randrange(end)
-        size = chance.choice((1, 4, 8, 32))
-        number = chance.choice((0, 1, 2**31 - 1, 2**32 - 1, 2**63 - 1, 2**64 - 1, len(data), chance.randrange(end)))
-        act = chance.randrange(8)
-        if act == 0:
-            del changed[chance.randrange(len(data)) :]
-        elif act == 1:
-            del changed[at : at + size]
-        elif act == 2:
-            changed[at:at] = changed[other : other + size]
-        elif act == 3:
-            changed[at : at + size] = changed[other : other + size]
-        elif act == 4:
-            changed[at - at % 4 : at - at % 4 + 8] = number.to_bytes(8, "little")
-        elif act == 5:
-            changed[at - at % 4 : at - at % 4 + 4] = (number % 2**32).to_bytes(4, "little")
-        else:
-            for _ in range(chance.randint(1, 4)):
-                changed[chance.randrange(end)] ^= 1 << chance.randrange(8)
-    return bytes(changed)
-
-
-def refusal(read: Callable[[], object], kind: type[Yolo26Error] = ArtifactError) -> str | None:
-    """Return what was said, where something was refused; any error but ours passes through."""
-    try:
-        read()
-    except kind as error:
-        assert str(error).isprintable()
-        return str(error)
-    return None
-
-
-def junk(chance: random.Random) -> Any:
-    """Return what nobody expects in a manifest."""
-    deep: Any = []
-    for _ in range(chance.choice((40, 60, 120))):
-        deep = [deep] if chance.random() < 0.5 else {"x": deep}
-    made: list[Any] = [
-        deep, 10**14, 10**15, -(10**400), 1e308, -0.0, "\0", "../" * 9 + "etc/passwd", "/dev/zero", "..", "a" * 5000,
-        "\u202e\x9b31m", {"quantities": [{"max": 10**500}]}, [{"input": {}, "against": []}], {"": {"": None}},
-    ]  # fmt: skip
-    return copy.deepcopy(chance.choice(made + test_manifest.JUNK))
-
-
 # ---- manifests -------------------------------------------------------------------------------------------------------
 
 
-def test_manifests_with_damaged_fields(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_manifests_with_damaged_fields() -> None:
     """What is accepted can be shown, put on a card and written again."""
-    monkeypatch.setattr(test_manifest, "JUNK", ["junk"])
     console = Console(file=io.StringIO(), markup=False)
     inside = artifact.Contents((), {}, {})
     refused = 0
-    whole = test_manifest.valid()
+    whole = valid()
     for seed in range(2000):
         with case(seed) as chance:
             data = copy.deepcopy(whole)
             for _ in range(chance.randint(1, 3)):
-                monkeypatch.setattr(test_manifest, "JUNK", [junk(chance)])
-                test_manifest.mutate(data, chance)
+                mutate(data, chance, [junk(chance)])
             if refusal(lambda data=data: Manifest.from_json(data)):  # type: ignore[misc]
                 refused += 1
                 continue
@@ -244,8 +159,8 @@ RUN = """
     import json, os, random, resource, signal, sys
     from pathlib import Path
     import torch
-    from test_fuzz import damage
-    from yolo26_executorch.artifact import load_manifest
+    from support.fuzz import damage
+    from yolo26_executorch.artifacts.folder import load_manifest
     from yolo26_executorch.errors import ArtifactError
     from yolo26_executorch.runtime import executorch
 

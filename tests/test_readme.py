@@ -11,49 +11,21 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from support import ROOT
+from support.pages import SCRIPT, Step, parse, steps
 from yolo26_executorch import cli
 from yolo26_executorch.errors import UsageError
-from yolo26_executorch.models.options import ExportOptions, parse_imgsz
 from yolo26_executorch.models.tasks import TASKS
-from yolo26_executorch.models.variants import find_variants
 
-ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 NEEDS = ("setup", "network", "checkpoint", "artifact", "gpu")
-SCRIPT = "examples/models/yolo26_cuda_export.py"
 
 # One worker runs them all, so that the walk is done once.
 together = pytest.mark.xdist_group("readme")
-
-
-@dataclass(frozen=True)
-class Step:
-    """A command or snippet of README."""
-
-    line: int
-    language: str
-    needs: str | None
-    code: str
-    shown: str
-    """The output that README shows; empty where it shows none."""
-
-
-def steps(text: str = TEXT) -> Iterator[Step]:
-    for block in re.finditer(r"(?:^<!-- needs: (\w+) -->\n)?^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-        needs, language, body = block.groups()
-        step = Step(text.count("\n", 0, block.start(3)) + 1, language, needs, body, "")
-        if language == "console":
-            for command in re.finditer(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", body, re.MULTILINE):
-                line = step.line + body.count("\n", 0, command.start())
-                yield replace(step, line=line, code=command[1], shown=command[2])
-        else:
-            yield step
 
 
 def matches(shown: str, printed: str) -> bool:
@@ -66,28 +38,7 @@ def matches(shown: str, printed: str) -> bool:
     return re.fullmatch(r"\s*.*?\s*".join(pieces), plain(printed), re.DOTALL) is not None
 
 
-def parse(command: str) -> argparse.Namespace | None:
-    """Parse one of our command lines and check what can be checked without doing it; None for another program's."""
-    words = shlex.split(command)
-    if words[:2] == ["python", SCRIPT]:
-        words[:2] = ["yolo26-et", "export"]
-    if words[0] != "yolo26-et":
-        return None
-    if words[1] == "--version":
-        return argparse.Namespace()
-    args = cli._parser().parse_args(words[1:])
-    if words[1] == "export":
-        names = [word for word in args.models or ["*"] if not word.endswith(".pt")]
-        options = ExportOptions(
-            args.backend.replace("auto", "cuda"), args.precision, parse_imgsz(args.imgsz), args.batch, args.outputs,
-            args.input, args.io, args.random_weights, args.seed,
-        )  # fmt: skip
-        for variant in find_variants(names) if names else []:
-            options.resolve(variant.task)
-    return args
-
-
-STEPS = [*steps()]
+STEPS = [*steps(TEXT)]
 COMMANDS = [step for step in STEPS if step.language == "console"]
 RUN = [step for step in STEPS if step.language in ("console", "python") and not step.needs]
 

@@ -7,9 +7,7 @@ import ctypes
 import os
 import re
 import shutil
-import subprocess
 import sys
-import textwrap
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,10 +17,10 @@ from typing import Any
 
 import pytest
 import torch
-from test_program_file import Net, cuda_program, data_file, payload
 
 import support
-from support import make_manifest, publish, xnnpack_program
+from support import make_manifest, publish, run_python, xnnpack_program
+from support.program_files import Net, cuda_program, data_file, payload
 from yolo26_executorch import runtime
 from yolo26_executorch.artifacts import folder as artifact
 from yolo26_executorch.artifacts import program_file
@@ -39,16 +37,6 @@ from yolo26_executorch.runtime import executorch
 ESCAPE = "\x1b]0;owned\x07\x1b[31m"
 
 
-def run_python(code: str, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run a program of ours in a fresh process, which sees this package and these tests' helpers."""
-    folders = [str(Path(artifact.__file__).parents[1]), str(Path(__file__).parent)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders), "PYTHONDONTWRITEBYTECODE": "1"}
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), *words],
-        env=environment, capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def program() -> bytes:
     return xnnpack_program(Net(), torch.zeros(1, 3, 8, 8))
@@ -58,12 +46,12 @@ def program() -> bytes:
 
 LOOK = """
     import os, pickle, sys
-    from yolo26_executorch.program_file import quiet
+    from yolo26_executorch.artifacts.program_file import quiet
     with quiet():  # what libraries do when they are imported is no business of the artifact's
         import torch, executorch.exir._serialize
         from executorch.extension.flat_tensor.serialize import serialize
 
-    from yolo26_executorch import program_file
+    from yolo26_executorch.artifacts import program_file
     from yolo26_executorch.cli import main
 
     def refuse(*_, **__):

@@ -7,7 +7,6 @@ import random
 import signal
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -295,7 +294,7 @@ KILLED = """
     import os, signal, sys
     from pathlib import Path
     from support import make_manifest, publish
-    from yolo26_executorch import artifact
+    from yolo26_executorch.artifacts import folder as artifact
 
     def die(*args):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -324,10 +323,7 @@ KILLED = """
 @pytest.mark.parametrize("point", ["card", "files", "manifest", "before", "between", "after"])
 def test_kill_leaves_the_former_artifact_or_none(tmp_path: Path, point: str) -> None:
     folder = publish(tmp_path, b"former")
-    source = Path(artifact.__file__).parent.parent
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(source), str(Path(__file__).parent)])}
-    command = [sys.executable, "-c", textwrap.dedent(KILLED), str(tmp_path), point]
-    assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL
+    assert support.run_python(KILLED, str(tmp_path), point).returncode == -signal.SIGKILL
     if point == "between":
         assert not folder.exists()
     else:

@@ -16,7 +16,7 @@ from yolo26_executorch.errors import BusyError, UsageError
 HOLD = """
 import sys, time
 from pathlib import Path
-from yolo26_executorch.locks import locked
+from yolo26_executorch.artifacts.locks import locked
 with locked(Path(sys.argv[1]), "yolo26n", waiting=None):
     print("held", flush=True)
     time.sleep(60)
@@ -80,7 +80,7 @@ def test_many_take_turns(tmp_path: Path) -> None:
     script = """
 import os, sys, time
 from pathlib import Path
-from yolo26_executorch.locks import locked
+from yolo26_executorch.artifacts.locks import locked
 base = Path(sys.argv[1])
 for _ in range(15):
     with locked(base, "n", waiting=lambda holder: None):

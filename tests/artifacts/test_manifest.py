@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import copy
 import json
 import random
 from collections.abc import Callable
@@ -9,11 +8,10 @@ from typing import Any
 import pytest
 
 from support import CHECKPOINTS, make_manifest
-from yolo26_executorch.artifacts.manifest import MANIFEST, PROGRAM, WEIGHTS, FileRecord, Manifest, Platform
+from support.manifests import RECORD, mutate, valid
+from yolo26_executorch.artifacts.manifest import MANIFEST, PROGRAM, WEIGHTS, Manifest, Platform
 from yolo26_executorch.errors import ArtifactError
 from yolo26_executorch.models.tasks import TASKS
-
-RECORD = FileRecord("a" * 64, 1)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -22,13 +20,6 @@ RECORD = FileRecord("a" * 64, 1)
 def test_a_manifest_survives_json(task: str, backend: str, origin: str) -> None:
     manifest = make_manifest(task, backend, origin, files={PROGRAM: RECORD, WEIGHTS: RECORD})
     assert Manifest.from_json(json.loads(json.dumps(manifest.to_json()))) == manifest
-
-
-def valid() -> dict[str, Any]:
-    delegate = {"name": "CudaBackend", "delegated": 7, "outside": {"aten::x": 1}}
-    files = {PROGRAM: RECORD, WEIGHTS: RECORD}
-    data: dict[str, Any] = json.loads(json.dumps(make_manifest(files=files, delegate=delegate).to_json()))
-    return data
 
 
 def put(*path: str | int, value: Any) -> Callable[[dict[str, Any]], None]:
@@ -124,28 +115,6 @@ def test_damaged_manifest_is_refused(change: Callable[[dict[str, Any]], None], s
 def test_foreign_data_is_no_manifest(data: object) -> None:
     with pytest.raises(ArtifactError):
         Manifest.from_json(data)
-
-
-JUNK: list[Any] = [None, True, 0, -1, 1.5, 10**30, "", "x", "../x", "\x1b[2J", [], [1], {}, {"a": 1}, [[]], "9.0", "0"]
-
-
-def mutate(data: Any, chance: random.Random) -> None:
-    """Replace, delete, rename or add one node somewhere below."""
-    nodes: list[Any] = [data]
-    for node in nodes:
-        children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else []
-        nodes += [child for child in children if isinstance(child, dict | list)]
-    node = chance.choice([node for node in nodes if node])
-    key = chance.choice(list(node) if isinstance(node, dict) else range(len(node)))
-    act = chance.randrange(4)
-    if act == 0:
-        del node[key]
-    elif act == 1 and isinstance(node, dict):
-        node[key + "x"] = node.pop(key)
-    elif act == 2 and isinstance(node, list):
-        node.append(chance.choice(JUNK))
-    else:
-        node[key] = copy.deepcopy(chance.choice(JUNK))
 
 
 def test_random_values_are_read_or_refused_but_never_crash() -> None:

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from stub_bench import report, round_of, row
+from support.stub_bench import report, round_of, row
 from yolo26_executorch.bench import Report
 from yolo26_executorch.bench.display import check_plot, print_report, write_plot
 from yolo26_executorch.bench.records import Latency

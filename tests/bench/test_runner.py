@@ -11,8 +11,8 @@ from typing import Any
 import psutil
 import pytest
 
-from stub_bench import stub_worker
 from support import make_manifest, publish
+from support.stub_bench import stub_worker
 from yolo26_executorch.bench import Report, Settings, measure, runner
 from yolo26_executorch.bench.matrix import plan
 from yolo26_executorch.bench.records import ARTIFACT, PEERS

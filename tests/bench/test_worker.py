@@ -16,8 +16,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from stub_runner import StubRunner
 from support import ROOT, random_checkpoint, random_model
+from support.stub_runner import StubRunner
 from yolo26_executorch.bench import Settings, baselines, measure, roofline, timing, worker
 from yolo26_executorch.bench.baselines import Unavailable, open_peer
 from yolo26_executorch.bench.process import Job

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from stub_bench import report, row
+from support.stub_bench import report, row
 from yolo26_executorch.bench import Report, Settings
 from yolo26_executorch.cli import bench, main
 

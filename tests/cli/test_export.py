@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from stub_worker import PREAMBLE
+from support.stub_worker import PREAMBLE
 from yolo26_executorch.cli import export, main
 from yolo26_executorch.exporter import scheduler
 from yolo26_executorch.models.variants import VARIANTS

@@ -12,8 +12,8 @@ import cv2
 import pytest
 import torch
 
-from stub_runner import NAMES, StubRunner, backend, cut, folder_of_pictures, picture, video
 from support import make_manifest, publish
+from support.stub_runner import NAMES, StubRunner, backend, cut, folder_of_pictures, picture, video
 from yolo26_executorch import cli
 from yolo26_executorch.models.options import ExportOptions
 from yolo26_executorch.models.preprocess import read

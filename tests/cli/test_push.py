@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from stub_hub import TOKEN, Hub, serving
 from support import make_manifest, publish
+from support.stub_hub import TOKEN, Hub, serving
 from yolo26_executorch.cli import main
 
 # huggingface_hub's own, in how it calls its HTTP client.

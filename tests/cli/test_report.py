@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from support import publish
-from tree_of_exports import make_tree, manifest, write_val
+from support.tree_of_exports import make_tree, manifest, write_val
 from yolo26_executorch import runtime
 from yolo26_executorch.cli import main
 from yolo26_executorch.errors import ArtifactError

@@ -22,7 +22,7 @@ from PIL import Image
 from shapes import dataset
 from shapes.dataset import scene
 from support import ROOT
-from test_readme import Step, parse, steps
+from support.pages import Step, parse, steps
 from yolo26_executorch import TASKS, load_manifest, open_runner
 from yolo26_executorch.models.preprocess import fit, to_input
 from yolo26_executorch.models.tasks import Task

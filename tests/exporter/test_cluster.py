@@ -21,8 +21,8 @@ import numpy as np
 import psutil
 import pytest
 
-from stub_worker import PREAMBLE
 from support import make_manifest, network, publish, save_checkpoint
+from support.stub_worker import PREAMBLE
 from yolo26_executorch.artifacts import folder as artifact
 from yolo26_executorch.artifacts.locks import locked
 from yolo26_executorch.artifacts.manifest import MANIFEST, PROGRAM

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from stub_worker import PREAMBLE
+from support.stub_worker import PREAMBLE
 from yolo26_executorch.exporter import scheduler
 from yolo26_executorch.exporter.child_process import Limits
 from yolo26_executorch.exporter.jobs import Job, Record

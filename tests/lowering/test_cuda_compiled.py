@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from support import ROOT
 from yolo26_executorch.artifacts.program_file import CudaPayload, read_cuda_payload, read_methods
 from yolo26_executorch.system import probe
 
 pytestmark = pytest.mark.xdist_group("compiled")
 
 TORCH = ("2.11", "2.13")
-SCRIPT = Path(__file__).parents[1] / "without_gpu.py"
+SCRIPT = ROOT / "tests" / "support" / "without_gpu.py"
 OFFICIAL = """
     _reinterpret_tensor assign_tensors_out check clone clone_preserve_strides copy_ create_cuda_guard
     create_cuda_stream_guard create_tensor_from_blob create_tensor_from_blob_v2 cuda_guard_set_index delete_cuda_guard

@@ -17,8 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-import damage
-from support import eager_artifact, shapes_checkpoint
+from support import damage, eager_artifact, shapes_checkpoint
 from yolo26_executorch import runtime
 from yolo26_executorch.artifacts import folder as artifact
 from yolo26_executorch.artifacts.manifest import MANIFEST, PROGRAM

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from stub_hub import TOKEN, Hub, serving
 from support import make_manifest, publish
+from support.stub_hub import TOKEN, Hub, serving
 from yolo26_executorch.errors import ArtifactError, IntegrityError, UsageError, Yolo26Error
 from yolo26_executorch.report import hub
 

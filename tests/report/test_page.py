@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from support import make_manifest, publish
-from tree_of_exports import HOSTILE, make_tree, manifest, trial, write_report
+from support.tree_of_exports import HOSTILE, make_tree, manifest, trial, write_report
 from yolo26_executorch.errors import UsageError
 from yolo26_executorch.report import page, tree
 from yolo26_executorch.report.samples import Sample

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tree_of_exports import make_tree
+from support.tree_of_exports import make_tree
 from yolo26_executorch.report import page as report
 from yolo26_executorch.report import tree
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from stub_runner import StubRunner
 from support import publish
-from tree_of_exports import manifest
+from support.stub_runner import StubRunner
+from support.tree_of_exports import manifest
 from yolo26_executorch import runtime
 from yolo26_executorch.errors import InputError
 from yolo26_executorch.models.preprocess import sample_pictures

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from support import publish
-from tree_of_exports import HOSTILE, failed, make_tree, manifest, trial, write_report, write_val
+from support.tree_of_exports import HOSTILE, failed, make_tree, manifest, trial, write_report, write_val
 from yolo26_executorch.errors import UsageError
 from yolo26_executorch.report.tree import Entry, read
 

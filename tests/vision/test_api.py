@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stub_runner import NAMES, StubRunner, backend, folder_of_pictures, picture, video
+from support.stub_runner import NAMES, StubRunner, backend, folder_of_pictures, picture, video
 from yolo26_executorch import YOLO26
 from yolo26_executorch.errors import ArtifactError, InputError, OptionError, UsageError
 from yolo26_executorch.vision import ultralytics_backend, validate

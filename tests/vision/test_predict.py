@@ -11,8 +11,8 @@ import torch
 from torch.nn import functional
 
 from shapes.dataset import scene
-from stub_runner import BOXES, StubRunner, backend, cut, folder_of_pictures, picture, video
 from support import shapes_checkpoint
+from support.stub_runner import BOXES, StubRunner, backend, cut, folder_of_pictures, picture, video
 from yolo26_executorch.errors import InputError, OptionError
 from yolo26_executorch.models import checkpoints
 from yolo26_executorch.models.export_model import ExportModel

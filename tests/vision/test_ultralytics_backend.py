@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from stub_runner import ANGLES, BOXES, CLASSES, CONFIDENCES, NAMES, StubRunner, backend
 from support import random_model
+from support.stub_runner import ANGLES, BOXES, CLASSES, CONFIDENCES, NAMES, StubRunner, backend
 from yolo26_executorch.errors import ArtifactError, InputError
 from yolo26_executorch.models.preprocess import random_input
 from yolo26_executorch.models.tasks import TASKS

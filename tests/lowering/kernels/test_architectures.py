@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from launches import Launch, launches_of
 from support import random_model
+from support.launches import Launch, launches_of
 from yolo26_executorch.lowering.passes.fusion import fuse
 from yolo26_executorch.lowering.passes.rewrites import for_cuda
 from yolo26_executorch.lowering.target import Target

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from ultralytics.nn.modules.block import Attention
 
-import interpreter
-from interpreter import Interpreter
+from support import interpreter
+from support.interpreter import Interpreter
 from yolo26_executorch.lowering.kernels.attention import attention, blocks
 
 ROUNDING = 1e-5

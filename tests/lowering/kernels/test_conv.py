@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-import interpreter
-from interpreter import Interpreter
+from support import interpreter
+from support.interpreter import Interpreter
 from yolo26_executorch.lowering.kernels.conv import conv2d, conv2d_group
 from yolo26_executorch.lowering.kernels.stem import stem
 from yolo26_executorch.lowering.tuning.cost_model import Problem, expected_fastest

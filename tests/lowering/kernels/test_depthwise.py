@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-import interpreter
-from interpreter import Interpreter
+from support import interpreter
+from support.interpreter import Interpreter
 from yolo26_executorch.lowering.kernels.depthwise import depthwise_conv2d, depthwise_group
 
 ROUNDING = 1e-5

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-import interpreter
-from interpreter import Interpreter
+from support import interpreter
+from support.interpreter import Interpreter
 from yolo26_executorch.lowering.kernels.masks import masks
 from yolo26_executorch.models.export_model import aten_masks
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-import interpreter
-from interpreter import Interpreter
+from support import interpreter
+from support.interpreter import Interpreter
 from yolo26_executorch.lowering.kernels.pool import max_pools
 
 

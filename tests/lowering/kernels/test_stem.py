@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-import interpreter
-from interpreter import Interpreter
+from support import interpreter
+from support.interpreter import Interpreter
 from yolo26_executorch.lowering.kernels.stem import stem
 
 ROUNDING = 1e-5

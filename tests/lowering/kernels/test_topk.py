@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-import interpreter
-from interpreter import Interpreter
+from support import interpreter
+from support.interpreter import Interpreter
 from yolo26_executorch.lowering.kernels.topk import topk
 
 BLOCK = 1024

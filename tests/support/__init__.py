@@ -5,7 +5,10 @@ from __future__ import annotations
 import copy
 import functools
 import importlib.util
+import os
+import subprocess
 import sys
+import textwrap
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -38,7 +41,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def project() -> dict[str, Any]:
@@ -208,6 +211,20 @@ def save_checkpoint(path: Path, trained: nn.Module, **changes: Any) -> Path:
     }
     torch.save(content, path)
     return path
+
+
+def child_environment() -> dict[str, str]:
+    """Return the environment of a Python of its own that sees this package, these modules and the tools."""
+    folders = [str(Path(runtime.__file__).parents[2]), str(ROOT / "tests"), str(ROOT / "tools")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(folders), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def run_python(code: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a program of ours in a fresh process, which sees this package and these modules."""
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), *words],
+        env=child_environment(), capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
 
 
 def load_tool(name: str) -> ModuleType:

@@ -1,0 +1,61 @@
+"""The commands and snippets of Markdown pages."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from yolo26_executorch import cli
+from yolo26_executorch.models.options import ExportOptions, parse_imgsz
+from yolo26_executorch.models.variants import find_variants
+
+SCRIPT = "examples/models/yolo26_cuda_export.py"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command or snippet of a page."""
+
+    line: int
+    language: str
+    needs: str | None
+    code: str
+    shown: str
+    """The output that the page shows; empty where it shows none."""
+
+
+def steps(text: str) -> Iterator[Step]:
+    """Yield the blocks of code of a page; of a console's, each command."""
+    for block in re.finditer(r"(?:^<!-- needs: (\w+) -->\n)?^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        needs, language, body = block.groups()
+        step = Step(text.count("\n", 0, block.start(3)) + 1, language, needs, body, "")
+        if language == "console":
+            for command in re.finditer(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", body, re.MULTILINE):
+                line = step.line + body.count("\n", 0, command.start())
+                yield replace(step, line=line, code=command[1], shown=command[2])
+        else:
+            yield step
+
+
+def parse(command: str) -> argparse.Namespace | None:
+    """Parse one of our command lines and check what can be checked without doing it; None for another program's."""
+    words = shlex.split(command)
+    if words[:2] == ["python", SCRIPT]:
+        words[:2] = ["yolo26-et", "export"]
+    if words[0] != "yolo26-et":
+        return None
+    if words[1] == "--version":
+        return argparse.Namespace()
+    args = cli._parser().parse_args(words[1:])
+    if words[1] == "export":
+        names = [word for word in args.models or ["*"] if not word.endswith(".pt")]
+        options = ExportOptions(
+            args.backend.replace("auto", "cuda"), args.precision, parse_imgsz(args.imgsz), args.batch, args.outputs,
+            args.input, args.io, args.random_weights, args.seed,
+        )  # fmt: skip
+        for variant in find_variants(names) if names else []:
+            options.resolve(variant.task)
+    return args
