@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,6 +91,21 @@ def test_an_import_upwards_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     path.parent.mkdir(parents=True)
     path.write_text(f"def late():\n    {text}\n")
     assert upward(path) == ["models/tasks.py:2 imports cli"]
+
+
+TESTS = Path(__file__).parent
+
+
+def test_no_test_module_imports_another() -> None:
+    """What they share lies in tests/support; programs that tests start are text, and count."""
+    modules = [*TESTS.rglob("test_*.py")]
+    assert len(modules) > 50
+    names = "|".join(sorted({path.stem for path in modules}))
+    found = re.compile(rf"^ *(?:from|import) (?:\w+\.)*(?:{names})\b.*", re.MULTILINE)
+    assert found.findall("from test_house import upward\nimport tests.test_house") != []
+    assert [
+        line for path in TESTS.rglob("*.py") if path != Path(__file__) for line in found.findall(path.read_text())
+    ] == []
 
 
 def test_no_file_is_too_long() -> None:

@@ -302,13 +302,11 @@ def test_an_error_of_the_listener_leaves_no_worker_behind(tmp_path: Path, stub: 
 
 
 SCRIPT = """
-import json, pathlib, sys
-sys.path[:0] = {folders!r}
-from test_scheduler import job
+import json
 from yolo26_executorch.exporter import child_process, scheduler
+from yolo26_executorch.exporter.jobs import Job
 child_process.GRACE_S = {grace}
-here = pathlib.Path({here!r})
-records = scheduler.run([job(here, name) for name in ("yolo26s", "yolo26x", "yolo26m")], parallel=2,
+records = scheduler.run([Job.from_json(job) for job in json.loads({jobs!r})], parallel=2,
     on_event=lambda name, event: None, worker={worker!r})
 print(json.dumps([record.to_json() for record in records]))
 """
@@ -320,8 +318,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     started: list[subprocess.Popen[str]] = []
 
     def make(worker: list[str], grace: float = 20) -> subprocess.Popen[str]:
-        folders = str(Path(__file__).parents[1]), str(Path(__file__).parent)
-        script = SCRIPT.format(folders=folders, grace=grace, here=str(tmp_path), worker=worker)
+        jobs = json.dumps([job(tmp_path, name).to_json() for name in ("yolo26s", "yolo26x", "yolo26m")])
+        script = SCRIPT.format(jobs=jobs, grace=grace, worker=worker)
         process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
         started.append(process)
         return process
