@@ -113,7 +113,7 @@ def test_the_same_outputs_agree_wholly(task: str, outputs: str, batch: int) -> N
     assert report.agreement is not None
     assert report.agreement.rows == report.agreement.matched == report.agreement.classes_equal
     assert report.agreement.rows == batch * (300 if it.model.task.ranked else 1)
-    assert report.agreement.min_mask_iou == (1 if (task, outputs) == ("segment", "named") else None)
+    assert report.agreement.min_mask_iou == (1 if task == "segment" else None)
     assert max(quantity.max for quantity in report.quantities) < 1e-4
 
 
@@ -127,8 +127,8 @@ def test_every_quantity_of_a_task_is_told() -> None:
     assert told == {
         ("detect", "named"): rows,
         ("detect", "ultralytics"): rows,
-        ("segment", "named"): rows | {"mask_iou", "coefficient", "proto"},
-        ("segment", "ultralytics"): rows | {"coefficient", "proto"},
+        ("segment", "named"): rows | {"mask_iou", "full_mask_iou", "coefficient", "proto"},
+        ("segment", "ultralytics"): rows | {"full_mask_iou", "coefficient", "proto"},
         ("pose", "named"): rows | {"keypoint_px", "visibility"},
         ("pose", "ultralytics"): rows | {"keypoint_px", "visibility"},
         ("obb", "named"): rows | {"angle_rad"},
@@ -177,7 +177,7 @@ def test_errors_within_tolerance_are_accepted(task: str, outputs: str, precision
     for seed in range(3):
         # Corners off by half the tolerance move centre and size by no more than the tolerance.
         theirs = disturbed(it.reference, it, precision, 0.45, seed)
-        if (task, outputs) == ("segment", "named"):
+        if task == "segment":
             # Coefficients at the edge of their own tolerance make masks that are beyond that of masks.
             theirs = replace(theirs, extra=it.reference.extra)
         report = it.judge(it.outputs_of(theirs), precision)
@@ -464,6 +464,21 @@ def test_damaged_named_prototypes_and_coefficients_are_refused(damage: str) -> N
     assert not it.judge(it.outputs).passed
 
 
+def test_prototypes_of_the_right_signs_and_wrong_sizes_are_seen_at_full_resolution() -> None:
+    it = case("segment")
+    boxes = it.outputs["detections"][0, :, :4]
+    it.outputs["coefficients"][0] = torch.eye(32)[torch.arange(300) % 32]
+    assert isinstance(it.reference, Dense)
+    reference = replace(it.reference, extra=it.reference.extra.clone())
+    anchors = ((_centred(reference.boxes[0])[:, None] - boxes[None]).abs().amax(-1)).argmin(0)
+    reference.extra[0, anchors] = it.outputs["coefficients"][0]
+    it = replace(it, reference=reference, outputs=it.outputs_of(reference))
+    assert it.judge(it.outputs).passed
+    it.outputs["protos"] = it.outputs["protos"].sign() * it.outputs["protos"].abs().max()
+    failures = [failure.split()[0] for failure in it.judge(it.outputs).failures]
+    assert failures == ["full_mask_iou", "proto"]
+
+
 def test_artifacts_made_before_coefficients_were_outputs_are_compared_by_their_masks() -> None:
     it = case("segment")
     assert isinstance(it.reference, Dense)
@@ -626,7 +641,7 @@ def test_every_row_is_told_beside_its_prediction(task: str, outputs: str) -> Non
             assert max(item.errors[quantity.name] for item in report.items) == quantity.max
             assert max(item.ratios[quantity.name] for item in report.items) == pytest.approx(quantity.ratio)
     assert all((item.box is None) is not it.model.task.ranked for item in report.items)
-    assert all((item.mask_iou is None) is ((task, outputs) != ("segment", "named")) for item in report.items)
+    assert all((item.mask_iou is None) is (task != "segment") for item in report.items)
 
 
 def test_an_object_that_is_lost_is_told_once() -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from yolo26_executorch.models.export_model import Dense
 from yolo26_executorch.models.tasks import DETECT, OBB, POSE, SEGMENT
-from yolo26_executorch.parity.matching import Entries, Pairing, Rows, centred, compare_masks, entries_of, pair, rows_of
+from yolo26_executorch.parity.matching import Entries, Pairing, Rows, centred, entries_of, pair, rows_of
 from yolo26_executorch.parity.tolerances import MEASURES, TOLERANCES
 
 ROWS = 20
@@ -257,41 +257,3 @@ def test_masks_tell_twins_apart() -> None:
         pairing = pair(Rows(boxes, scores[:, 0], torch.zeros(2), None, masks[order]), reference, FP32)
         assert sound(pairing)
         assert pairing.entry.tolist() == [1 - order[0], 1 - order[1]]
-
-
-def test_masks_are_compared_inside_both_boxes() -> None:
-    boxes, coefficients, protos = squares()
-    masks = torch.zeros(2, 32, 32, dtype=torch.uint8)
-    masks[0, 6:26, 6:16] = 1
-    masks[1, 6:26, 16:26] = 1
-    same = compare_masks(masks, boxes, boxes, coefficients, protos)
-    assert same.differ.tolist() == same.error.tolist() == [0, 0]
-    assert same.either.tolist() == [200, 200]
-    assert same.iou.tolist() == [1, 1]
-
-    # The masks' own boxes begin a little lower, beyond the corner of a row of pixels: that row is not judged.
-    own = boxes + torch.tensor([0, 2.5, 0, 0])
-    masks[:, 6] = 0
-    lower = compare_masks(masks, own, boxes, coefficients, protos)
-    assert lower.differ.tolist() == [10, 10]
-    assert lower.error.tolist() == [0, 0]
-    # Without such boxes the same masks are wrong.
-    wrong = compare_masks(masks, boxes, boxes, coefficients, protos)
-    assert wrong.error.tolist() == pytest.approx([0.05, 0.05])
-    assert wrong.iou.tolist() == pytest.approx([0.95, 0.95])
-
-
-def test_pixels_outside_both_boxes_are_judged() -> None:
-    boxes, coefficients, protos = squares()
-    masks = torch.zeros(2, 32, 32, dtype=torch.uint8)
-    masks[0, :, :16] = 1
-    masks[1, :, 16:] = 1
-    counts = compare_masks(masks, boxes, boxes, coefficients, protos)
-    assert counts.error.tolist() == pytest.approx([1 - 200 / 512] * 2)
-
-
-def test_two_empty_masks_agree() -> None:
-    boxes, coefficients, protos = squares()
-    counts = compare_masks(torch.zeros(2, 32, 32, dtype=torch.uint8), boxes, boxes, -coefficients * 0, protos)
-    assert counts.iou.tolist() == [1, 1]
-    assert counts.error.tolist() == [0, 0]

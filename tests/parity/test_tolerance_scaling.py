@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from support import random_model
 from yolo26_executorch.models.export_model import Dense
 from yolo26_executorch.models.preprocess import random_input
-from yolo26_executorch.models.tasks import CLASSIFY, DETECT, OBB
+from yolo26_executorch.models.tasks import CLASSIFY, DETECT, OBB, SEGMENT
 from yolo26_executorch.parity.tolerance_scaling import MARGIN, MOST, own_ratios, round_operands, stretched
 from yolo26_executorch.parity.tolerances import TOLERANCES
 
@@ -66,6 +66,16 @@ def test_the_tasks_own_values_are_measured() -> None:
     angles = exact.extra + 0.06
     ratios = own_ratios(OBB, replace(exact, extra=angles), exact, precision="fp16")
     assert 1 < ratios["angle_rad"] <= 2.01
+
+
+def test_prototypes_are_measured_and_masks_follow_them() -> None:
+    exact = replace(dense(extra=2), protos=torch.ones(1, 2, 4, 4))
+    assert exact.protos is not None
+    reduced = replace(exact, protos=exact.protos + 0.08)
+    assert own_ratios(SEGMENT, reduced, exact, precision="fp16")["proto"] == pytest.approx(2)
+    table, found = TOLERANCES["fp16"], stretched(SEGMENT, [reduced], exact, precision="fp16")
+    for name in ("proto", "mask_iou", "full_mask_iou"):
+        assert found[name].absolute == pytest.approx(table[name].absolute * MOST)
 
 
 def test_classifiers() -> None:

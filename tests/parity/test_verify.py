@@ -79,7 +79,8 @@ def test_an_artifact_passes(exported: Exported, task: str) -> None:
     figures = report.figures["eager fp32"]
     assert figures.agreement is not None and figures.agreement.rows == figures.agreement.matched
     assert {quantity.name for quantity in figures.quantities} == {
-        "detect": {"box_px", "score"}, "segment": {"box_px", "score", "mask_iou", "coefficient", "proto"},
+        "detect": {"box_px", "score"},
+        "segment": {"box_px", "score", "mask_iou", "full_mask_iou", "coefficient", "proto"},
         "obb": {"box_px", "score", "angle_rad"},
         "pose": {"box_px", "score", "keypoint_px", "visibility"}, "classify": {"probability", "probability_sum"},
     }[task]  # fmt: skip

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ..models.export_model import Dense
 from ..models.tasks import Task, TensorSpec
-from .matching import Entries, MaskCounts, Pairing, Rows, compare_masks, entries_of, pair, rows_of
+from .masks import MaskCounts, compare_full_masks, compare_masks
+from .matching import Entries, Pairing, Rows, entries_of, pair, rows_of
 from .records import Agreement, Item, ParityReport, Quantity
 from .tolerances import MEASURES, TOLERANCES, Tolerance
 
@@ -213,14 +214,20 @@ def _compare_rankings(
                 worst[name] = check.add(name, row.extra[kept][:, columns], extra[:, columns], boxes)
             angles = (row.extra[kept], extra) if rotated else None
         ious = _box_ious(given, boxes, angles)
-        counts = None
+        counts: dict[str, MaskCounts] = {}
         if row.masks is not None and entry.protos is not None:
             if strange := int((row.masks > 1).sum()):
                 check.failures.append(f"{where}masks: {strange} pixels are neither 0 nor 1")
-            counts = compare_masks(row.masks[kept], given, boxes, extra, entry.protos)
-            worst["mask_iou"] = check.add("mask_iou", counts.error[:, None], torch.zeros_like(counts.error)[:, None])
-            masks.append(counts)
-        items += _items(image, row, entry, pairing, worst, ious, counts.iou if counts else None)
+            counts["mask_iou"] = compare_masks(row.masks[kept], given, boxes, extra, entry.protos)
+        if row.protos is not None and row.extra is not None and entry.protos is not None:
+            counts["full_mask_iou"] = compare_full_masks(
+                (given, row.extra[kept], row.protos), (boxes, extra, entry.protos)
+            )
+        for name, count in counts.items():
+            worst[name] = check.add(name, count.error[:, None], torch.zeros_like(count.error)[:, None])
+            masks.append(count)
+        mask_iou = torch.stack([count.iou for count in counts.values()]).amin(0) if counts else None
+        items += _items(image, row, entry, pairing, worst, ious, mask_iou)
     box_ious = [item.box_iou for item in items if item.box_iou is not None]
     mask_ious = [item.mask_iou for item in items if item.mask_iou is not None]
     differ, either = (sum(float(getattr(counts, name).sum()) for counts in masks) for name in ("differ", "either"))

@@ -16,13 +16,8 @@ from torch import Tensor
 
 from ..models.export_model import Dense
 from ..models.tasks import Task, TensorSpec
-from .tolerances import MASK_PIXELS, MEASURES, Tolerance
-
-_CHUNK = 2**24
-"""Elements worked on at once, so that the largest inputs do not take gigabytes."""
-
-_CROP_MARGIN_PX = 0.01
-"""Boxes are corners inside the graph, centre and size outside it; the edge of a mask's crop may round by this."""
+from .masks import CHUNK, compare_masks
+from .tolerances import MEASURES, Tolerance
 
 _FORBIDDEN = 1e7
 """Cost of a pair that may not be: more than all others together."""
@@ -39,6 +34,7 @@ class Rows:
         Tensor | None
     )  # (K, E); None where masks alone stand for the coefficients, as in artifacts made before they were outputs
     masks: Tensor | None  # uint8 (K, H/4, W/4)
+    protos: Tensor | None = None  # (E, H/4, W/4)
 
     @property
     def finite(self) -> Tensor:
@@ -98,7 +94,7 @@ def rows_of(specs: Sequence[TensorSpec], outputs: Mapping[str, Tensor]) -> list[
         extra = values[..., len(spec.columns) :]
     elif spare := next((name for name in ("keypoints", "coefficients") if name in outputs), None):
         extra = outputs[spare].flatten(2)
-    masks = outputs.get("masks")
+    masks, protos = outputs.get("masks"), outputs.get("protos")
     return [
         Rows(
             boxes[image],
@@ -106,6 +102,7 @@ def rows_of(specs: Sequence[TensorSpec], outputs: Mapping[str, Tensor]) -> list[
             column["class_id"][image],
             None if extra is None else extra[image],
             None if masks is None else masks[image],
+            None if protos is None else protos[image],
         )
         for image in range(len(values))
     ]
@@ -185,7 +182,7 @@ def _near(rows: Rows, entries: Entries, tolerances: Mapping[str, Tolerance]) -> 
     for name, columns in entries.columns.items():
         extra_limit[:, columns] = limit(name, entries.extra[:, columns])
     found = [(usable[:0], usable[:0], torch.empty(0))]
-    for row in torch.split(usable, max(1, _CHUNK // len(entries.boxes))):
+    for row in torch.split(usable, max(1, CHUNK // len(entries.boxes))):
         label = rows.labels[row].long()
         cost = (entries.scores[:, label] - rows.scores[row]).abs() / score_limit[:, label]
         for axis in range(4):
@@ -213,7 +210,7 @@ def _near(rows: Rows, entries: Entries, tolerances: Mapping[str, Tolerance]) -> 
 def _nearest(rows: Rows, entries: Entries, some: Tensor) -> Tensor:
     """Return the nearest entry of the same class for some rows, (N,), the first class's where a row has none."""
     found = [some[:0]]
-    for row in torch.split(some, max(1, _CHUNK // len(entries.boxes))):
+    for row in torch.split(some, max(1, CHUNK // len(entries.boxes))):
         label = torch.where(entries.has_class(rows.labels[row]), rows.labels[row], 0).long()
         anchor = _distance(rows, row, entries.boxes, entries.scores[:, label]).argmin(0)
         found.append(anchor * entries.scores.shape[1] + label)
@@ -232,54 +229,3 @@ def _assign(costs: Tensor) -> tuple[Tensor, Tensor]:
 
     row, column = linear_sum_assignment(costs.numpy())
     return torch.from_numpy(row), torch.from_numpy(column)
-
-
-@dataclass(frozen=True)
-class MaskCounts:
-    """How masks differ, each (N,) float32."""
-
-    differ: Tensor
-    """Pixels that differ."""
-    either: Tensor
-    """Pixels in either mask."""
-    error: Tensor
-    """1 - IoU over the pixels that are judged, 0 where no more than `MASK_PIXELS` of those differ."""
-
-    @property
-    def iou(self) -> Tensor:
-        """IoU over all pixels, 1 for two empty masks."""
-        return 1 - self.differ / self.either.clamp(min=1)
-
-
-def compare_masks(masks: Tensor, own: Tensor, boxes: Tensor, coefficients: Tensor, protos: Tensor) -> MaskCounts:
-    """Compare masks (N, H/4, W/4), 0 or 1, with those that the reference's coefficients (N, E) and boxes (N, 4) make.
-
-    Where the mask's own box ends at another pixel than the reference's, and so within the boxes' tolerance, the pixels
-    between the two edges are not judged. Boxes are x, y, w, h in pixels of the input; prototypes are (E, H/4, W/4).
-    """
-    channels, height, width = protos.shape
-    parts = [torch.empty(3, 0)]
-    for part in torch.split(torch.arange(len(masks)), max(1, _CHUNK // (height * width))):
-        given = masks[part] > 0
-        logits = (coefficients[part] @ protos.view(channels, -1)).view(-1, height, width)
-        expected = (logits > 0) & _inside(boxes[part], height, width)
-        sure_in, sure_out = torch.ones_like(given), torch.ones_like(given)
-        for box in (boxes[part], own[part]):
-            sure_in &= _inside(box, height, width, -_CROP_MARGIN_PX)
-            sure_out &= ~_inside(box, height, width, _CROP_MARGIN_PX)
-        differ, either, judged = given ^ expected, given | expected, sure_in | sure_out
-        strictly = (differ & judged).sum((1, 2)).float()
-        error = strictly / (either & judged).sum((1, 2)).clamp(min=1)
-        error[strictly <= MASK_PIXELS] = 0
-        parts.append(torch.stack([differ.sum((1, 2)).float(), either.sum((1, 2)).float(), error]))
-    return MaskCounts(*torch.cat(parts, 1))
-
-
-def _inside(boxes: Tensor, height: int, width: int, margin_px: float = 0.0) -> Tensor:
-    """Mask pixels, bool (N, height, width), in a box (N, 4: x, y, w, h) that is grown by a margin on every side."""
-    centre, half = boxes[:, :2], boxes[:, 2:] / 2 + margin_px
-    left, top = ((centre - half) / 4)[..., None].unbind(1)
-    right, bottom = ((centre + half) / 4)[..., None].unbind(1)
-    columns, rows = torch.arange(width), torch.arange(height)
-    across, down = (columns >= left) & (columns < right), (rows >= top) & (rows < bottom)
-    return down[:, :, None] & across[:, None, :]

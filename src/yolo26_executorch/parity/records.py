@@ -56,6 +56,8 @@ class Agreement:
     min_box_iou: float | None
     """Smallest IoU of a row's box with the reference's (rotated: Ultralytics' ProbIoU, whose best is just below 1)."""
     min_mask_iou: float | None
+    """Smallest IoU of a row's mask with the reference's, at a quarter of the input's resolution or at the input's own,
+    whichever is less."""
     mask_pixels_differing: float | None
     """Pixels that differ ÷ pixels that are in either mask, over all masks."""
 
@@ -81,6 +83,7 @@ class Item:
     class_equal: bool
     box_iou: float | None
     mask_iou: float | None
+    """At a quarter of the input's resolution or at the input's own, whichever is less."""
     errors: Mapping[str, float]
     """The largest error by quantity."""
     ratios: Mapping[str, float]

@@ -30,7 +30,7 @@ largest of a few hundred errors varies from one rounding to the next."""
 MOST = 5.0
 """No limit is stretched farther than this."""
 
-_DERIVED = {"mask_iou": ("coefficient",)}
+_DERIVED = {"mask_iou": ("coefficient", "proto"), "full_mask_iou": ("coefficient", "proto")}
 """Quantities that have no dense form, stretched with those they are computed from."""
 
 
@@ -74,7 +74,8 @@ def stretched(
         ratios = [worst[source] for worst in every for source in sources if source in worst]
         factor = min(MOST, max(1.0, MARGIN * max(ratios, default=0.0)))
         found[name] = replace(tolerance, absolute=tolerance.absolute * factor, relative=tolerance.relative * factor)
-    found["mask_iou"] = replace(found["mask_iou"], absolute=min(0.5, found["mask_iou"].absolute))
+    for name in _DERIVED:
+        found[name] = replace(found[name], absolute=min(0.5, found[name].absolute))
     return found
 
 
@@ -105,6 +106,9 @@ def own_ratios(
             values[name] = (ours.extra[anchors][:, columns], theirs.extra[anchors][:, columns])
         for name, (given, expected) in values.items():
             ratios[name] = max(ratios.get(name, 0.0), _ratio(name, given, expected, boxes, tolerances))
+    if reduced.protos is not None and exact.protos is not None:
+        given, expected = reduced.protos.flatten(1), exact.protos.flatten(1)
+        ratios["proto"] = _ratio("proto", given, expected, expected.new_zeros(len(expected), 4), tolerances)
     return ratios
 
 

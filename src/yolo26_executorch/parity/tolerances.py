@@ -80,6 +80,7 @@ MEASURES: dict[str, Measure] = {
         Measure("coefficient", "logit", _largest, Tolerance(1e-3, 1e-3), Tolerance(0.02, 0.02), Tolerance(0.15, 0.15)),
         Measure("proto", "logit", _largest, Tolerance(1e-3, 1e-3), Tolerance(0.02, 0.02), Tolerance(0.15, 0.15)),
         Measure("mask_iou", "1 - IoU", _magnitude, Tolerance(0.01), Tolerance(0.05), Tolerance(0.2)),
+        Measure("full_mask_iou", "1 - IoU", _magnitude, Tolerance(0.01), Tolerance(0.05), Tolerance(0.2)),
         Measure("probability", "0..1", _slope, Tolerance(1e-6, 4e-4), Tolerance(1e-4, 0.04), Tolerance(1e-3, 0.25)),
         # Softmax is computed in float32 in every precision.
         Measure("probability_sum", "0..1", _magnitude, Tolerance(1e-5), Tolerance(1e-5), Tolerance(1e-5)),
@@ -97,3 +98,6 @@ eager fp32: two roundings of one value can differ by more than a rounding and th
 
 MASK_PIXELS = 8
 """A mask may differ in this many pixels whatever its IoU: in a small mask one flipped pixel weighs much."""
+
+FULL_MASK_PIXELS = 4 * MASK_PIXELS
+"""The same at the input's own resolution, where an edge is four times as long."""
