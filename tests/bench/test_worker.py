@@ -20,7 +20,7 @@ from support import ROOT, random_checkpoint, random_model
 from support.stub_runner import StubRunner
 from yolo26_executorch.bench import Settings, baselines, measure, roofline, timing, worker
 from yolo26_executorch.bench.baselines import Unavailable, open_peer
-from yolo26_executorch.bench.process import Job
+from yolo26_executorch.bench.process import WORKER, Job
 from yolo26_executorch.bench.worker import Opened
 from yolo26_executorch.errors import Yolo26Error
 from yolo26_executorch.models.options import ExportOptions
@@ -269,7 +269,7 @@ def test_wrong_numbers_are_not_timed() -> None:
 )
 def test_every_failure_is_an_event(job: str, event: str, words: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "yolo26_executorch.bench.worker"],
+        WORKER,
         input=job + "\n", capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from yolo26_executorch.exporter.jobs import Job, Record
+from yolo26_executorch.exporter.scheduler import WORKER
 from yolo26_executorch.models.checkpoints import Source
 from yolo26_executorch.models.options import ExportOptions
 from yolo26_executorch.models.variants import VARIANTS
@@ -36,12 +37,16 @@ def job_of(base_path: Path, **options: Any) -> Job:
 
 def start(job: Job, body: str | None = None, **variables: str) -> subprocess.Popen[str]:
     """Start a worker on a job; `body` takes the export's place, `variables` join the environment."""
-    words = ["-m", "yolo26_executorch.exporter.worker"]
+    words = [*WORKER]
     if body is not None:
-        words = ["-c", textwrap.dedent(STUBBED).format(body=textwrap.indent(textwrap.dedent(body), "    ").strip())]
+        words = [
+            sys.executable,
+            "-c",
+            textwrap.dedent(STUBBED).format(body=textwrap.indent(textwrap.dedent(body), "    ").strip()),
+        ]
     environment = {key: value for key, value in os.environ.items() if key != "YOLO_AUTOINSTALL"} | variables
     process = subprocess.Popen(
-        [sys.executable, "-P", *words],
+        words,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
     )  # fmt: skip
     assert process.stdin is not None

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import printable
+from ..system.processes import run_module
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-WORKER = (sys.executable, "-P", "-m", "yolo26_executorch.bench.worker")
+WORKER = run_module("yolo26_executorch.bench.worker")
 """What is started for each row. -P: a stray `random.py` where the user stands must not be imported."""
 
 _TAIL_LINES = 3

@@ -7,7 +7,6 @@ import json
 import platform
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,6 +21,7 @@ from ..artifacts.manifest import PROGRAM, Manifest, Platform
 from ..errors import GpuMemoryError, LimitError, ParityError, Yolo26Error, first_line
 from ..models import checkpoints
 from ..system.probe import versions
+from ..system.processes import run_module
 from .jobs import Job, Record
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class _Trial:
 
     def __init__(self, backend: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "yolo26_executorch.exporter.smoke_test", backend],
+            run_module("yolo26_executorch.exporter.smoke_test", backend),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 

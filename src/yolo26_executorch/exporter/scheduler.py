@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 import threading
 import time
 from collections import Counter
@@ -18,12 +17,13 @@ from multiprocessing.connection import wait
 
 from ..models.variants import SIZES
 from ..system import limits
+from ..system.processes import run_module
 from .child_process import LOGS, Event, Limits, OnEvent, Worker
 from .jobs import Job, Record
 
 __all__ = ["LOGS", "WORKER", "Event", "Limits", "default_parallel", "run"]
 
-WORKER = (sys.executable, "-P", "-m", "yolo26_executorch.exporter.worker")
+WORKER = run_module("yolo26_executorch.exporter.worker")
 """What is started for each job. -P: a stray `random.py` where the user stands must not be imported."""
 
 CORES_PER_CUDA_JOB = 2

@@ -24,6 +24,7 @@ from typing import Any
 
 from ..errors import first_line
 from . import limits
+from .processes import WITHOUT_HERE
 
 REQUIRES = {
     "torch": ((2, 11), (2, 14)),
@@ -344,7 +345,7 @@ print(json.dumps(found))
 
 
 def _libraries() -> Libraries:
-    output = _output([sys.executable, "-P", "-c", _LOOK_INSIDE], timeout_s=120)
+    output = _output([sys.executable, "-c", f"{WITHOUT_HERE}\n{_LOOK_INSIDE}"], timeout_s=120)
     try:
         found = json.loads((output or "").splitlines()[-1])
     except (ValueError, IndexError):
