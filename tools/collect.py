@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from results import ROW
+from result_records import ROW
 from yolo26_executorch import ExportOptions, Yolo26Error
 from yolo26_executorch.bench import Report
 

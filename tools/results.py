@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import re
 import sys
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import latency_plot
+from result_records import Compared, Passed, ResultsError, Run, Table, model_of, number, row_of
 from yolo26_executorch import VARIANTS, ExportOptions, Yolo26Error
 from yolo26_executorch.bench.records import ARTIFACT, MODES, PEERS
 from yolo26_executorch.models.options import PRECISIONS
-from yolo26_executorch.report.page import metric
+from yolo26_executorch.report.val_report import metric_name
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
@@ -57,146 +56,6 @@ MORE = (
 )
 
 PLOT = "![Milliseconds a call by task and size: tf32, fp16, and torch.compile in fp16](docs/latency.svg)"
-
-ROW = ("name", "input", "subject", "mode")
-"""What makes a benchmark's row, within the options that all of a file have in common."""
-
-Table = list[list[str]]
-
-
-class ResultsError(Yolo26Error):
-    """A file of results is damaged, or README has no place for them."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """One command that was run."""
-
-    name: str
-    commit: str
-    options: ExportOptions
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Run:
-        """Read a run; raises ValueError, KeyError, TypeError or OptionError on damaged data."""
-        if not re.fullmatch("[0-9a-f]{40}", data["commit"]):
-            raise ValueError(f"run {data['run']}: expected a full commit hash, given {data['commit']!r}")
-        return cls(data["run"], data["commit"], ExportOptions.from_json(data["options"]))
-
-    def __str__(self) -> str:
-        """Name the run and its commit, as the tables do."""
-        return f"{self.name} {self.commit[:7]}"
-
-    def differences(self) -> list[str]:
-        """Return the options that are not the usual ones, as flags; the precision is not among them."""
-        usual = ExportOptions()
-        found = [
-            f"--{field.name} {value}"
-            for field in fields(usual)
-            if field.name in ("batch", "outputs", "input", "io")
-            and (value := getattr(self.options, field.name)) != getattr(usual, field.name)
-        ]
-        if self.options.imgsz != usual.imgsz:
-            found.insert(0, f"--imgsz {' '.join(map(str, self.options.imgsz or ['native']))}")
-        return found
-
-
-@dataclass(frozen=True)
-class Passed:
-    """The figures of an export that passed its test."""
-
-    variant: str
-    run: Run
-    size_mb: float
-    seconds: float
-    latency_ms: float | None
-    """None where outputs stay on the GPU: those calls do not go back to host memory."""
-    ratio: float
-    quantity: str
-    matched: int
-    rows: int
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any], runs: Mapping[str, Run]) -> Passed:
-        """Read a record and check that it says the same everywhere; raises like `Run.from_json`."""
-        run, test, name = runs[data["run"]], data["test"], _model(data)
-        inputs = test["inputs"]
-        ratio, quantity = max((_number(q["ratio"]), q["name"]) for one in inputs for q in one["quantities"])
-        latency = _number(test["latency_ms"]["p50"])
-        checks = {
-            "outcome": data["outcome"] == "exported",
-            "test": test["passed"] is True and all(one["passed"] is True for one in inputs) and ratio <= 1,
-            "largest_error": (data["largest_error"]["ratio"], data["largest_error"]["quantity"]) == (ratio, quantity),
-            "latency_ms": data["latency_ms"] == latency,
-            "precision": data["precision"] == run.options.precision,
-            "folder": not data["folder"].startswith(("/", "~", "..")),
-        }
-        if wrong := [key for key, good in checks.items() if not good]:
-            raise ValueError(f"{name} of {run.name} does not hold together: {', '.join(wrong)}")
-        agreements = [one["agreement"] for one in inputs]
-        return cls(
-            variant=name,
-            run=run,
-            size_mb=sum(_number(size) for size in data["files"].values()) / 1e6,
-            seconds=sum(_number(seconds) for seconds in data["seconds"].values()),
-            latency_ms=latency if run.options.io == "host" else None,
-            ratio=ratio,
-            quantity=quantity,
-            matched=sum(int(one["matched"]) for one in agreements),
-            rows=sum(int(one["rows"]) for one in agreements),
-        )
-
-    def cells(self) -> list[str]:
-        """Return the figures as the table's cells, without the variant."""
-        return [
-            f"{self.size_mb:.1f}",
-            f"{self.seconds:.0f}",
-            "–" if self.latency_ms is None else f"{self.latency_ms:.2f}",
-            f"{self.ratio:.2f} `{self.quantity}`",
-            f"{self.matched} of {self.rows}",
-            str(self.run),
-        ]
-
-
-@dataclass(frozen=True)
-class Compared:
-    """One artifact's row of a benchmark, and its peers'."""
-
-    variant: str
-    input: str
-    mode: str
-    run: Run
-    p20_ms: float
-    p50_ms: float
-    p80_ms: float
-    of_compute: float | None
-    """The part of the measured ceiling that is reached, 0..1."""
-    peers: Mapping[str, float]
-    """Medians, ms."""
-
-    @classmethod
-    def of(cls, variant: str, given: str, mode: str, subjects: Mapping[str, Mapping[str, Any]], run: Run) -> Compared:
-        """Take the figures of a row's records; raises like `Run.from_json`."""
-        own = subjects[ARTIFACT]
-        low, middle, high = (_number(own["latency"][key]) for key in ("p20_ms", "p50_ms", "p80_ms"))
-        reached = own["achieved"] and own["achieved"]["of_compute"]
-        peers = {
-            name: _number(one["latency"]["p50_ms"])
-            for name, one in subjects.items()
-            if name != ARTIFACT and one["run"] == run.name  # together or not at all
-        }
-        return cls(variant, given, mode, run, low, middle, high, reached, peers)
-
-    def cells(self, peers: Sequence[str]) -> list[str]:
-        """Return the row of the table."""
-        name = self.variant if self.input == ExportOptions().input else f"{self.variant}, {self.input}"
-        told = []
-        for peer in peers:
-            ms = self.peers.get(peer)
-            told += ["–", "–"] if ms is None else [f"{ms:.3f}", f"{ms / self.p50_ms:.2f}"]
-        reached = "–" if self.of_compute is None else f"{self.of_compute:.1%}"
-        span = f"{self.p20_ms:.3f} to {self.p80_ms:.3f}"
-        return [name, self.mode, f"{self.p50_ms:.3f}", span, *told, reached, str(self.run)]
 
 
 @dataclass(frozen=True)
@@ -239,8 +98,8 @@ class Results:
         heads = ["model", "row", "artifact, ms", "p20 to p80", *columns, "of the ceiling", "run"]
         yield from _table(heads, [one.cells(peers) for one in rows])
         modes = ", ".join(f"{mode}: {MODES[mode]}" for mode in dict.fromkeys(one.mode for one in rows))
-        there = {_row_of(row) for row in self.data["records"]}  # a later run may have measured what one did not
-        lacking = [row for row in self.data["not_measured"] if _row_of(row) not in there]
+        there = {row_of(row) for row in self.data["records"]}  # a later run may have measured what one did not
+        lacking = [row for row in self.data["not_measured"] if row_of(row) not in there]
         missing = dict.fromkeys(f"{row['name']} ({row['message']})" for row in lacking)
         told = f" Not measured: {', '.join(missing)}." if missing else ""
         yield from ("", _wrap(f"Medians. Row {modes}. {BENCH}{told} {about}"))
@@ -268,7 +127,7 @@ class Results:
         if timed:
             rows = [
                 [str(self.runs[run["run"]]), str(run["exports"]), str(run["jobs"]), str(len(run["devices"]) or 1),
-                 f"{_number(run['seconds']):.0f}"]
+                 f"{number(run['seconds']):.0f}"]
                 for run in timed
             ]  # fmt: skip
             yield from ("", *_table(["run", "exported", "side by side", "GPUs", "s in all"], rows))
@@ -293,7 +152,7 @@ class Results:
         last: dict[str, str] = {}
         failures, attempts = [], Counter[str]()
         for record in self.data["not_passed"]:
-            run, name, outcome = self.runs[record["run"]], _model(record), str(record["outcome"])
+            run, name, outcome = self.runs[record["run"]], model_of(record), str(record["outcome"])
             if outcome not in ("failed", "interrupted"):
                 raise ValueError(f"{name} of {run.name}: expected failed or interrupted, given {outcome}")
             last[name] = f"{outcome} in {run.name}"
@@ -322,8 +181,8 @@ class Results:
         for record in self.data["records"]:
             if record["graph_equals_call"] is not True or self.data["unit"] != "ms":
                 raise ValueError(f"{record['variant']}: expected ms, of a graph that gives the call's outputs")
-            figures = [f"{_number(record[key]):.2f}" for key in ("launched", "graph")]
-            rows.append([_model(record), *figures, str(self.runs[record["run"]])])
+            figures = [f"{number(record[key]):.2f}" for key in ("launched", "graph")]
+            rows.append([model_of(record), *figures, str(self.runs[record["run"]])])
         return rows
 
     def compared(self) -> list[Compared]:
@@ -333,7 +192,7 @@ class Results:
             run = self.runs[record["run"]]
             if record["precision"] != run.options.precision or record["graph_equals_call"] is False:
                 raise ValueError(f"{record['name']} of {run.name} does not hold together: precision or outputs")
-            found.setdefault((_model(record), record["input"], record["mode"]), {})[record["subject"]] = record
+            found.setdefault((model_of(record), record["input"], record["mode"]), {})[record["subject"]] = record
         rows = [
             Compared.of(name, given, mode, subjects, self.runs[subjects[ARTIFACT]["run"]])
             for (name, given, mode), subjects in found.items()
@@ -352,10 +211,10 @@ class Results:
             if record["precision"] != run.options.precision:
                 raise ValueError(f"{record['name']} of {run.name} does not hold together: precision")
             for key, (artifact, pytorch) in record["metrics"].items():
-                figures = [f"{_number(value):.4f}" for value in (artifact, pytorch)]
+                figures = [f"{number(value):.4f}" for value in (artifact, pytorch)]
                 told = f"{artifact - pytorch:+.4f}"
-                about = [_model(record), run.options.precision, str(int(record["pictures"]))]
-                rows.append([*about, metric(key), *figures, told, str(run)])
+                about = [model_of(record), run.options.precision, str(int(record["pictures"]))]
+                rows.append([*about, metric_name(key), *figures, told, str(run)])
         if not rows:
             raise ValueError("no records")
         return rows
@@ -491,25 +350,6 @@ def replace_block(text: str, block: str) -> str:
         raise ResultsError(f"README.md has no place for results; expected one line {BEGIN} and below it one {END}")
     before, rest = text.split(BEGIN)
     return f"{before}{BEGIN}\n\n{block}\n\n{END}{rest.split(END)[1]}"
-
-
-def _model(record: Mapping[str, Any]) -> str:
-    """Return the variant's name, or that of a checkpoint which is none."""
-    name = str(record["name"] if record["variant"] is None else record["variant"])
-    if record["variant"] is not None and name not in VARIANTS:
-        raise ValueError(f"{name!r} is none of the 25 variants")
-    return name
-
-
-def _row_of(record: Mapping[str, Any]) -> tuple[object, ...]:
-    return tuple(record[key] for key in ROW)
-
-
-def _number(value: object) -> float:
-    """Return a figure; raises ValueError where it is no finite number from 0 up."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise ValueError(f"expected a number from 0 up, given {value!r}")
-    return float(value)
 
 
 def _table(heads: Sequence[str], rows: Table) -> Iterator[str]:

@@ -17,13 +17,13 @@ from PIL import Image
 
 import support
 from support import CHECKPOINTS, SIZES
-from yolo26_executorch.artifacts.card import columns, figures, render, size, write
+from yolo26_executorch.artifacts.card import Accuracy, columns, figures, render, size, write
 from yolo26_executorch.artifacts.folder import load_manifest, verify
 from yolo26_executorch.artifacts.manifest import FileRecord, Manifest
 from yolo26_executorch.errors import UsageError, Yolo26Error
 from yolo26_executorch.models.options import ExportOptions
 from yolo26_executorch.models.tasks import TASKS, TensorSpec
-from yolo26_executorch.report.accuracy import Accuracy, read_accuracy
+from yolo26_executorch.report.val_report import accuracy_of
 from yolo26_executorch.vision.validate import Measured, ValReport
 
 COMPARISON: dict[str, Any] = {
@@ -247,7 +247,7 @@ def val_report(**changes: Any) -> dict[str, Any]:
 def read(tmp_path: Path, report: object, manifest: Manifest | None = None) -> Accuracy:
     path = tmp_path / "val.json"
     path.write_text(report if isinstance(report, str) else json.dumps(report))
-    return read_accuracy(path, manifest or make_manifest())
+    return accuracy_of(path, manifest or make_manifest())
 
 
 def test_accuracy_is_in_the_card_and_its_front_matter(tmp_path: Path) -> None:
@@ -255,17 +255,17 @@ def test_accuracy_is_in_the_card_and_its_front_matter(tmp_path: Path) -> None:
     card = render(make_manifest(), read(tmp_path, val_report()))
     assert "was not measured for this card" not in card
     assert "On coco.yaml (val, 5000 pictures)" in card and "on NVIDIA H100 (2026-11-23T08:00:00+00:00)" in card
-    assert "| mAP50-95 of boxes | 0.41235 | 0.41240 | -0.00005 |" in card
+    assert "| box mAP50-95 | 0.41235 | 0.41240 | -0.00005 |" in card
     results = ModelCard(card).data.eval_results
     assert [(r.metric_type, r.metric_value, r.dataset_name, r.task_type) for r in results] == [
-        ("precision of boxes", 0.5, "coco.yaml", "object-detection"),
-        ("mAP50-95 of boxes", 0.41235, "coco.yaml", "object-detection"),
+        ("box precision", 0.5, "coco.yaml", "object-detection"),
+        ("box mAP50-95", 0.41235, "coco.yaml", "object-detection"),
     ]
 
 
 def test_accuracy_without_pytorch_beside_it(tmp_path: Path) -> None:
     card = render(make_manifest(), read(tmp_path, val_report(pytorch=None)))
-    assert "| metric (0..1) | this model |\n|---|---|\n| precision of boxes | 0.50000 |\n" in card
+    assert "| metric (0..1) | this model |\n|---|---|\n| box precision | 0.50000 |\n" in card
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def test_what_is_no_report_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(UsageError, match="expected a report of `yolo26-et val --report`"):
         read(tmp_path, text)
     with pytest.raises(UsageError, match="cannot be read"):
-        read_accuracy(tmp_path / "nothing", make_manifest())
+        accuracy_of(tmp_path / "nothing", make_manifest())
 
 
 def test_a_card_is_written_anew_with_its_manifest(tmp_path: Path) -> None:

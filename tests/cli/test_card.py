@@ -49,7 +49,7 @@ def test_it_writes_the_card_into_the_artifact(
     assert capsys.readouterr().out == f"card: {folder / 'README.md'}\n"
     verify(folder)
     card = (folder / "README.md").read_text(encoding="utf-8")
-    assert "| mAP50-95 of boxes | 0.40871 |" in card
+    assert "| box mAP50-95 | 0.40871 |" in card
     assert main(["card", str(folder), "--val", str(report)]) == 0
     assert capsys.readouterr().out == card
 

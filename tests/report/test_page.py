@@ -71,7 +71,7 @@ def test_every_figure_with_its_unit(parsed: Parsed) -> None:
         "yolo26n-pose pose exported 0.0 0.90 0.25 – CUDA tf32 NVIDIA H100",
         "yolo26l-seg segment failed – – – – XNNPACK fp32 CPU",
         "11.25 ms p50, 10.25 to 13.25 ms over 20 calls, CPU, by executorch",
-        "0.4125 box mAP50-95 on /home/me/shapes/data.yaml, val, 48 pictures; -0.00030 beside PyTorch fp32",
+        "0.4125 box mAP50-95 on /home/me/shapes/data.yaml, val, 48 images; -0.00030 beside PyTorch fp32",
         "Stages of the export, 3.5 s",
         "bus.jpg eager fp32 299 of 300 box px 0.005 px 0.02 + 0.10% 0.25",
         "At the stage “lower”: outputs differ",

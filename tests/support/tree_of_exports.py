@@ -68,7 +68,8 @@ def write_val(path: Path, of: Manifest, value: float, **changes: Any) -> Path:
         "schema": 1, "name": of.name, "task": of.task, "backend": of.backend,
         "precision": of.options.precision if of.backend == "cuda" else "fp32", "imgsz": list(of.options.size),
         "batch": of.options.batch, "data": "/home/me/shapes/data.yaml", "split": "val", "pictures": 48,
-        "artifact": {"metrics": {key: value}}, "primary": key, "differences": {key: -0.0003},
+        "artifact": {"metrics": {key: value}, "runner": "executorch", "device": "cpu"},
+        "pytorch": {"metrics": {key: value + 0.0003}}, "primary": key, "differences": {key: -0.0003},
         "created": "2026-11-22T09:00:00+00:00", **changes,
     }  # fmt: skip
     path.write_text(json.dumps(content))

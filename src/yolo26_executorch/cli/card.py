@@ -8,7 +8,7 @@ from pathlib import Path
 from ..artifacts import card
 from ..artifacts.folder import load_manifest
 from ..artifacts.manifest import CARD
-from ..report.accuracy import read_accuracy
+from ..report.val_report import accuracy_of
 from . import Subparsers
 
 
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     """
     folder = args.folder.expanduser()
     manifest = load_manifest(folder)
-    accuracy = read_accuracy(args.val, manifest) if args.val else None
+    accuracy = accuracy_of(args.val, manifest) if args.val else None
     if args.write:
         print(f"card: {card.write(folder, accuracy) / CARD}")
     else:

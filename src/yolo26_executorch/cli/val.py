@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from ..errors import OptionError, UsageError, printable
+from ..report.val_report import metric_name
 from ..vision.validate import SPLITS, ValReport, validate
 from . import PROG, Subparsers, console, warn
 from .flags import add_checkpoint, add_runner
@@ -18,8 +19,6 @@ REPORT_SCHEMA = 1
 
 _NAMED = 10
 """Damaged pictures that are named; `--json` and `--report` have them all."""
-
-_KINDS = {"(B)": "box", "(M)": "mask", "(P)": "keypoints"}
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -144,14 +143,9 @@ def _print(report: ValReport) -> None:
         table.add_column(heading, justify="right", no_wrap=True)
     for key, value in artifact.metrics.items():
         beside = [f"{pytorch.metrics[key]:.5f}", f"{differences[key]:+.5f}"] if pytorch else []
-        table.add_row(_label(key), "0..1", f"{value:.5f}", *beside, style="bold" if key == report.primary else None)
+        table.add_row(
+            metric_name(key), "0..1", f"{value:.5f}", *beside, style="bold" if key == report.primary else None
+        )
     for step, ms in artifact.speed_ms.items():
         table.add_row(step, "ms a picture", f"{ms:.2f}", *([f"{pytorch.speed_ms[step]:.2f}"] if pytorch else []))
     out.print(table)
-
-
-def _label(key: str) -> str:
-    """Return one of Ultralytics' keys in words: metrics/mAP50(B) is the boxes' mAP50."""
-    name = key.removeprefix("metrics/").removeprefix("accuracy_")
-    kind = _KINDS.get(name[-3:])
-    return f"{kind} {name[:-3]}" if kind else name

@@ -20,14 +20,12 @@ from ..exporter.child_process import LOGS
 from ..models.tasks import TASKS
 from ..models.variants import SIZES
 from ..system.probe import package_version
-from .foreign import items, mapping, number
 from .samples import Sample
 from .tree import OUTCOMES, Entry, Run, Tree
+from .val_report import items, mapping, metric_name, number
 
 OWN, UNKNOWN = "own checkpoint", "unknown"
 """For the filters: a checkpoint of the user's own has no size, one that was never loaded no task."""
-
-_METRICS = {"(B)": "box", "(M)": "mask", "(P)": "keypoint"}
 
 _MACHINE = {
     "os": "system", "machine": "architecture", "cpu": "CPU", "cores": "cores", "memory_bytes": "memory", "gpus": "GPU",
@@ -53,7 +51,7 @@ def render(base: Path, tree: Tree, found: Mapping[str, Sample] | None = None) ->
     from markupsafe import Markup
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(fixed=_fixed, rough=_rough, short=_short, size=size, columns=columns, metric=metric)
+    environment.filters.update(fixed=_fixed, rough=_rough, short=_short, size=size, columns=columns, metric=metric_name)
     scripts = [_plotly(), _asset("page.js")]
     return environment.from_string(_asset("page.html.jinja")).render(
         title=base.resolve().name,
@@ -83,13 +81,6 @@ def render(base: Path, tree: Tree, found: Mapping[str, Sample] | None = None) ->
     )
 
 
-def metric(key: str) -> str:
-    """Return one of Ultralytics' keys in words: metrics/mAP50-95(M) is the masks' mAP50-95."""
-    name = key.removeprefix("metrics/").removeprefix("accuracy_")
-    kind = _METRICS.get(name[-3:])
-    return f"{kind} {name[:-3]}" if kind else name
-
-
 # --- In words ---------------------------------------------------------------------------------------------------------
 
 
@@ -106,7 +97,7 @@ def _point(entry: Entry) -> dict[str, Any]:
         "latency_ms": entry.latency_ms,
         "size_mb": entry.size_mb,
         "accuracy": accuracy.value if accuracy else None,
-        "metric": metric(accuracy.metric) if accuracy else None,
+        "metric": metric_name(accuracy.metric) if accuracy else None,
         "data": f"{Path(accuracy.data).name}, {accuracy.split}" if accuracy else None,
         "random": bool(entry.manifest and entry.manifest.checkpoint["origin"] == "random"),
     }

@@ -26,9 +26,8 @@ from ..exporter.child_process import LOGS
 from ..exporter.jobs import Record
 from ..models.tasks import TASKS
 from ..models.variants import SIZES, VARIANTS
-from . import measurement
-from .foreign import UNREADABLE, cause, mapping, number, time
-from .measurement import Measurement, model_of, precision_of
+from . import val_report
+from .val_report import UNREADABLE, ValReport, cause, mapping, model_of, number, precision_of, time
 
 REPORT = "report.json"
 VAL_REPORTS = "*.val.json"
@@ -73,7 +72,7 @@ class Entry:
     record: Record | None = None
     log: str | None = None
     """The end of its export's log."""
-    accuracies: tuple[Measurement, ...] = ()
+    accuracies: tuple[ValReport, ...] = ()
     """The newest first."""
     notes: tuple[str, ...] = ()
     """What has to be known beside the figures."""
@@ -116,7 +115,7 @@ class Entry:
         return number(mapping(self.test.get("largest")).get("ratio"))
 
     @property
-    def accuracy(self) -> Measurement | None:
+    def accuracy(self) -> ValReport | None:
         """The newest measurement."""
         return self.accuracies[0] if self.accuracies else None
 
@@ -145,12 +144,12 @@ def read(base: Path, val_reports: Sequence[Path] = ()) -> Tree:
     folders = sorted({base, *(folder.parent for folder in checked if folder != base)})
     warnings: list[str] = []
     runs = {folder: run for folder in folders if (run := _run(folder, base, warnings))}
-    accuracies = [measurement.read(path, path.name) for path in val_reports]
+    accuracies = [val_report.read(path, path.name) for path in val_reports]
     given = {path.resolve() for path in val_reports}
     for path in (path for folder in folders for path in sorted(folder.glob(VAL_REPORTS))):
         try:
             if path.resolve() not in given:
-                accuracies.append(measurement.read(path, _relative(path, base)))
+                accuracies.append(val_report.read(path, _relative(path, base)))
         except UsageError as error:
             warnings.append(str(error))
     places = set(checked) | {folder / name for folder, run in runs.items() for name in run.records}
@@ -167,9 +166,7 @@ def read(base: Path, val_reports: Sequence[Path] = ()) -> Tree:
     return Tree(tuple(entries), tuple(runs.values()), tuple(warnings))
 
 
-def _entry(
-    place: Path, base: Path, checked: Checked | None, run: Run | None, accuracies: Iterable[Measurement]
-) -> Entry:
+def _entry(place: Path, base: Path, checked: Checked | None, run: Run | None, accuracies: Iterable[ValReport]) -> Entry:
     """Put together what is known of one model."""
     manifest = checked.manifest if checked else None
     record = run.records.get(place.name) if run else None

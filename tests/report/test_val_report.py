@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from yolo26_executorch.report.foreign import cause, items, mapping, number, time
+from yolo26_executorch.report.val_report import cause, items, mapping, number, time
 
 
 def test_numbers() -> None:
