@@ -343,7 +343,7 @@ def test_a_manifest_of_another_program_is_found_out(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="CUDA artifacts are Linux'")
 def test_the_shared_object_is_loaded_from_a_private_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    from yolo26_executorch.runtime import aoti
+    from yolo26_executorch.runtime import shared_object
 
     seen: list[Path] = []
 
@@ -356,7 +356,7 @@ def test_the_shared_object_is_loaded_from_a_private_folder(monkeypatch: pytest.M
 
     monkeypatch.setattr(ctypes, "CDLL", load)
     for _ in range(2):
-        aoti._load(program_file.CudaPayload(b"code", (), ()))
+        shared_object._load(b"code")
     assert seen[0] != seen[1]
     assert not any(path.parent.exists() for path in seen)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from yolo26_executorch.errors import InputError
 from yolo26_executorch.models.tasks import TensorSpec
-from yolo26_executorch.runtime.runner import Closing, prepare
+from yolo26_executorch.runtime.runner import BaseRunner, prepare
 
 FLOATS = TensorSpec("images", (2, 3, 4, 5), "float32", "RGB pictures")
 BYTES = TensorSpec("images", (2, 4, 5, 3), "uint8", "RGB pictures")
@@ -140,8 +140,8 @@ def test_rounding_beyond_the_ends_is_no_mistake(value: float) -> None:
 def test_a_runner_is_closed_on_the_way_out() -> None:
     closed = []
 
-    class One(Closing):
-        def close(self) -> None:
+    class One(BaseRunner):
+        def _release(self) -> None:
             closed.append(self)
 
     with pytest.raises(KeyError), One() as one:

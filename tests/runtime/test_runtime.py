@@ -53,7 +53,9 @@ def nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def see_gpu(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int] | None) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: capability is not None)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: int(capability is not None))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
 
 
 @pytest.mark.parametrize("given", [Path, str])
@@ -129,7 +131,7 @@ def test_a_cuda_artifact_where_executorch_has_no_cuda_delegate(tmp_path: Path, m
         open_runner(folder, runner="executorch")
     from yolo26_executorch.runtime import aoti
 
-    monkeypatch.setattr(aoti, "AotiRunner", lambda folder, manifest: ("aoti", folder, manifest.name))
+    monkeypatch.setattr(aoti, "AotiRunner", lambda folder, manifest, device: ("aoti", folder, manifest.name))
     for runner in ("auto", "aoti"):
         opened: Any = open_runner(folder, runner=runner)
         assert opened == ("aoti", folder, "yolo26n")
@@ -149,7 +151,7 @@ def test_versions_that_do_not_fit_leave_the_other_runner(tmp_path: Path, monkeyp
 
     see_gpu(monkeypatch, (9, 0))
     monkeypatch.setattr(executorch, "executorch_runtime_fits", lambda: Usable(False, "cause", "remedy"))
-    monkeypatch.setattr(aoti, "AotiRunner", lambda folder, manifest: "aoti")
+    monkeypatch.setattr(aoti, "AotiRunner", lambda folder, manifest, device: "aoti")
     opened: Any = open_runner(cuda(tmp_path))
     assert opened == "aoti"
 

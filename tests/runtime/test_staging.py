@@ -18,28 +18,7 @@ def test_where_nothing_can_be_pinned_the_usual_memory_does(monkeypatch: pytest.M
 
     monkeypatch.setattr(torch, "empty_like", refusing)
     strided = torch.zeros((2, 3, 4, 5), dtype=torch.uint8).permute(0, 2, 3, 1)
-    found = staging._beside(strided)
+    found = staging._pinned_like(strided)
     assert (found.shape, found.dtype, found.stride(), found.device.type) == (
         strided.shape, torch.uint8, strided.stride(), "cpu",
     )  # fmt: skip
-
-
-def test_only_what_is_wanted_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Nothing:
-        def synchronize(self) -> None:
-            pass
-
-    monkeypatch.setattr(torch.cuda, "Event", Nothing)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Nothing())
-    beside: list[int] = []
-
-    def held(tensor: torch.Tensor) -> torch.Tensor:
-        beside.append(tensor.numel())
-        return torch.empty_like(tensor)
-
-    monkeypatch.setattr(staging, "_beside", held)
-    outputs = [torch.full((size,), float(size)) for size in (2, 3, 4)]
-    made = staging.Staging(torch.zeros(1), outputs)
-    for chosen in ([2], [2, 0]):
-        assert [result.tolist() for result in made.download(chosen)] == [outputs[index].tolist() for index in chosen]
-    assert beside == [1, 4, 2]

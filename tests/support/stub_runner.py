@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from yolo26_executorch.models.tasks import TASKS, TensorSpec
-from yolo26_executorch.runtime.runner import Closing, choose, prepare
+from yolo26_executorch.runtime.runner import BaseRunner, choose, prepare
 from yolo26_executorch.vision.ultralytics_backend import RunnerBackend
 
 NAMES = {0: "person", 1: "bicycle", 2: "car"}
@@ -25,7 +25,7 @@ CONFIDENCES, CLASSES = torch.tensor([0.9, 0.5, 0.05]), torch.tensor([1.0, 0.0, 2
 ANGLES = torch.tensor([0.5, 0.0, -0.25])
 
 
-class StubRunner(Closing):
+class StubRunner(BaseRunner):
     """Three objects (of confidence 0.9, 0.5 and 0.05), or a class, whatever the picture."""
 
     name = "stub"

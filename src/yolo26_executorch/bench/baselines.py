@@ -24,8 +24,9 @@ from torch import Tensor
 
 from ..errors import first_line
 from ..models.export_model import ExportModel, float32_precision, products
-from ..runtime.runner import Closing, choose, prepare
-from ..runtime.staging import Staging
+from ..runtime import gpu
+from ..runtime.runner import BaseRunner, choose, prepare
+from ..runtime.staging import StagedCalls
 from .records import TENSORRTS, module_of
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Unavailable(Exception):
     """A peer cannot run here; says why in one line."""
 
 
-class Peer(Closing):
+class Peer(BaseRunner):
     """A model that runs on tensors of one device, with a CUDA graph where that is a GPU."""
 
     name: str
@@ -45,12 +46,12 @@ class Peer(Closing):
     """Whether `run` still launches kernels one by one once a graph was captured."""
 
     def __init__(self, model: ExportModel, device: str) -> None:
+        super().__init__()
         self.input = model.input_spec
         self.outputs = model.output_specs
         self.device = torch.device(device)
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._held: tuple[Tensor, list[Tensor]] | None = None
-        self._staging: Staging | None = None
+        self._captured: gpu.Captured | None = None
+        self._staged: StagedCalls | None = None
 
     def __call__(
         self, images: Images, *, outputs: Sequence[str] | None = None, on_device: bool = False
@@ -58,41 +59,32 @@ class Peer(Closing):
         """Run one batch from host memory and back; see `Runner`. On a GPU it is a graph's replay."""
         chosen = choose(self.outputs, outputs)
         batch = prepare(images, self.input)
-        if self.device.type == "cpu":
-            every = self.run(batch)
-            results = [every[index] for index in chosen]
-        else:
-            held = self._held = self._held or self.capture()
-            staging = self._staging = self._staging or Staging(*held)
-            staging.upload(batch)
-            self.replay()
-            results = [held[1][index].clone() for index in chosen] if on_device else staging.download(chosen)
+        with self._turn():
+            if self.device.type == "cpu":
+                computed = self.run(batch)
+                results = [computed[index] for index in chosen]
+            else:
+                staged = self._staged = self._staged or StagedCalls(self._captured or self._capture())
+                results = staged(batch, chosen, to_host=not on_device)
         return {self.outputs[index].name: result for index, result in zip(chosen, results, strict=True)}
 
     def run(self, batch: Tensor) -> list[Tensor]:
         """Run one batch on its device; returns the outputs there."""
         raise NotImplementedError
 
-    def capture(self) -> tuple[Tensor, list[Tensor]]:
+    def capture(self) -> tuple[Tensor, Sequence[Tensor]]:
         """Capture one call in a CUDA graph; returns the input to write into and the outputs to read from."""
-        batch = torch.zeros(self.input.shape, dtype=getattr(torch, self.input.dtype), device=self.device)
-        side = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(side):
-            for _ in range(3):  # compilers and cuDNN's search are through after the first
-                self.run(batch)
-        torch.cuda.current_stream(self.device).wait_stream(side)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            outputs = self.run(batch)
-        self._held = batch, outputs
-        return self._held
+        self._captured = self._capture()
+        return self._captured.batch, self._captured.outputs
 
     def replay(self) -> None:
         """Replay the captured call."""
-        if self._graph is None:
+        if self._captured is None:
             raise RuntimeError("capture() first")
-        self._graph.replay()
+        self._captured.replay()
+
+    def _capture(self) -> gpu.Captured:
+        return gpu.capture(self.run, self.input, self.device)
 
 
 class TorchPeer(Peer):
@@ -124,7 +116,7 @@ class TorchPeer(Peer):
         with torch.inference_mode():
             return list(self._model(batch))
 
-    def close(self) -> None:
+    def _release(self) -> None:
         """Put PyTorch's settings back."""
         self._flags.close()
 
@@ -170,19 +162,12 @@ class OnnxRuntimePeer(Peer):
         self._session.run_with_iobinding(self._bound[1], self._unsynchronized)
         return self._results
 
-    def capture(self) -> tuple[Tensor, list[Tensor]]:
+    def _capture(self) -> gpu.Captured:
         """Have ONNX Runtime capture its graph, which it does in the first runs; see `Peer`."""
-        batch = torch.zeros(self.input.shape, dtype=getattr(torch, self.input.dtype), device=self.device)
+        batch = gpu.zeros(self.input, self.device)
         for _ in range(3):
             self.run(batch)
-        self._held = batch, self._results
-        return self._held
-
-    def replay(self) -> None:
-        """Replay the captured call."""
-        if self._held is None:
-            raise RuntimeError("capture() first")
-        self.run(self._held[0])
+        return gpu.Captured(batch, self._results, lambda: self.run(batch))
 
     def _binding(self, batch: Tensor) -> Any:
         binding = self._session.io_binding()

@@ -1,22 +1,28 @@
-"""Run an artifact: pictures in, named outputs out, behind one protocol whatever runs them."""
+"""Run an artifact: images in, named outputs out, behind one protocol whatever runs them."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..artifacts.folder import check_platform, intact
 from ..artifacts.manifest import Manifest
-from ..errors import CompatibilityError, IntegrityError
+from ..errors import BackendError, CompatibilityError, IntegrityError, OptionError
 from .runner import Runner
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 __all__ = ["Runner", "Tensor", "open_runner"]
 
 
-def open_runner(folder: Path | str, *, runner: str = "auto") -> Runner:
+_process = os.getpid()
+"""The process whose threads PyTorch computes with."""
+
+
+def open_runner(folder: Path | str, *, runner: str = "auto", device: torch.device | str | int | None = None) -> Runner:
     """Open an artifact for running, after its hashes were checked and found to fit this machine.
 
     A CUDA artifact is native code: opening one means trusting who made it.
@@ -25,17 +31,22 @@ def open_runner(folder: Path | str, *, runner: str = "auto") -> Runner:
         folder: the artifact.
         runner: "executorch" (the official runtime), "aoti" (the artifact's shared object inside PyTorch), or "auto":
             the official runtime wherever it has the delegate and fits this PyTorch, else the other for CUDA.
+        device: the GPU that a CUDA artifact runs on, such as "cuda:1" or 1; None for PyTorch's current one. Official
+            runtimes know GPU 0 alone. Artifacts for XNNPACK run on the "cpu".
 
     Raises:
+        OptionError: `device` is none that the artifact could run on.
+        BackendError: this machine has no such GPU.
         ArtifactError: the folder is no complete artifact.
         IntegrityError: a file is not what the manifest says (then nothing was loaded), or was exchanged meanwhile.
         CompatibilityError: it cannot run here; both sides are named.
     """
     folder = Path(folder)
+    _compute_alone_in_a_fork()
     opened = None
     try:
         with intact(folder) as manifest:
-            opened = _open(folder, manifest, runner)
+            opened = _open(folder, manifest, runner, device)
     except IntegrityError:
         if opened is not None:
             opened.close()
@@ -43,34 +54,85 @@ def open_runner(folder: Path | str, *, runner: str = "auto") -> Runner:
     return opened
 
 
-def _open(folder: Path, manifest: Manifest, runner: str) -> Runner:
+def _open(folder: Path, manifest: Manifest, runner: str, device: torch.device | str | int | None) -> Runner:
     from .executorch import ExecuTorchRunner, obstacle
 
     reason = obstacle(manifest)
-    _check_machine(manifest, reason)
+    gpu = _gpu(manifest, device)
+    _check_machine(manifest, gpu, reason)
+    if reason is None and gpu is not None and gpu.index != 0:
+        reason = f"the official runtime runs CUDA artifacts on GPU 0 alone, and {gpu} is asked for"
     if runner == "executorch" or (runner == "auto" and reason is None):
         if reason is not None:
             raise CompatibilityError(reason)
         return ExecuTorchRunner(folder, manifest)
-    if manifest.backend != "cuda":
+    if gpu is None:
         raise CompatibilityError(reason or f"runner {runner!r} runs CUDA artifacts only; {folder} is for XNNPACK")
     from .aoti import AotiRunner
 
-    return AotiRunner(folder, manifest)
+    return AotiRunner(folder, manifest, gpu)
 
 
-def _check_machine(manifest: Manifest, reason: str | None) -> None:
+def _gpu(manifest: Manifest, device: torch.device | str | int | None) -> torch.device | None:
+    """Return the GPU that an artifact is to run on; None for the CPU, or where there is no GPU at all.
+
+    Raises:
+        OptionError: the artifact does not run on devices of that kind.
+        BackendError: there is no such GPU.
+        CompatibilityError: this is a fork of a process that has used its GPUs.
+    """
+    import torch
+
+    kind = "cuda" if manifest.backend == "cuda" else "cpu"
+    try:
+        asked = (
+            torch.device("cuda", device)
+            if isinstance(device, int)
+            else torch.device(kind if device is None else device)
+        )
+    except RuntimeError:
+        asked = None
+    if asked is None or asked.type != kind:
+        legal = "a GPU, such as 'cuda:0' or 0" if kind == "cuda" else "'cpu'"
+        raise OptionError(f"device={device!r}: {manifest.name} was exported for {manifest.backend}; expected {legal}")
+    if kind == "cpu":
+        return None
+    if torch.cuda._is_in_bad_fork():
+        raise CompatibilityError(
+            f"process {os.getpid()} is a fork of one that has used CUDA, which cannot go on here; start children with "
+            'multiprocessing.get_context("spawn"), or call the model from threads'
+        )
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count == 0:
+        return None
+    index = torch.cuda.current_device() if asked.index is None else asked.index
+    if index >= count:
+        raise BackendError(f"device={device!r}: no such GPU; PyTorch sees {count}: {', '.join(map(str, range(count)))}")
+    return torch.device("cuda", index)
+
+
+def _check_machine(manifest: Manifest, gpu: torch.device | None, reason: str | None) -> None:
     """Refuse an artifact that cannot run here; `reason` is why the official runtime cannot run it, if it cannot."""
     import platform
 
     capability = None
-    if manifest.backend == "cuda":
+    if gpu is not None:
         import torch
 
-        capability = torch.cuda.get_device_capability() if torch.cuda.is_available() else None
+        capability = torch.cuda.get_device_capability(gpu)
     try:
         check_platform(manifest, system=platform.system(), machine=platform.machine(), capability=capability)
     except CompatibilityError as error:
-        if capability is None and reason is not None:  # then no runner is left, and both want mending
+        if manifest.backend == "cuda" and capability is None and reason is not None:  # no runner is left: both causes
             raise CompatibilityError(f"{error}; besides, {reason}") from error
         raise
+
+
+def _compute_alone_in_a_fork() -> None:
+    """Have PyTorch compute with one thread in a forked child: it would wait for ever for those of its parent."""
+    global _process
+    if os.getpid() != _process:
+        import torch
+
+        torch.set_num_threads(1)
+        _process = os.getpid()

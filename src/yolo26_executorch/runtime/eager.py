@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -10,22 +11,27 @@ import torch
 from torch import Tensor
 
 from ..models.export_model import Dense, ExportModel, float32_precision, products
-from .runner import Closing, choose, prepare
+from .runner import BaseRunner, choose, prepare
 
 if TYPE_CHECKING:
     from .runner import Images
 
 
-class EagerRunner(Closing):
+_flags = threading.RLock()
+"""Held while PyTorch's flags for float32 are a model's: they are the whole process'."""
+
+
+class EagerRunner(BaseRunner):
     """An `ExportModel` behind the runners' protocol, on the CPU or a GPU."""
 
     name = "eager"
 
     def __init__(self, model: ExportModel, device: str = "cpu") -> None:
+        super().__init__()
         self.input = model.input_spec
         self.outputs = model.output_specs
-        self._precision = model.options.precision
         self.device = torch.device(device)
+        self._precision = model.options.precision
         self._model = model.to(device)
         self._model.move_anchors(device)
 
@@ -34,12 +40,16 @@ class EagerRunner(Closing):
     ) -> dict[str, Tensor]:
         """Run one batch; see `Runner`."""
         chosen = choose(self.outputs, outputs)
+        self._owner.check()
+        batch = prepare(images, self.input)
         with self._computing():
-            results = self._model(prepare(images, self.input).to(self.device))
-        return {self.outputs[index].name: results[index] if on_device else results[index].cpu() for index in chosen}
+            results = self._model(batch.to(self.device))
+            device = self.device if on_device else "cpu"
+            return {self.outputs[index].name: results[index].to(device) for index in chosen}
 
     def reference(self, images: Images) -> Dense | Tensor:
         """Return every prediction before the ranking, on the CPU; a classifier's probabilities."""
+        self._owner.check()
         batch = prepare(images, self.input).to(self.device)
         with self._computing():
             if not self._model.task.ranked:
@@ -51,5 +61,5 @@ class EagerRunner(Closing):
 
     @contextlib.contextmanager
     def _computing(self) -> Iterator[None]:
-        with torch.inference_mode(), float32_precision(products(self._precision)):
+        with self._turn(), _flags, torch.inference_mode(), float32_precision(products(self._precision)):
             yield

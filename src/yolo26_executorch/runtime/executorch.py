@@ -10,7 +10,7 @@ from ..artifacts.manifest import PROGRAM, WEIGHTS, Manifest
 from ..artifacts.program_file import quiet
 from ..errors import ArtifactError, first_line
 from ..system.requirements import executorch_runtime_fits
-from .runner import Closing, choose, prepare
+from .runner import BaseRunner, choose, prepare
 
 if TYPE_CHECKING:
     import torch
@@ -32,15 +32,19 @@ def obstacle(manifest: Manifest) -> str | None:
     return None
 
 
-class ExecuTorchRunner(Closing):
+class ExecuTorchRunner(BaseRunner):
     """The official runtime: a program, its external data and one method."""
 
     name = "executorch"
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
+        super().__init__()
+        import torch
+
         self.input = manifest.input
         self.outputs = manifest.outputs
         self._on_host = manifest.options.io == "host"
+        self.device = torch.device("cpu" if self._on_host else "cuda")
         data = folder / WEIGHTS
         self._folder = folder
         with quiet():
@@ -60,16 +64,16 @@ class ExecuTorchRunner(Closing):
     def __call__(
         self, images: Images, *, outputs: Sequence[str] | None = None, on_device: bool = False
     ) -> dict[str, torch.Tensor]:
-        """Run one batch; see `Runner`. The outputs are where the program puts them, `on_device` or not."""
+        """Run one batch; see `Runner`. Its device is the host for all but artifacts made with `--io device`."""
         chosen = choose(self.outputs, outputs)
+        self._owner.check()
         batch = prepare(images, self.input)
-        if self._method is None:
-            raise RuntimeError("the runner was closed")
-        try:
-            # Host memory is read as such, wherever a tensor says that its memory is.
-            results = self._method.execute([batch.cpu() if self._on_host else batch])
-        except RuntimeError as error:
-            raise ArtifactError(f"ExecuTorch could not run {self._folder}: {first_line(error)}") from error
+        with self._turn():
+            try:
+                # Host memory is read as such, wherever a tensor says that its memory is.
+                results = self._method.execute([batch.cpu() if self._on_host else batch])
+            except RuntimeError as error:
+                raise ArtifactError(f"ExecuTorch could not run {self._folder}: {first_line(error)}") from error
         given = [tuple(getattr(result, "shape", ())) for result in results]
         if given != (expected := [spec.shape for spec in self.outputs]):
             raise ArtifactError(
@@ -78,7 +82,7 @@ class ExecuTorchRunner(Closing):
             )
         return {self.outputs[index].name: results[index] for index in chosen}
 
-    def close(self) -> None:
+    def _release(self) -> None:
         """Drop the method before its program."""
         self._method = self._program = None
 

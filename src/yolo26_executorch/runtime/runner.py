@@ -1,12 +1,15 @@
-"""The protocol of runners, and the input check that they share."""
+"""The protocol of runners, and what all of them share: whose turn it is, and the check of their input."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import os
+import threading
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..errors import InputError, first_line
+from ..errors import InputError, UsageError, first_line
 from ..models.tasks import TensorSpec
 
 if TYPE_CHECKING:
@@ -19,12 +22,19 @@ if TYPE_CHECKING:
 
 
 class Runner(Protocol):
-    """Runs one model. Used as a context manager, or closed by hand."""
+    """Runs one model. Used as a context manager, or closed by hand.
+
+    Any number of threads may call a runner; it takes them one at a time, and each gets the outputs of its own images.
+    A runner belongs to the process that opened it: in a forked child every call raises UsageError, and the child opens
+    one of its own.
+    """
 
     name: str
     """"executorch", "aoti" or "eager"."""
     input: TensorSpec
     outputs: tuple[TensorSpec, ...]
+    device: torch.device
+    """Where it computes, and where outputs are that stay on the device."""
 
     def __call__(
         self, images: Images, *, outputs: Sequence[str] | None = None, on_device: bool = False
@@ -34,18 +44,20 @@ class Runner(Protocol):
         Args:
             images: as `input` says; made contiguous, and cast from other floating dtypes, where needed.
             outputs: names of the outputs wanted; others are neither returned nor copied. None: all.
-            on_device: leave the outputs on the device that computed them, where the runtime can.
+            on_device: leave the outputs on the device that computed them, where the runtime can; they are there when
+                what its current stream holds is done.
 
         Returns:
-            Each output by name, in the order of `self.outputs`; on the CPU unless `on_device` or the artifact was made
-            with `--io device`.
+            Each output by name, in the order of `self.outputs` and in memory of the caller's own; on the CPU unless
+            `on_device` or the artifact was made with `--io device`.
 
         Raises:
             InputError: a shape, dtype or range that is not the model's, or an output that it does not have.
+            UsageError: this process is a forked child of the one that opened the runner.
         """
 
     def close(self) -> None:
-        """Give back what the model holds; the runner is of no use afterwards."""
+        """Give back what the model holds; the runner is of no use afterwards. Calls that run are waited for."""
 
     def __enter__(self) -> Self:
         """Return the runner."""
@@ -56,16 +68,65 @@ class Runner(Protocol):
         """Close the runner."""
 
 
-class Closing:
-    """Context management for runners that have a `close`."""
+class Owner:
+    """The process that made something which is of no use in a child that it forks."""
+
+    def __init__(self) -> None:
+        self._process = os.getpid()
+
+    def is_here(self) -> bool:
+        """Whether this is that process."""
+        return os.getpid() == self._process
+
+    def check(self) -> None:
+        """Refuse to go on in another process; raises UsageError."""
+        if not self.is_here():
+            raise UsageError(
+                f"this model was opened in process {self._process}, and process {os.getpid()} is a fork of it, without "
+                "its threads and its GPU; open the model in the child, start children with "
+                'multiprocessing.get_context("spawn"), or call it from threads'
+            )
+
+
+class BaseRunner:
+    """What all runners share: one call at a time, in the process that opened it, until it is closed."""
+
+    def __init__(self) -> None:
+        self._owner = Owner()
+        self._lock = threading.RLock()
+        self._closed = False
 
     def close(self) -> None:
-        """Give back what the model holds."""
+        """Give back what the model holds, after the calls that run; a forked child has nothing to give back."""
+        if self._owner.is_here():
+            with self._lock:
+                if not self._closed:
+                    self._closed = True
+                    self._release()
+
+    def _release(self) -> None:
+        """Give back what the model holds; called once."""
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Have the runner to oneself.
+
+        Raises:
+            UsageError: this is a forked child. The lock is not looked at: whoever held it then is not in this process.
+            RuntimeError: the runner was closed.
+        """
+        self._owner.check()
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the runner was closed")
+            yield
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
