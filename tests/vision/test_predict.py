@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional
 
 from shapes.dataset import scene
 from support import shapes_checkpoint
@@ -19,6 +18,7 @@ from yolo26_executorch.models.export_model import ExportModel
 from yolo26_executorch.models.options import ExportOptions
 from yolo26_executorch.models.tasks import TASKS
 from yolo26_executorch.runtime.eager import EagerRunner
+from yolo26_executorch.vision.agreement import mask_iou
 from yolo26_executorch.vision.api import YOLO26
 from yolo26_executorch.vision.predict import SETTLED, Files, make_predictor, open_source
 from yolo26_executorch.vision.ultralytics_backend import RunnerBackend
@@ -48,8 +48,8 @@ def pictures() -> dict[str, np.ndarray[Any, np.dtype[np.uint8]]]:
     return {"square": square, "landscape": wide[100:400], "portrait": high[:, 90:390]}
 
 
-def assert_agree(ours: Any, theirs: Any, imgsz: int = 320) -> None:
-    """Compare two results: the issue's 0.5 px, same classes and 0.01 in confidence."""
+def assert_agree(ours: Any, theirs: Any) -> None:
+    """Compare two results: the contract's 0.5 px, same classes, 0.01 in confidence and masks' IoU of 0.99."""
     assert ours.names == theirs.names and ours.orig_shape == theirs.orig_shape
     if theirs.probs is not None:
         assert ours.probs.top1 == theirs.probs.top1
@@ -65,19 +65,18 @@ def assert_agree(ours: Any, theirs: Any, imgsz: int = 320) -> None:
     if theirs.keypoints is not None:
         torch.testing.assert_close(ours.keypoints.data, theirs.keypoints.data, atol=0.5, rtol=0)
     if theirs.masks is not None:
-        assert edges_apart(ours, theirs, imgsz).max() < 0.3
+        iou = mask_iou(ours.masks.data, theirs.masks.data)
+        assert iou.min() >= 0.99 and iou.mean() >= 0.999
 
 
-def edges_apart(ours: Any, theirs: Any, imgsz: int) -> torch.Tensor:
-    """Return how far the edges of two results' masks lie apart on average, in pixels of the model's masks.
-
-    Those are a quarter as fine as its input, and thresholded before they are enlarged; Ultralytics enlarges first.
-    """
-    one, other = (result.masks.data.float()[:, None] for result in (ours, theirs))
-    inside = -functional.max_pool2d(-other, 3, 1, 1)
-    length = (other - inside).sum((1, 2, 3))
-    mask_pixel = 4 * max(theirs.orig_shape) / imgsz
-    return (one - other).abs().sum((1, 2, 3)) / length / mask_pixel
+def filled_polygons(result: Any, file: Path) -> torch.Tensor:
+    """Return the polygons that --save-txt writes, filled: bool (N, H, W)."""
+    result.save_txt(file)
+    filled = []
+    for line in file.read_text().splitlines():
+        points = np.array(line.split()[1:], np.float32).reshape(-1, 2) * result.orig_shape[::-1]
+        filled.append(cv2.fillPoly(np.zeros(result.orig_shape, np.uint8), [points.round().astype(np.int32)], 1))
+    return torch.from_numpy(np.stack(filled))
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +114,25 @@ def test_a_model_of_the_picture_s_own_shape_finds_what_ultralytics_finds(
     image = pictures()["landscape"]
     assert image.shape == (300, 480, 3)  # which Ultralytics scales to 320 x 512, the size that this model takes
     (ours,) = predict(eager(task, imgsz=(320, 512)), image)
-    assert_agree(ours, ultralytics_predict(task, image, imgsz=512), imgsz=512)
+    assert_agree(ours, ultralytics_predict(task, image, imgsz=512))
+
+
+@pytest.mark.parametrize("retina_masks", [False, True])
+def test_masks_and_their_polygons_are_ultralytics_own(
+    retina_masks: bool, exported: Callable[[str], Path], ultralytics_predict: Callable[..., Any], tmp_path: Path
+) -> None:
+    settings = {"retina_masks": retina_masks}
+    with YOLO26(exported("segment")) as model:
+        for name, image in pictures().items():
+            (ours,) = model.predict(image, **settings)
+            theirs = ultralytics_predict("segment", image, imgsz=320, rect=False, **settings)
+            assert_agree(ours, theirs)
+            assert ours.masks.data.shape[1:] == (image.shape[:2] if retina_masks else (320, 320))
+            filled = [
+                filled_polygons(result, tmp_path / f"{name}-{side}.txt") for side, result in enumerate((ours, theirs))
+            ]
+            iou = mask_iou(*filled)
+            assert iou.min() >= 0.99 and iou.mean() >= 0.999
 
 
 def test_disagreement_is_seen(ultralytics_predict: Callable[..., Any]) -> None:
@@ -138,8 +155,7 @@ def test_masks_beside_their_place_are_seen(ultralytics_predict: Callable[..., An
     expected = ultralytics_predict("segment", image, imgsz=320, rect=False)
     (ours,) = predict(eager("segment", imgsz=(320, 320)), image)
     assert_agree(ours, expected)
-    mask_pixel = round(4 * 480 / 320)
-    ours.update(masks=ours.masks.data.roll(mask_pixel, dims=2))
+    ours.update(masks=ours.masks.data.roll(1, dims=2))
     with pytest.raises(AssertionError):
         assert_agree(ours, expected)
 

@@ -6,13 +6,14 @@ import hashlib
 import json
 import pickle
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from shapes import dataset
 from shapes.scenes import NAMES
@@ -121,6 +122,19 @@ def test_an_artifact_is_as_accurate_as_pytorch(
     assert report.artifact.metrics[report.primary] > 0.4  # it has learnt something
     assert report.largest_difference is not None
     assert report.largest_difference <= 0.0005
+    found = report.agreement
+    assert found is not None
+    assert (found.images, found.missing, found.extra) == (PICTURES, 0, 0)
+    assert found.objects > PICTURES if TASKS[task].ranked else found.objects == PICTURES
+    assert found.confidence is not None
+    assert found.confidence.worst < 0.001
+    for distance in (found.box_px, found.keypoint_px):
+        assert distance is None or distance.worst < 0.1
+    if task == "segment":
+        assert found.mask_iou is not None
+        assert found.mask_iou.mean >= 0.999
+        assert found.mask_iou.worst >= 0.99
+    assert report.disagreements == []
     data = report.to_json()
     assert json.loads(json.dumps(data, allow_nan=False))["differences"] == report.differences
     assert data["primary"] == report.primary
@@ -154,7 +168,8 @@ def test_the_input_need_not_be_square(eager: Place, drawn: Callable[[str], Path]
         eager("detect", imgsz=(320, 448)), drawn("detect"), against_pytorch=True, checkpoint=shapes_checkpoint("detect")
     )
     assert wide.imgsz == (320, 448)
-    assert wide.largest_difference == 0
+    assert wide.largest_difference == pytest.approx(0, abs=1e-5)
+    assert wide.disagreements == []
     # The shapes are as large as before: no picture is wider than it was.
     assert wide.artifact.metrics == pytest.approx(square.artifact.metrics, abs=0.15)
 
@@ -169,6 +184,48 @@ def test_damage_shows(eager: Place, drawn: Callable[[str], Path]) -> None:
     assert report.largest_difference is not None
     assert report.differences is not None
     assert report.largest_difference == abs(report.differences["metrics/mAP50-95(B)"]) > 0.001
+
+
+class MasksAlone(EagerRunner):
+    """An artifact of the first version: masks at a quarter of the resolution, and nothing to make others from."""
+
+    def __init__(self, model: ExportModel) -> None:
+        super().__init__(model)
+        self._every = self.outputs
+        self.outputs = self.outputs[:2]
+
+    def __call__(self, images: Any, **wanted: Any) -> dict[str, Tensor]:
+        (self.outputs, kept) = (self._every, self.outputs)
+        try:
+            return super().__call__(images, **wanted)
+        finally:
+            self.outputs = kept
+
+
+class Shifted(EagerRunner):
+    """Prototypes one pixel beside their place."""
+
+    def __call__(self, images: Any, **wanted: Any) -> dict[str, Tensor]:
+        given = super().__call__(images, **wanted)
+        return {name: values.roll(1, -1) if name == "protos" else values for name, values in given.items()}
+
+
+@pytest.mark.parametrize("kind", [MasksAlone, Shifted])
+def test_masks_that_are_not_pytorch_s_are_seen(
+    kind: type[EagerRunner], eager: Place, drawn: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Metrics hardly show it: both of these are within 0.02."""
+    folder = eager("segment")
+    model = ExportModel(load("segment"), ExportOptions(precision="fp32", imgsz=(320, 320)))
+    monkeypatch.setattr(runtime, "open_runner", lambda folder, runner: kind(model))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the artifact is an early one
+        report = validate(folder, drawn("segment"), against_pytorch=True, checkpoint=shapes_checkpoint("segment"))
+    assert report.agreement is not None
+    assert report.agreement.missing == 0
+    assert report.agreement.mask_iou is not None
+    assert report.agreement.mask_iou.mean < 0.98
+    assert [words for words in report.disagreements if "the masks' mean IoU is 0." in words]
 
 
 @pytest.fixture

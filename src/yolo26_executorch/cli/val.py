@@ -7,6 +7,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import OptionError, UsageError, printable
 from ..report.val_report import metric_name
@@ -14,6 +15,9 @@ from ..vision.validate import SPLITS, ValReport, validate
 from . import PROG, Subparsers, console, warn
 from .flags import add_checkpoint, add_runner
 from .reports import check_report, write_report
+
+if TYPE_CHECKING:
+    from ..vision.agreement import Agreement
 
 REPORT_SCHEMA = 1
 
@@ -47,7 +51,8 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     other.add_argument(
         "--max-difference", type=float, metavar="X",
-        help="exit status 1 where an mAP50-95 (classify: top-1) is farther than X, 0..1, from PyTorch's",
+        help="exit status 1 where an mAP50-95 (classify: top-1) is farther than X, 0..1, from PyTorch's, or where "
+        "the predictions of single images are farther from PyTorch's than the precision explains",
     )  # fmt: skip
     add_checkpoint(other)
 
@@ -85,7 +90,9 @@ def run(args: argparse.Namespace) -> int:
         warn(f"{path} is left out: {why}")
     if len(report.skipped) > _NAMED:
         warn(f"{len(report.skipped) - _NAMED} more pictures are left out; --json names them")
-    failed = args.max_difference is not None and not report.within(args.max_difference)
+    judged = args.max_difference is not None
+    apart = judged and not report.within(args.max_difference)
+    failed = apart or (judged and bool(report.disagreements))
     data = {
         "schema": REPORT_SCHEMA,
         "command": shlex.join([PROG, *args.argv]),
@@ -99,7 +106,9 @@ def run(args: argparse.Namespace) -> int:
         _print(report)
     if args.report:
         write_report(args.report, data)
-    if failed:
+    for words in report.disagreements:
+        warn(f"the predictions are not PyTorch's: {words}")
+    if apart:
         print(
             f"{PROG}: the difference from PyTorch, {report.largest_difference:.5f}, is larger than --max-difference "
             f"{args.max_difference:g}",
@@ -149,3 +158,18 @@ def _print(report: ValReport) -> None:
     for step, ms in artifact.speed_ms.items():
         table.add_row(step, "ms a picture", f"{ms:.2f}", *([f"{pytorch.speed_ms[step]:.2f}"] if pytorch else []))
     out.print(table)
+    if report.agreement is not None:
+        out.print(_agreement(report.agreement), soft_wrap=True)
+
+
+def _agreement(found: Agreement) -> str:
+    """Return how far predictions agree, in one line."""
+    things = [f"{found.objects - found.missing} of {found.objects} found alike"]
+    if found.extra:
+        things.append(f"{found.extra} besides")
+    figures = {
+        "box px": found.box_px, "mask IoU": found.mask_iou, "keypoint px": found.keypoint_px,
+        "confidence": found.confidence,
+    }  # fmt: skip
+    things += [f"{name} {at.mean:.4f} (worst {at.worst:.4f})" for name, at in figures.items() if at is not None]
+    return f"predictions beside PyTorch's, {found.images} images: {', '.join(things)}"

@@ -5,7 +5,7 @@ Knows `ultralytics/engine/predictor.py` and `ultralytics/data/loaders.py` (8.4).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -141,3 +141,10 @@ def make_predictor(backend: RunnerBackend, mode: str, settings: Mapping[str, Any
     # With a model it has no reason to look for one.
     predictor.model, predictor.device = backend, backend.device
     return predictor
+
+
+def predict_files(backend: Any, files: Sequence[str], settings: Mapping[str, Any]) -> Iterator[Any]:
+    """Yield a model's results for files, one batch of them in memory; arguments and errors as `make_predictor`."""
+    predictor = make_predictor(backend, "predict", settings)
+    results: Iterator[Any] = predictor(source=Files(list(files), batch=predictor.args.batch), stream=True)
+    return results

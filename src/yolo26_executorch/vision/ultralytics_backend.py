@@ -22,6 +22,8 @@ from ..models.tasks import TASKS, Task
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from ..models.checkpoints import Checkpoint
+
 STRIDE = 32
 """The coarsest stride of YOLO26's heads, pixels; sizes that were exported are multiples of it (or a task's own)."""
 
@@ -121,6 +123,29 @@ class RunnerBackend(nn.Module):
             elif name == "masks":
                 return _from_masks(rows, values)
         return [rows, given["protos"]] if "protos" in given else [rows]
+
+
+def pytorch_backend(checkpoint: Checkpoint, *, imgsz: tuple[int, int], batch: int, device: str) -> Any:
+    """Return Ultralytics' own backend of a checkpoint in fp32, with the end-to-end head, for `RunnerBackend`'s users.
+
+    Nothing of ours lies between the checkpoint and the predictions; the checkpoint's network is fused and kept.
+
+    Args:
+        checkpoint: what an artifact was made from.
+        imgsz: height and width of the artifact's input, pixels.
+        batch: images at a time.
+        device: "cpu" or "cuda".
+    """
+    from ultralytics.nn.autobackend import AutoBackend
+
+    network: Any = checkpoint.network
+    network.names = dict(checkpoint.names)
+    made: Any = AutoBackend(
+        network.float().eval(), device=torch.device(device), channels_last=False, end2end=True, verbose=False
+    )
+    inner = made.backend
+    inner.task, inner.batch, inner.imgsz = checkpoint.task.name, batch, list(imgsz)
+    return made
 
 
 _ROW_VALUES = ("keypoints", "coefficients")

@@ -1,31 +1,35 @@
 """Accuracy on a labelled data set: Ultralytics' own validators over a runner, beside PyTorch where that is asked for.
 
-How pictures are fitted and matched, and every figure, is Ultralytics' (`validators.py`).
+How images are fitted and matched, and every metric, is Ultralytics' (`validators.py`). PyTorch's side is Ultralytics'
+own, too, without any code of ours between the checkpoint and what it predicts, and both sides' predictions are compared
+image by image (`agreement.py`): metrics do not show a fault that both sides share, nor small ones that all masks have.
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..artifacts.folder import load_manifest
-from ..artifacts.manifest import Manifest
 from ..models import checkpoints
 from ..models.tasks import TASKS
 from ..system.probe import versions
 
 if TYPE_CHECKING:
-    from .ultralytics_backend import RunnerBackend
+    from .agreement import Agreement
     from .validators import Validation
 
 SPLITS = ("val", "test", "train")
 
 _WORKERS = 8
 """Ultralytics' own number of processes that read pictures."""
+
+COMPARED_IMAGES = 200
+"""Images of which predictions are compared, evenly spread over the data set."""
 
 _COMPARED = re.compile(r"mAP50-95|top1")
 
@@ -62,10 +66,12 @@ class ValReport:
     """Pictures that count for nothing because they, or their labels, are damaged, and what is wrong with each."""
     artifact: Measured
     pytorch: Measured | None
-    """The checkpoint in eager fp32, over the same pictures in the same way."""
+    """The checkpoint in Ultralytics' PyTorch, fp32, over the same images in the same way."""
     versions: dict[str, str]
     created: str
     """ISO 8601, UTC."""
+    agreement: Agreement | None = None
+    """How far the predictions of both agree, image by image, on at most `COMPARED_IMAGES` of them."""
 
     @property
     def compared(self) -> tuple[str, ...]:
@@ -95,9 +101,14 @@ class ValReport:
         found = self.differences
         return found is None or all(abs(found[key]) <= limit for key in self.compared)
 
+    @property
+    def disagreements(self) -> list[str]:
+        """What of the predictions lies farther from PyTorch's than the artifact's precision explains, in words."""
+        return [] if self.agreement is None else self.agreement.failures(self.precision)
+
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
-        more = ("primary", "differences", "largest_difference")
+        more = ("primary", "differences", "largest_difference", "disagreements")
         return {**asdict(self), **{name: getattr(self, name) for name in more}}
 
 
@@ -126,7 +137,7 @@ def validate(
             `weights.find_checkpoint`, and for `against_pytorch` alone.
         weights_dir: the folder where it is.
         trusted: whether it may run code.
-        against_pytorch: measure the checkpoint, too.
+        against_pytorch: measure the checkpoint, too, and compare both sides' predictions image by image.
         save_dir: where plots go, `runs/val/NAME` unless said; PyTorch's into a folder `pytorch` in it.
         plots: draw Ultralytics' curves, confusion matrices and pictures.
         progress: show Ultralytics' progress on standard error.
@@ -136,8 +147,9 @@ def validate(
         CheckpointError: the checkpoint is not to be found.
         ArtifactError: as `runtime.open_runner`.
     """
+    from ..models.export_model import float32_precision, products
     from ..parity.baseline import device_of, precision_of
-    from .ultralytics_backend import RunnerBackend
+    from .ultralytics_backend import RunnerBackend, pytorch_backend
     from .validators import Validation, find_data
 
     folder = Path(folder)
@@ -145,14 +157,18 @@ def validate(
     found = find_data(data, split, manifest)
     network = checkpoints.find_checkpoint(manifest, checkpoint, weights_dir, trusted) if against_pytorch else None
     plots_dir = (save_dir or Path("runs", "val", manifest.name)) if plots else None
-    workers = _WORKERS if device_of(manifest) == "cuda" else 0  # a CPU is busy with the model
+    device = device_of(manifest)
+    workers = _WORKERS if device == "cuda" else 0  # a CPU is busy with the model
     run = Validation(TASKS[manifest.task], found, split, workers=workers, progress=progress)
+    pytorch, agreement = None, None
     with contextlib.closing(RunnerBackend.open(folder, runner)) as backend:
-        artifact = _measured(run, backend, manifest, plots_dir)
-    pytorch = None
-    if network is not None:
-        with contextlib.closing(_eager(network, manifest)) as backend:
-            pytorch = _measured(run, backend, manifest, plots_dir / "pytorch" if plots_dir else None)
+        artifact = _measured(run, backend, backend.runner.name, device, plots_dir)
+        if network is not None:
+            options = manifest.options
+            reference = pytorch_backend(network, imgsz=options.size, batch=options.batch, device=device)
+            with float32_precision(products("fp32")):
+                pytorch = _measured(run, reference, "eager", device, plots_dir / "pytorch" if plots_dir else None)
+                agreement = run.compare(backend, reference, COMPARED_IMAGES)
     return ValReport(
         name=manifest.name,
         task=manifest.task,
@@ -167,28 +183,14 @@ def validate(
         skipped=run.skipped,
         artifact=artifact,
         pytorch=pytorch,
+        agreement=agreement,
         versions=versions(),
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
 
 
-def _eager(checkpoint: checkpoints.Checkpoint, manifest: Manifest) -> RunnerBackend:
-    """Return the checkpoint in fp32 behind the artifact's very inputs and outputs."""
-    from ..models.export_model import ExportModel
-    from ..parity.baseline import device_of
-    from ..runtime.eager import EagerRunner
-    from .ultralytics_backend import RunnerBackend
-
-    runner = EagerRunner(ExportModel(checkpoint, replace(manifest.options, precision="fp32")), device_of(manifest))
-    return RunnerBackend(runner, task=checkpoint.task, names=manifest.classes, keypoint_shape=manifest.keypoint_shape)
-
-
-def _measured(run: Validation, backend: RunnerBackend, manifest: Manifest, plots_dir: Path | None) -> Measured:
+def _measured(run: Validation, backend: Any, runner: str, device: str, plots_dir: Path | None) -> Measured:
     import torch
 
-    from ..parity.baseline import device_of
-
     metrics, speed_ms = run(backend, plots_dir)
-    device = device_of(manifest)
-    name = torch.cuda.get_device_name() if device == "cuda" else device
-    return Measured(backend.runner.name, name, metrics, speed_ms)
+    return Measured(runner, torch.cuda.get_device_name() if device == "cuda" else device, metrics, speed_ms)

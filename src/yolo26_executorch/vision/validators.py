@@ -22,8 +22,9 @@ from ultralytics.utils import LOGGER, remove_colorstr
 from ..artifacts.manifest import Manifest
 from ..errors import UsageError, printable
 from ..models.tasks import TASKS, Task
+from .agreement import CONFIDENCE, MARGIN, Agreement, compare
+from .predict import predict_files
 from .torchvision_shim import import_torchvision
-from .ultralytics_backend import RunnerBackend
 
 FOLDERS = {"train": ("train",), "val": ("val", "validation", "valid"), "test": ("test",)}
 """By split, the names that its folder may have in a data set for classify."""
@@ -154,8 +155,8 @@ class Validation:
         self._task, self._data, self._split, self._workers, self._progress = task, data, split, workers, progress
         self._loader: Any = None
 
-    def __call__(self, backend: RunnerBackend, plots_dir: Path | None) -> tuple[dict[str, float], dict[str, float]]:
-        """Measure a model; with a folder for plots, draw them.
+    def __call__(self, backend: Any, plots_dir: Path | None) -> tuple[dict[str, float], dict[str, float]]:
+        """Measure a model (a `RunnerBackend`, or what `pytorch_backend` returns); with a folder for plots, draw them.
 
         Returns the metrics by Ultralytics' keys, 0..1, and the milliseconds a picture of each step.
 
@@ -202,7 +203,20 @@ class Validation:
             {step: float(ms) for step, ms in validator.speed.items() if step != "loss"},
         )
 
-    def _load(self, validator: Any, backend: RunnerBackend) -> Any:
+    def compare(self, backend: Any, reference: Any, most: int) -> Agreement:
+        """Compare what two models predict for at most so many of the images of the run, evenly spread.
+
+        They are predicted as a user's `predict` does it, in the first model's size.
+        """
+        dataset = self._loader.dataset
+        files = getattr(dataset, "im_files", None) or [sample[0] for sample in dataset.samples]
+        step = max(1, -(-len(files) // most))
+        settings = {"conf": CONFIDENCE - MARGIN, "rect": False, "max_det": 300}
+        with _quietly(self._progress), offline():
+            results = [predict_files(model, files[::step], settings) for model in (backend, reference)]
+            return compare(zip(*results, strict=True), tuple(backend.imgsz))
+
+    def _load(self, validator: Any, backend: Any) -> Any:
         """Return Ultralytics' loader of the pictures."""
         validator.data, validator.device = self._data, backend.device
         validator.stride, validator.names = backend.stride, backend.names
@@ -244,7 +258,7 @@ def _quietly(progress: bool) -> Iterator[list[str]]:
 
 
 @contextlib.contextmanager
-def _stand_ins(backend: RunnerBackend, data: dict[str, Any]) -> Iterator[None]:
+def _stand_ins(backend: Any, data: dict[str, Any]) -> Iterator[None]:
     """Let Ultralytics find our model and data set where it would make its own, and see to what the module says."""
     from PIL import Image
     from ultralytics.data import dataset, utils
