@@ -156,12 +156,16 @@ def gpu_told_of(gpu: Target) -> Iterator[None]:
 
 
 def main(folder: str, name: str, precision: str, cache_mib: str) -> None:
-    from support import random_model
     from yolo26_executorch.lowering import cuda
+    from yolo26_executorch.models.checkpoints import find_sources, load
+    from yolo26_executorch.models.export_model import ExportModel
+    from yolo26_executorch.models.options import ExportOptions
 
     with gpu_told_of(Target(l2_bytes=int(cache_mib) * 1024 * 1024)):
-        model = random_model(name, backend="cuda", precision=precision)
-        lowered = cuda.lower(model, model.options, lambda stage: print(stage, flush=True))
+        [source] = find_sources([name])
+        options = ExportOptions(backend="cuda", precision=precision, imgsz=(320, 320))
+        model = ExportModel(load(source, weights_dir=None, random=True, seed=0), options)
+        lowered = cuda.lower(model, options, lambda stage: print(stage, flush=True))
         lowered.write(Path(folder), "model.pte")
     from torch._inductor.runtime.cache_dir_utils import cache_dir
 

@@ -10,17 +10,19 @@ from support import random_model
 from support.launches import Launch, launches_of
 from yolo26_executorch.lowering.passes.fusion import fuse
 from yolo26_executorch.lowering.passes.rewrites import for_cuda
-from yolo26_executorch.lowering.target import Target
+from yolo26_executorch.lowering.target import MIB, Target
 from yolo26_executorch.lowering.tuning.cost_model import choose
 from yolo26_executorch.models.export_model import products
 
-MIB = 1024 * 1024
 GPUS = {
-    "V100": Target(80, 96 * 1024, 6 * MIB, (7, 0)),
-    "T4": Target(40, 64 * 1024, 4 * MIB, (7, 5)),
-    "RTX 3090": Target(82, 99 * 1024, 6 * MIB, (8, 6)),
-    "B200": Target(148, 227 * 1024, 126 * MIB, (10, 0)),
-    "RTX 5090": Target(170, 99 * 1024, 96 * MIB, (12, 0)),
+    gpu.name: gpu
+    for gpu in (
+        Target("V100", (7, 0), 80, 96 * 1024, 6 * MIB),
+        Target("T4", (7, 5), 40, 64 * 1024, 4 * MIB),
+        Target("RTX 3090", (8, 6), 82, 99 * 1024, 6 * MIB),
+        Target("B200", (10, 0), 148, 227 * 1024, 126 * MIB),
+        Target("RTX 5090", (12, 0), 170, 99 * 1024, 96 * MIB),
+    )
 }
 """Multiprocessors, shared memory that a program may have, and the L2 cache, as NVIDIA says."""
 
