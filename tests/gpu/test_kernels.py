@@ -158,7 +158,7 @@ def test_convolutions_are_their_references(problem: Problem) -> None:
 
 
 @pytest.mark.parametrize("split_k", [2, 4])
-def test_a_sum_that_is_shared_out(split_k: int) -> None:
+def test_split_k(split_k: int) -> None:
     problem = PROBLEMS[6]
     tile = expected_fastest(problem)._replace(split_k=split_k)
     (given,), (expected,) = (Workload(problem, device=device)(tile) for device in ("cuda", "cpu"))

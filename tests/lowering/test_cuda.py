@@ -38,15 +38,15 @@ def test_architectures(
 
 
 def test_failures_are_one_line_that_says_what_to_do() -> None:
-    missing = cuda._in_words(RuntimeError("long\n" * 50 + "missing fallback kernels: {aoti_torch_cuda_topk}"))
+    missing = cuda._explain(RuntimeError("long\n" * 50 + "missing fallback kernels: {aoti_torch_cuda_topk}"))
     assert str(missing) == (
         "operators without a kernel in the CUDA delegate: missing fallback kernels: {aoti_torch_cuda_topk}"
     )
     assert not missing.transient
-    memory = cuda._in_words(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"))
+    memory = cuda._explain(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"))
     assert "--jobs 1" in str(memory)
     assert memory.transient
-    assert str(cuda._in_words(ValueError("no\nluck"))) == "ValueError: no luck"
+    assert str(cuda._explain(ValueError("no\nluck"))) == "ValueError: no luck"
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_what_the_compiler_says_is_told_and_all_of_it_logged(
     capfd: pytest.CaptureFixture[str], said: str, transient: bool
 ) -> None:
     text = f"C++ compile error\n\nCommand:\ng++ {'-I/include ' * 100}\n\nOutput:\n{said}"
-    failed = cuda._in_words(RuntimeError(text))
+    failed = cuda._explain(RuntimeError(text))
     assert str(failed) == f"the C++ compiler failed: {said or 'it ended without a word'}"
     assert failed.transient is transient
     assert text in capfd.readouterr().err

@@ -38,7 +38,7 @@ def test_what_calls_the_kernels_is_compiled_for_any_cpu() -> None:
         return [flag for flag in flags if flag.startswith(("march", "mcpu"))]
 
     before = architecture()
-    with inductor._for_any_cpu():
+    with inductor._portable_host_code():
         assert architecture() == []
     assert architecture() == before != []
 
@@ -56,7 +56,7 @@ def test_a_kernel_is_analysed_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     function = Kernel("x", "n", "BLOCK")
     launches = SimpleNamespace(fn=function)
-    with inductor._analysed_once():
+    with inductor._cached_mutation_analysis():
         identify = getattr(wrap, name)
         for kernel, kwargs in (
             (function, {"x": object(), "n": 9, "BLOCK": 64}),
@@ -81,7 +81,7 @@ def test_inductors_reductions_are_chosen_without_timing_them() -> None:
 
     def chosen(*rows: int) -> int:
         forms = [SimpleNamespace(config=SimpleNamespace(kwargs={"XBLOCK": count})) for count in rows]
-        with inductor._untimed():
+        with inductor._without_benchmarking():
             times = {form.config.kwargs["XBLOCK"]: CachingAutotuner.bench(None, form, "argument") for form in forms}
         return min(times, key=lambda count: times[count])
 

@@ -3,8 +3,8 @@
     python without_gpu.py FOLDER VARIANT PRECISION L2_MIB    writes model.pte, aoti_cuda_blob.ptd and wrapper.cpp
 
 Everything is compiled and linked; nothing is run. What asks PyTorch for its GPU is told of one, weights are fake
-tensors on it while Inductor works, and the written ones are zeros. For torch 2.11 and 2.13, whose inside this touches
-all over; so it takes a process of its own.
+tensors on it while Inductor works, and the written ones are zeros. For torch 2.11 and 2.13, whose internals this
+patches all over; so it takes a process of its own.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from yolo26_executorch.lowering.target import Target
+from yolo26_executorch.lowering.target import MIB, Target
 from yolo26_executorch.system import probe
 
 DEVICE = torch.device("cuda:0")
@@ -161,11 +161,12 @@ def main(folder: str, name: str, precision: str, cache_mib: str) -> None:
     from yolo26_executorch.models.export_model import ExportModel
     from yolo26_executorch.models.options import ExportOptions
 
-    with gpu_told_of(Target(l2_bytes=int(cache_mib) * 1024 * 1024)):
+    gpu = Target(l2_bytes=int(cache_mib) * MIB)
+    with gpu_told_of(gpu):
         [source] = find_sources([name])
         options = ExportOptions(backend="cuda", precision=precision, imgsz=(320, 320))
         model = ExportModel(load(source, weights_dir=None, random=True, seed=0), options)
-        lowered = cuda.lower(model, options, lambda stage: print(stage, flush=True))
+        lowered = cuda.lower(model, options, lambda stage: print(stage, flush=True), gpu)
         lowered.write(Path(folder), "model.pte")
     from torch._inductor.runtime.cache_dir_utils import cache_dir
 

@@ -1,6 +1,6 @@
 """Lowering to ExecuTorch's CUDA delegate: AOTInductor with Triton kernels only, no libtorch at run time.
 
-The only file that touches the inside of ExecuTorch's CUDA backend (executorch 1.5); `inductor` does of AOTInductor's.
+The only file that touches internals of ExecuTorch's CUDA backend (executorch 1.5); `inductor` does AOTInductor's.
 """
 
 from __future__ import annotations
@@ -33,16 +33,19 @@ DELEGATE = "CudaBackend"
 
 _COMPILER_SAYS = re.compile(r"^.*\berror: .*$", re.MULTILINE)
 _COMPILER_DIED = ("internal compiler error", "signal terminated program")
-"""What g++ says, if anything, when it crashed or was killed, which another try may not meet."""
+"""What g++ says, if anything, when it crashed or was killed: another try may succeed."""
 
 
-def lower(model: ExportModel, options: ExportOptions, stage: Callable[[str], None]) -> Lowered:
+def lower(
+    model: ExportModel, options: ExportOptions, stage: Callable[[str], None], gpu: Target | None = None
+) -> Lowered:
     """Lower a model to one CUDA delegate holding every operator.
 
     Args:
         model: the eager model on the CPU; rewritten in place.
         options: precision, and whether inputs and outputs stay in GPU memory.
         stage: called with "export", "tune" (with `autotune` alone), "lower", "compile" and "write" when each begins.
+        gpu: what is compiled for; None is the GPU at hand.
 
     Raises:
         LoweringError: an operator stayed outside the delegate or needs a kernel that the runtime lacks, or a compiler
@@ -56,14 +59,14 @@ def lower(model: ExportModel, options: ExportOptions, stage: Callable[[str], Non
     from executorch.exir.backend.compile_spec_schema import CompileSpec
 
     stage("export")
-    gpu = Target.at_hand()
+    gpu = gpu or Target.at_hand()
     for_cuda(model, gpu)
     example = model.example_input
-    multiplied = products(gpu.precision(options.precision))
+    input_precision = products(gpu.precision(options.precision))
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         large = _weights_exceed_l2(model, gpu)
-        network = fuse(model, example, multiplied, _tiles(gpu), prefetch=large)
+        network = fuse(model, example, input_precision, _tiles(gpu), prefetch=large)
         if options.autotune != "off":
             stage("tune")
             _tune(network, gpu, full=options.autotune == "full")
@@ -71,14 +74,14 @@ def lower(model: ExportModel, options: ExportOptions, stage: Callable[[str], Non
         stage("lower")
         specs = [
             CudaBackend.generate_method_name_compile_spec("forward"),
-            # Tiles come from tuning.py, and what is left to Inductor from `inductor`: nothing is measured.
+            # Tiles come from `tuning`, and those of Inductor's templates from `inductor`: nothing is benchmarked.
             CompileSpec("max_autotune", b"OFF"),
             # Fused kernels keep float32 between operators: nearer to fp32 eager than rounding where eager would.
             CompileSpec("emulate_precision_casts", b"OFF"),
         ]
         try:
             with (
-                compiling(gpu, multiplied, lambda: stage("compile"), starting),
+                compiling(gpu, input_precision, lambda: stage("compile"), starting),
                 _fatbins(gpu.capability),
                 use_pdl(large),
             ):
@@ -88,7 +91,7 @@ def lower(model: ExportModel, options: ExportOptions, stage: Callable[[str], Non
                     compile_config=EdgeCompileConfig(_check_ir_validity=False, _skip_dim_order=True),
                 )
         except Exception as error:
-            raise _in_words(error) from error
+            raise _explain(error) from error
         delegated = check_delegated(edge.exported_program())
         stage("write")
         return Lowered(edge.to_executorch(_backend_config(options)), DELEGATE, delegated)
@@ -117,11 +120,11 @@ def _tune(network: torch.fx.GraphModule, gpu: Target, *, full: bool) -> None:
     except OSError as error:
         why = error.strerror or type(error).__name__
         raise LoweringError(
-            f"--autotune keeps what it measures in {table.path.parent}: {why}; set XDG_CACHE_HOME to a folder that can "
-            "be written"
+            f"--autotune keeps what it measures in {table.path.parent}: {why}; fix: set XDG_CACHE_HOME to a "
+            "folder that can be written"
         ) from error
     except RuntimeError as error:
-        raise _in_words(error) from error
+        raise _explain(error) from error
     set_tiles(network, _tiles(gpu))
 
 
@@ -169,8 +172,8 @@ def _backend_config(options: ExportOptions) -> Any:
     )
 
 
-def _in_words(error: BaseException) -> ExportError:
-    """Return what failed and what to try, in one line; all of it goes to the log."""
+def _explain(error: BaseException) -> ExportError:
+    """Return what failed and what to try, in one line; the whole message goes to the log."""
     print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
     text = " ".join(str(error).split())
     if "missing fallback kernels" in text:
@@ -178,7 +181,7 @@ def _in_words(error: BaseException) -> ExportError:
         return LoweringError(f"operators without a kernel in the CUDA delegate: {missing}")
     if "out of memory" in text.lower():
         return GpuMemoryError(
-            f"the GPU ran out of memory while compiling; close other programs or use --jobs 1: {text[:200]}"
+            f"the GPU ran out of memory while compiling ({text[:200]}); fix: close other programs or use --jobs 1"
         )
     if "C++ compile error" in text:
         found = _COMPILER_SAYS.search(str(error).partition("Output:")[2])

@@ -1,6 +1,6 @@
-"""AOTInductor, set up for our graphs: what it may choose is chosen before, and what takes long for nothing is left out.
+"""AOTInductor, set up for our graphs: choices that it would benchmark are made for it, and needless work is left out.
 
-The only file that touches the inside of Inductor (torch 2.11 to 2.13).
+The only file that touches internals of Inductor (torch 2.11 to 2.13).
 """
 
 from __future__ import annotations
@@ -48,13 +48,15 @@ def start_compilers() -> threading.Thread:
 
 
 @contextlib.contextmanager
-def compiling(gpu: Target, multiplied: str, begin: Callable[[], None], starting: threading.Thread) -> Iterator[None]:
+def compiling(
+    gpu: Target, input_precision: str, on_compile: Callable[[], None], starting: threading.Thread
+) -> Iterator[None]:
     """Set Inductor up for the time of one lowering.
 
     Args:
         gpu: what is compiled for.
-        multiplied: how float32 operands are, "tf32" or "ieee".
-        begin: called when Inductor is.
+        input_precision: of float32 matrix products, "tf32" or "ieee".
+        on_compile: called when Inductor begins.
         starting: what `start_compilers` has returned.
     """
     import torch._inductor
@@ -69,37 +71,37 @@ def compiling(gpu: Target, multiplied: str, begin: Callable[[], None], starting:
         "compile_threads": compile_threads(),
         # No kernel runs on the CPU. Inductor would build and start a program for each of its vector units to ask.
         "cpp.vec_isa_ok": False,
-        # A program that includes nothing but these headers takes longer than the second that they save.
+        # Precompiling these headers takes longer than the second that they save.
         "aot_inductor.precompile_headers": False,
-        # What calls the kernels, thousands of lines that run once a call: compiles in two thirds of the time of -O1.
+        # The wrapper, thousands of lines that run once a call, compiles in two thirds of the time of -O1.
         "aot_inductor.compile_wrapper_opt_level": "Og",
     }
     original = torch._inductor.aot_compile
 
     def compile_when_ready(*args: Any, **kwargs: Any) -> Any:
-        begin()
+        on_compile()
         starting.join()
         return original(*args, **kwargs)
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(config.patch(settings))
-        stack.enter_context(float32_precision(multiplied))
-        stack.enter_context(_fixed_tiles(gpu, ieee=multiplied == "ieee"))
-        stack.enter_context(_kernels_shared_by_sizes())
-        stack.enter_context(_analysed_once())
+        stack.enter_context(float32_precision(input_precision))
+        stack.enter_context(_fixed_template_tiles(gpu, ieee=input_precision == "ieee"))
+        stack.enter_context(_kernels_shared_between_sizes())
+        stack.enter_context(_cached_mutation_analysis())
         stack.enter_context(_early_launches())
-        stack.enter_context(_embedded_quickly())
-        stack.enter_context(_for_any_cpu())
+        stack.enter_context(_embedded_by_assembler())
+        stack.enter_context(_portable_host_code())
         stack.enter_context(_without_repro())
         stack.enter_context(_without_launchers())
-        stack.enter_context(_untimed())
+        stack.enter_context(_without_benchmarking())
         stack.enter_context(replaced(torch._inductor, "aot_compile", compile_when_ready))
         yield
 
 
 @contextlib.contextmanager
-def _fixed_tiles(gpu: Target, *, ieee: bool) -> Iterator[None]:
-    """Give Inductor's templates, for the products that no kernel of ours takes, the one tile that tuning.py chooses."""
+def _fixed_template_tiles(gpu: Target, *, ieee: bool) -> Iterator[None]:
+    """Give Inductor's templates, for products that no kernel of ours computes, the tile that `cost_model` chooses."""
     from torch._inductor.template_heuristics import triton as heuristics
 
     def one_tile(self: Any, m: int, n: int, k: int, configs: Any, *args: Any, **kwargs: Any) -> Any:
@@ -117,8 +119,8 @@ def _fixed_tiles(gpu: Target, *, ieee: bool) -> Iterator[None]:
         yield
 
 
-class _BySpecialisation(dict[Any, Any]):
-    """Inductor's table of the kernels that a graph brings along, for which launches that differ in sizes alone are one.
+class _KernelsBySpecialization(dict[Any, Any]):
+    """Inductor's table of user-defined kernels, in which launches that differ in sizes alone share one.
 
     Inductor keys them by the values of their arguments where a launch says `num_warps`, and so compiles a kernel for
     every layer. What the machine code depends on (types, alignment, constants, `num_warps` and `num_stages` among
@@ -141,14 +143,14 @@ class _BySpecialisation(dict[Any, Any]):
 
 
 @contextlib.contextmanager
-def _kernels_shared_by_sizes() -> Iterator[None]:
+def _kernels_shared_between_sizes() -> Iterator[None]:
     from torch._inductor.codegen.wrapper import PythonWrapperCodegen
 
     original = PythonWrapperCodegen.define_user_defined_triton_kernel
 
     def define(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if not isinstance(self.user_defined_kernel_cache, _BySpecialisation):
-            self.user_defined_kernel_cache = _BySpecialisation(self.user_defined_kernel_cache)
+        if not isinstance(self.user_defined_kernel_cache, _KernelsBySpecialization):
+            self.user_defined_kernel_cache = _KernelsBySpecialization(self.user_defined_kernel_cache)
         return original(self, *args, **kwargs)
 
     with replaced(PythonWrapperCodegen, "define_user_defined_triton_kernel", define):
@@ -156,11 +158,11 @@ def _kernels_shared_by_sizes() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _analysed_once() -> Iterator[None]:
-    """Analyse a kernel once, not anew at every launch, for what it does to its tensors: that compiles it half-way.
+def _cached_mutation_analysis() -> Iterator[None]:
+    """Analyse once for each kernel, not at every launch, which tensors it writes: that lowers it to Triton's IR.
 
-    That depends on the kernel's constants, and on the arguments that Triton makes constants of: None and 1. Waiting for
-    the kernel before is left out: the analysis gives up where it meets an instruction that it does not know.
+    That depends on the kernel's constants, and on the arguments that Triton makes constants of: None and 1. PDL's
+    wait is left out: the analysis gives up where it meets an instruction that it does not know.
     """
     from torch._higher_order_ops import triton_kernel_wrap
 
@@ -221,14 +223,14 @@ static inline void launchEarly(
     CUDA_DRIVER_CHECK(cuLaunchKernelEx(&config, func, args, nullptr));
 }
 """
-"""What calls a kernel that may start before the one before it has ended. In a CUDA graph it does, with a driver for
-CUDA 12.3 or newer, whose graphs can hold that. Launched one by one, it would take the CPU longer than most kernels run,
-so that Inductor's own `launchKernel` does it."""
+"""The launch of a kernel with PDL: it may start before the one before it has ended. In a CUDA graph it does, with a
+driver for CUDA 12.3 or newer, whose graphs can hold that. Launched one by one, it would take the CPU longer than most
+kernels run, so that Inductor's own `launchKernel` does it."""
 
 
 @contextlib.contextmanager
 def _early_launches() -> Iterator[None]:
-    """Launch those kernels early that are compiled to wait for the one before them, and no others."""
+    """Launch with PDL the kernels that are compiled for it, and no others."""
     from torch._inductor.codegen.cpp_wrapper_gpu import DeferredTritonCallWrapper
     from torch._inductor.codegen.cuda.device_op_overrides import CUDADeviceOpOverrides
     from torch._inductor.utils import IndentedBuffer
@@ -255,7 +257,7 @@ def _early_launches() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _embedded_quickly() -> Iterator[None]:
+def _embedded_by_assembler() -> Iterator[None]:
     """Embed each kernel's binary by one run of the assembler, under the kernel's own name.
 
     torch 2.11 starts three programs a kernel, one after the other; and since it names the object file after the
@@ -282,8 +284,8 @@ def _embedded_quickly() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _for_any_cpu() -> Iterator[None]:
-    """Compile what calls the kernels for every CPU of the platform, not for the one at hand (`-march=native`)."""
+def _portable_host_code() -> Iterator[None]:
+    """Compile the wrapper for every CPU of the platform, not for the one at hand (`-march=native`)."""
     from torch._inductor import config, cpp_builder
 
     if hasattr(config.cpp, "march"):  # from torch 2.13 on
@@ -302,7 +304,7 @@ def _for_any_cpu() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without_repro() -> Iterator[None]:
-    """Leave out the program that would compile the graph again, which Inductor writes for traces: it takes seconds."""
+    """Skip the repro script, which Inductor writes for traces: it takes seconds."""
     from torch._dynamo.repro import after_aot
 
     with replaced(after_aot, "save_graph_repro", lambda *_, **__: None):
@@ -310,7 +312,7 @@ def _without_repro() -> Iterator[None]:
 
 
 class _NoLauncher:
-    """What takes the place of Triton's launcher of a kernel: nothing is launched."""
+    """Stands in for Triton's launcher of a kernel: nothing is launched."""
 
     def __init__(self, source: Any, metadata: Any) -> None:
         """Build nothing."""
@@ -321,7 +323,7 @@ class _NoLauncher:
 
 @contextlib.contextmanager
 def _without_launchers() -> Iterator[None]:
-    """Compile kernels without launching them: what calls them is written in C++.
+    """Compile kernels without launching them: the wrapper that does is written in C++.
 
     Inductor starts each of them once. For that, Triton before 3.7 has the C compiler build a launcher for every kind of
     signature, one after the other: six seconds of a core for yolo26n.
@@ -333,12 +335,12 @@ def _without_launchers() -> Iterator[None]:
 
 
 _ROWS = 8
-"""That a program of one of Inductor's reductions should take, as Inductor has it where it does not try several."""
+"""XBLOCK of Inductor's reductions, as Inductor has it where it does not try several."""
 
 
 @contextlib.contextmanager
-def _untimed() -> Iterator[None]:
-    """Choose among the forms of Inductor's own reductions by their rows: nothing is launched that could be timed."""
+def _without_benchmarking() -> Iterator[None]:
+    """Choose among the configs of Inductor's own reductions by their rows: nothing is launched that could be timed."""
     from torch._inductor.runtime.triton_heuristics import CachingAutotuner
 
     def distance(self: Any, launcher: Any, *_: Any, **__: Any) -> float:

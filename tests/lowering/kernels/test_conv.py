@@ -29,7 +29,7 @@ TILE = [16, 32, 16, 2, 4, 1]
 
 
 class Case:
-    """A convolution of tensors laid side by side, as operands of the kernel and as PyTorch does it."""
+    """A convolution of concatenated tensors, as operands of the kernel and as PyTorch does it."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ def test_the_kernel_is_a_convolution(interpret: Interpreter, case: Case, silu: b
 
 @pytest.mark.parametrize("case", POINTWISE[2:3] + SQUARE[:4])
 @pytest.mark.parametrize("split_k", [2, 3, 4])
-def test_a_sum_that_is_shared_out(interpret: Interpreter, case: Case, split_k: int) -> None:
+def test_split_k(interpret: Interpreter, case: Case, split_k: int) -> None:
     tile = [*case.tile[:-1], split_k]
     given = interpret(interpreter.conv, *case.operands(True), True, False, "ieee", tile)
     torch.testing.assert_close(torch.from_numpy(given), case.expected(True, True), atol=ROUNDING, rtol=0)
@@ -133,7 +133,7 @@ def test_tf32_is_a_rounding_of_the_result(interpret: Interpreter, kernel: int) -
     torch.testing.assert_close(given, case.expected(True, True), atol=ROUNDING, rtol=2**-11)
 
 
-def test_slices_are_read_where_they_lie() -> None:
+def test_slices_are_read_without_a_copy() -> None:
     wide = torch.randn(1, 48, 4, 4).contiguous(memory_format=torch.channels_last)
     left, right = wide.split([16, 32], 1)
     weight, bias = torch.randn(8, 48), torch.randn(8)

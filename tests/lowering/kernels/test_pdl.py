@@ -81,7 +81,7 @@ def test_elsewhere_it_does_not(kernel: Any, monkeypatch: pytest.MonkeyPatch, tmp
     assert "prefetch" not in text
 
 
-def test_kernels_overlap_where_it_is_said_and_nowhere_else() -> None:
+def test_pdl_is_on_where_it_is_said_and_nowhere_else() -> None:
     assert not pdl_enabled()
     with use_pdl(True):
         assert pdl_enabled()

@@ -94,7 +94,7 @@ def test_other_sums_are_left(scaled: str) -> None:
     assert (found["conv2d"], found["aten.add.Tensor"]) == (1, 1)
 
 
-def test_concatenations_and_enlargements_are_read_where_they_lie() -> None:
+def test_concat_and_upsampling_are_read_without_a_copy() -> None:
     class Neck(Net):
         def forward(self, x: Tensor) -> Tensor:
             half = self.a(x)
@@ -133,7 +133,7 @@ def test_a_concatenation_that_a_larger_kernel_reads_is_made() -> None:
     assert fused(Laid(a=conv(), b=conv(32, kernel=3)), torch.randn(IMAGES)) == {"conv2d": 2, "aten.cat": 1}
 
 
-def test_more_inputs_than_one_launch_takes_are_laid_side_by_side() -> None:
+def test_more_inputs_than_one_launch_takes_are_concatenated() -> None:
     class Many(Net):
         def forward(self, x: Tensor) -> Tensor:
             return self.a(torch.cat([x, x * 2, x * 3, x * 4, x * 5], 1))  # type: ignore[no-any-return]

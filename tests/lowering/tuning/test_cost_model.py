@@ -104,7 +104,7 @@ def test_the_expected_fastest_is_a_tile_that_the_gpu_takes(problem: Problem, gpu
         assert tile in set(feasible_tiles(problem, gpu))
 
 
-def test_levels_share_a_tile_whose_sum_is_whole() -> None:
+def test_levels_do_not_split_k() -> None:
     assert {tile.split_k for tile in feasible_tiles(LEVELS)} == {1}
 
 
@@ -128,7 +128,7 @@ def test_a_smaller_gpu_takes_longer() -> None:
     assert predicted_us(problem, tile, Target(multiprocessors=66)) > 1.5 * predicted_us(problem, tile)
 
 
-def test_few_tiles_share_their_sums() -> None:
+def test_few_tiles_split_k() -> None:
     deep = Problem((400,), 768, (768,), 3, 1, 2, ieee=False)
     wide = Problem((102_400,), 768, (768,), 3, 1, 2, ieee=False)
     assert expected_fastest(deep).split_k > 1

@@ -33,7 +33,7 @@ def for_cuda(model: ExportModel, gpu: Target = H100) -> ExportModel:
     if precision != "fp32":
         model.rounded = round_tf32
     for parent, name in attentions(model):
-        if FusedAttention.takes(getattr(parent, name)):
+        if FusedAttention.supports(getattr(parent, name)):
             setattr(parent, name, FusedAttention(getattr(parent, name), precision, gpu.shared_bytes))
     for parent in list(model.modules()):
         if isinstance(conv := getattr(parent, "conv", None), nn.Conv2d) and is_depthwise(conv):
@@ -142,7 +142,7 @@ class FusedAttention(nn.Module):
         self.shared_bytes = shared_bytes
 
     @staticmethod
-    def takes(original: Any) -> bool:
+    def supports(original: Any) -> bool:
         """Whether the kernel can do what the module does."""
         sizes = (original.key_dim, original.head_dim)
         conv, act = original.pe.conv, original.pe.act
