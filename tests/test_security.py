@@ -27,12 +27,12 @@ from yolo26_executorch.artifacts import program_file
 from yolo26_executorch.artifacts.folder import check_tree, contents, intact, load_manifest, verify
 from yolo26_executorch.artifacts.manifest import LARGEST_MANIFEST, MANIFEST, PROGRAM, WEIGHTS, Manifest
 from yolo26_executorch.cli import console, main, progress
-from yolo26_executorch.cli.reports import write_report
 from yolo26_executorch.errors import ArtifactError, CheckpointError, IntegrityError, Yolo26Error
 from yolo26_executorch.exporter.jobs import Record
 from yolo26_executorch.models.checkpoints import find_checkpoint
 from yolo26_executorch.models.tasks import TensorSpec
 from yolo26_executorch.runtime import executorch
+from yolo26_executorch.system.reports import write_report
 
 ESCAPE = "\x1b]0;owned\x07\x1b[31m"
 

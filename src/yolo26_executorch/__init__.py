@@ -32,6 +32,7 @@ from .errors import (
 if TYPE_CHECKING:
     from .artifacts.folder import load_manifest, verify
     from .artifacts.manifest import Manifest
+    from .exporter.api import export
     from .models.options import ExportOptions
     from .models.tasks import TASKS, Task, TensorSpec
     from .models.variants import VARIANTS, Variant, find_variants
@@ -65,6 +66,7 @@ __all__ = [
     "UsageError",
     "Variant",
     "Yolo26Error",
+    "export",
     "find_variants",
     "load_manifest",
     "open_runner",
@@ -77,6 +79,7 @@ _HOMES = {
     "models.variants": ("VARIANTS", "Variant", "find_variants"),
     "artifacts.manifest": ("Manifest",),
     "artifacts.folder": ("load_manifest", "verify"),
+    "exporter.api": ("export",),
     "runtime": ("Runner", "open_runner"),
     "vision.api": ("YOLO26",),
 }

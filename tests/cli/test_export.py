@@ -133,7 +133,7 @@ def test_the_report(out: Path, stub: Stub, cpu_machine: Environment) -> None:
     expected = {
         "backend": "xnnpack", "precision": "tf32", "imgsz": [640, 640], "batch": 2, "outputs": "named",
         "input": "float32", "io": "host", "random_weights": True, "seed": 7, "autotune": "off",
-        "models": ["yolo26n"], "test": False, "skip_existing": False, "jobs": 1,
+        "models": ["yolo26n"], "test": False, "skip_existing": False, "force": False, "jobs": 1,
         "devices": [], "time_limit_s": 3600.0, "memory_limit_bytes": None, "retries": 2,
     }  # fmt: skip
     assert report["options"] == expected
@@ -483,7 +483,7 @@ def test_backends_are_judged_once_and_by_the_facts_of_the_report(
     """A second look would cost time and could differ from what the report says."""
     seen: list[Environment] = []
 
-    def usable(facts: Environment) -> Usable:
+    def usable(facts: Environment, devices: object) -> Usable:
         seen.append(facts)
         return Usable(False, "cause", "remedy")
 

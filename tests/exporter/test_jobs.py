@@ -24,6 +24,7 @@ def test_a_job_survives_json(source: Source, weights_dir: Path | None, imgsz: tu
     job = Job(
         source, Path("out"), ExportOptions(imgsz=imgsz, seed=3), weights_dir,
         test=False, skip_existing=True, trusted=True, command="yolo26-et export", wait=False,
+        force=True, capabilities=("9.0",), run_folder="detect/train/weights",
     )  # fmt: skip
     assert Job.from_json(json.loads(json.dumps(job.to_json()))) == job
 
@@ -46,6 +47,7 @@ FULL: dict[str, Any] = {
     "outcome": "exported",
     "stage": None,
     "message": None,
+    "error": None,
     "folder": "out/yolo26n",
     "seconds": {"load": 1.0, "compile": 60.5},
     "files": {"model.pte": 7_000_000, "aoti_cuda_blob.ptd": 5_000_000},

@@ -103,7 +103,7 @@ def test_what_is_written_and_said(tmp_path: Path, no_lowering: None, monkeypatch
     assert [event["lines"] for event in events if event["event"] == "answer"] == [["bus.jpg: tench 90.0%"]]
     assert record.to_json() == {
         "name": "yolo26n-cls", "variant": "yolo26n-cls", "task": "classify", "backend": "xnnpack", "precision": "tf32",
-        "outcome": "exported", "stage": None, "message": None, "folder": str(tmp_path / "yolo26n-cls"),
+        "outcome": "exported", "stage": None, "message": None, "error": None, "folder": str(tmp_path / "yolo26n-cls"),
         "seconds": record.seconds, "files": record.files, "latency_ms": 1.5, "largest_error": PASSED["largest"],
         "test": PASSED, "transient": False, "attempts": 1, "device": None, "peak_memory_bytes": None,
     }  # fmt: skip
@@ -114,7 +114,7 @@ def test_what_is_written_and_said(tmp_path: Path, no_lowering: None, monkeypatch
 
     manifest = verify(tmp_path / "yolo26n-cls")
     assert manifest.options.imgsz == (224, 224)
-    assert manifest.checkpoint == {"origin": "random", "file": None, "sha256": None, "seed": 0}
+    assert manifest.checkpoint == {"origin": "random", "file": None, "sha256": None, "seed": 0, "folder": None}
     assert manifest.delegate == {"name": "XnnpackBackend", "delegated": 99, "outside": {"aten.topk.default": 2}}
     assert manifest.platform.system == manifest.platform.machine == "any"
     assert (len(manifest.classes), manifest.classes[0]) == (1000, "tench")
@@ -134,7 +134,7 @@ def test_what_is_there_is_skipped_only_if_it_is_what_was_asked_for(tmp_path: Pat
     for changed in (
         replace(first, skip_existing=False),
         replace(first, options=replace(first.options, batch=2)),
-        replace(first, options=replace(first.options, seed=5)),
+        replace(first, options=replace(first.options, seed=5), force=True),
     ):
         assert export_one(changed, events.append).outcome == "exported"
     assert load_manifest(tmp_path / "yolo26n-cls").options.seed == 5
@@ -143,6 +143,19 @@ def test_what_is_there_is_skipped_only_if_it_is_what_was_asked_for(tmp_path: Pat
     (tmp_path / "yolo26n-cls" / PROGRAM).write_bytes(b"damaged")
     assert export_one(last, events.append).outcome == "exported"
     verify(tmp_path / "yolo26n-cls")
+
+
+def test_another_checkpoints_artifact_is_not_replaced(tmp_path: Path, no_lowering: None) -> None:
+    """Where only loading tells which checkpoint it is, or another export was quicker."""
+    first = job_of("yolo26n-cls", tmp_path)
+    assert export_one(first, lambda event: None).ok
+    other = replace(first, options=replace(first.options, seed=5))
+    record = export_one(other, lambda event: None)
+    assert (record.outcome, record.stage, record.error) == ("failed", "load", "UsageError")
+    assert "--force" in str(record.message)
+    assert load_manifest(tmp_path / "yolo26n-cls").options.seed == 0
+    assert export_one(replace(other, force=True), lambda event: None).ok
+    assert load_manifest(tmp_path / "yolo26n-cls").options.seed == 5
 
 
 def test_a_failed_test_leaves_the_former_artifact_or_none(

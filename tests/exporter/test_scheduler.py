@@ -494,10 +494,28 @@ def test_jobs_are_spread_over_the_gpus(tmp_path: Path, stub: Stub) -> None:
         record()
     """)
     names = ("yolo26n", "yolo26s", "yolo26m", "yolo26l")
-    records, _ = run(tmp_path, worker, names, parallel=4, devices=("0", "GPU-abc"))
+    records, _ = run(tmp_path, worker, names, parallel=4, devices={"0": 2, "GPU-abc": 2})
     given = {name: (tmp_path / f"{name}.device").read_text() for name in names}
     assert sorted(given.values()) == ["0", "0", "GPU-abc", "GPU-abc"]
     assert {made.name: made.device for made in records} == given
+
+
+def test_a_small_gpu_limits_no_other(tmp_path: Path, stub: Stub) -> None:
+    """The one with memory for three gets three exports, the largest first, while the small one gets one."""
+    worker = stub("""
+        (here / f"{name}.device").write_text(os.environ["CUDA_VISIBLE_DEVICES"])
+        time.sleep(0.5)
+        record()
+    """)
+    names = ("yolo26n", "yolo26s", "yolo26m", "yolo26x")
+    run(tmp_path, worker, names, parallel=4, devices={"small": 1, "large": 3})
+    given = {name: (tmp_path / f"{name}.device").read_text() for name in names}
+    assert sorted(given.values()) == ["large", "large", "large", "small"]
+    assert given["yolo26x"] == "large"
+
+
+def test_a_gpu_has_memory_for_one_export_at_least() -> None:
+    assert [scheduler.slots(gigabytes * 10**9) for gigabytes in (1, 8, 80)] == [1, 2, 26]
 
 
 def test_without_devices_the_choice_is_cudas(tmp_path: Path, stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -532,7 +550,7 @@ def test_how_many_at_a_time(
     """Memory in GB."""
     monkeypatch.setattr(scheduler.limits, "cores", lambda: cores)
     memory_bytes = None if memory is None else memory * 10**9
-    found = scheduler.default_parallel(backend, jobs, memory_bytes=memory_bytes, gpu_memory_bytes=gpu * 10**9)
+    found = scheduler.default_parallel(backend, jobs, memory_bytes=memory_bytes, gpu_slots=scheduler.slots(gpu * 10**9))
     assert found == parallel
 
 

@@ -90,6 +90,7 @@ class _Checkpoint:
     file: str | None
     sha256: str | None
     seed: int | None
+    folder: str | None
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,8 @@ class Manifest:
     backend: str
     options: ExportOptions
     checkpoint: dict[str, Any]
-    """{"origin": "published" | "user" | "random", "file": str | None, "sha256": str | None, "seed": int | None}."""
+    """{"origin": "published" | "user" | "random", "file": str | None, "sha256": str | None, "seed": int | None,
+    "folder": str | None}; the last folders of the path that the file was loaded from, where that was the user's own."""
     classes: dict[int, str]
     keypoint_shape: tuple[int, int] | None
     input: TensorSpec
@@ -208,7 +210,7 @@ def _bounded(value: object, where: str, levels: int) -> object:
 
 def _check(manifest: Manifest) -> None:
     """Refuse values of the right type that make no sense; raises ArtifactError naming the field."""
-    checkpoint: _Checkpoint = typed(manifest.checkpoint, _Checkpoint, "checkpoint")
+    checkpoint: _Checkpoint = typed({"folder": None, **manifest.checkpoint}, _Checkpoint, "checkpoint")
     delegate: _Delegate = typed(manifest.delegate, _Delegate, "delegate")
     variant = VARIANTS.get(manifest.variant) if manifest.variant else None
     specs = (manifest.input, *manifest.outputs)

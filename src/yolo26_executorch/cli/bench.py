@@ -13,9 +13,9 @@ from pathlib import Path
 from ..bench import MODES, PEERS, Report, Settings, measure
 from ..bench.display import check_plot, print_report, write_plot
 from ..errors import OptionError, UsageError, printable
+from ..system.reports import check_report, write_report
 from . import PROG, Subparsers, console
 from .flags import add_checkpoint, add_runner
-from .reports import check_report, write_report
 
 COMPILE_MODES = ("default", "max-autotune-no-cudagraphs")
 _MOST = 100_000

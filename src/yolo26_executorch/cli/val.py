@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from ..errors import OptionError, UsageError, printable
 from ..report.val_report import metric_name
+from ..system.reports import check_report, write_report
 from ..vision.validate import SPLITS, ValReport, validate
 from . import PROG, Subparsers, console, warn
 from .flags import add_checkpoint, add_runner
-from .reports import check_report, write_report
 
 if TYPE_CHECKING:
     from ..vision.agreement import Agreement

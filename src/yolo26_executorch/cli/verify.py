@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import printable
+from ..system.reports import check_report, write_report
 from . import Subparsers, console
 from .flags import add_checkpoint, add_runner
-from .reports import check_report, write_report
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -34,6 +34,12 @@ class Job:
     """What the user typed, for the manifest."""
     wait: bool = True
     """Whether to wait where another process is exporting to the same place, instead of failing."""
+    force: bool = False
+    """Whether an artifact that was made from another checkpoint may be replaced."""
+    capabilities: tuple[str, ...] = ()
+    """Compute capabilities of the GPUs that this is for, such as "9.0"; an artifact that runs on one of them is fit."""
+    run_folder: str | None = None
+    """Of a user's checkpoint, the folders that tell its training from others (`naming.run_of`)."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data for a worker process."""
@@ -47,6 +53,9 @@ class Job:
             "trusted": self.trusted,
             "command": self.command,
             "wait": self.wait,
+            "force": self.force,
+            "capabilities": list(self.capabilities),
+            "run_folder": self.run_folder,
         }
 
     @classmethod
@@ -62,6 +71,9 @@ class Job:
             trusted=bool(data["trusted"]),
             command=str(data["command"]),
             wait=bool(data["wait"]),
+            force=bool(data["force"]),
+            capabilities=tuple(map(str, data["capabilities"])),
+            run_folder=_text(data["run_folder"]),
         )
 
     def record(self, outcome: str, **values: Any) -> Record:
@@ -94,6 +106,8 @@ class Record:
     """Where it failed or was interrupted, one of `STAGES`."""
     message: str | None = None
     """Why it failed, in one line."""
+    error: str | None = None
+    """The class of that error, one of `errors`; None where the process died."""
     folder: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     """Time spent in each stage."""
@@ -152,6 +166,7 @@ class Record:
                 outcome=str(data["outcome"]),
                 stage=_text(data.get("stage")),
                 message=_text(data.get("message")),
+                error=_text(data.get("error")),
                 folder=_text(data.get("folder")),
                 seconds={str(stage): float(s) for stage, s in (data.get("seconds") or {}).items()},
                 files={str(name): int(size) for name, size in (data.get("files") or {}).items()},

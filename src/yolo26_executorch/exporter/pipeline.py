@@ -18,10 +18,11 @@ from ..artifacts import card
 from ..artifacts import folder as artifact
 from ..artifacts.locks import locked
 from ..artifacts.manifest import PROGRAM, Manifest, Platform
-from ..errors import GpuMemoryError, LimitError, ParityError, Yolo26Error, first_line
+from ..errors import ArtifactError, GpuMemoryError, LimitError, ParityError, Yolo26Error, first_line
 from ..models import checkpoints
 from ..system.probe import versions
 from ..system.processes import run_module
+from . import existing
 from .jobs import Job, Record
 
 if TYPE_CHECKING:
@@ -52,13 +53,15 @@ def export_one(job: Job, say: Say) -> Record:
         with locked(job.base_path, job.source.name, waiting=waiting):
             return _export(job, say, clock)
     except Yolo26Error as error:
-        message, transient = str(error), error.transient
+        message, kind, transient = str(error), type(error), error.transient
     except RuntimeError as error:  # PyTorch's own, which is no class of ours, and MemoryError's like
         if "out of memory" not in str(error):
             raise
         message = f"the GPU ran out of memory; close other programs or use --jobs 1: {first_line(error)}"
-        transient = True
-    return job.record("failed", stage=clock.stage, message=message, seconds=clock.stop(), transient=transient)
+        kind, transient = GpuMemoryError, GpuMemoryError.transient
+    return job.record(
+        "failed", stage=clock.stage, message=message, error=kind.__name__, seconds=clock.stop(), transient=transient
+    )
 
 
 def _export(job: Job, say: Say, clock: _Clock) -> Record:
@@ -80,12 +83,15 @@ def _export(job: Job, say: Say, clock: _Clock) -> Record:
         "file": checkpoint.file,
         "sha256": checkpoint.sha256,
         "seed": checkpoint.seed,
+        "folder": job.run_folder,
     }
     place = job.base_path / job.source.name
     known = {"task": checkpoint.task.name, "folder": str(place)}
     if job.skip_existing and artifact.is_current(place, options, identity, tested=job.test):
         there = artifact.load_manifest(place)
         return job.record("skipped", **known, **_figures(there.test), files=_sizes(there))
+    if not job.force:
+        _refuse_to_replace(place, checkpoint)
     with artifact.Draft(job.base_path, job.source.name) as draft, contextlib.ExitStack() as stack:
         _check_room(draft.folder, checkpoint)
         trial = stack.enter_context(_Trial(options.backend)) if job.test else None
@@ -128,13 +134,26 @@ def _export(job: Job, say: Say, clock: _Clock) -> Record:
                 message = f"the {in_words(test['failures'])}"
                 task = checkpoint.task.name
                 return job.record(
-                    "failed", stage="test", message=message, task=task, seconds=clock.stop(), **_figures(test)
+                    "failed",
+                    stage="test",
+                    message=message,
+                    error=ParityError.__name__,
+                    task=task,
+                    seconds=clock.stop(),
+                    **_figures(test),
                 )
         seconds = clock.stop()
         manifest = replace(manifest, seconds=seconds, test=test, files=draft.records())
         draft.commit(manifest, card.render(manifest))
     there = artifact.load_manifest(place)
     return job.record("exported", **known, seconds=seconds, **_figures(test), files=_sizes(there))
+
+
+def _refuse_to_replace(place: Path, checkpoint: checkpoints.Checkpoint) -> None:
+    """Look again, now that the checkpoint is known, at what lies in its artifact's place; raises UsageError."""
+    with contextlib.suppress(ArtifactError):  # a damaged one is nobody's
+        identity = existing.Identity(True, checkpoint.sha256, checkpoint.seed)
+        existing.refuse_to_replace([(str(place), artifact.load_manifest(place), identity)])
 
 
 def _lower(model: Any, job: Job, clock: _Clock) -> Any:

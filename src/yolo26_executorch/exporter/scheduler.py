@@ -39,18 +39,23 @@ BACK_OFF_S = 2.0
 _TICK_S = 0.2
 
 
-def default_parallel(backend: str, jobs: int, *, memory_bytes: int | None, gpu_memory_bytes: int) -> int:
+def slots(gpu_memory_bytes: int) -> int:
+    """Return how many exports a GPU has memory for, 1 or more."""
+    return max(1, gpu_memory_bytes // GPU_MEMORY_PER_CUDA_JOB)
+
+
+def default_parallel(backend: str, jobs: int, *, memory_bytes: int | None, gpu_slots: int) -> int:
     """Return how many jobs to run at a time; an XNNPACK export uses every core by itself, a CUDA export does not.
 
     Args:
         backend: of the jobs.
         jobs: how many there are.
         memory_bytes: the machine's; None where it is not known.
-        gpu_memory_bytes: of all GPUs that are used together.
+        gpu_slots: for how many exports the GPUs that are used have memory, together.
     """
     if backend != "cuda":
         return 1
-    most = [jobs, limits.cores() // CORES_PER_CUDA_JOB, gpu_memory_bytes // GPU_MEMORY_PER_CUDA_JOB]
+    most = [jobs, limits.cores() // CORES_PER_CUDA_JOB, gpu_slots]
     if memory_bytes is not None:
         most.append(memory_bytes // MEMORY_PER_CUDA_JOB)
     return max(1, min(most))
@@ -76,7 +81,7 @@ def run(
     limits: Limits | None = None,
     retries: int = RETRIES,
     back_off_s: float = BACK_OFF_S,
-    devices: Sequence[str] = (),
+    devices: Mapping[str, int] | None = None,
 ) -> list[Record]:
     """Run the jobs, up to `parallel` at a time, and return their records in the same order.
 
@@ -94,7 +99,8 @@ def run(
         limits: what each worker may take.
         retries: further tries after a failure that may pass (`Record.transient`).
         back_off_s: seconds before the first of them.
-        devices: GPUs to spread the jobs over, as CUDA_VISIBLE_DEVICES names them; none leaves the choice to CUDA.
+        devices: GPUs to spread the jobs over, as CUDA_VISIBLE_DEVICES names them, and for how many exports each has
+            memory; none leaves the choice to CUDA.
     """
     waiting = [_Task(job) for job in (sorted(jobs, key=largest_first) if parallel > 1 else jobs)]
     running: dict[Worker, _Task] = {}
@@ -107,7 +113,7 @@ def run(
         on_event(name, {"event": "record", "record": records[name].to_json()})
 
     def start(task: _Task) -> None:
-        task.device = _least_busy(devices, running.values())
+        task.device = _least_busy(devices or {}, running.values())
         own = {**environment, **_of_attempt(environment, task)}
         try:
             one = Worker(task.job, worker or WORKER, own, limits or Limits(), on_event)
@@ -163,10 +169,10 @@ def largest_first(job: Job) -> int:
     return -SIZES.index(variant.size) if variant else -len(SIZES)
 
 
-def _least_busy(devices: Sequence[str], running: Iterable[_Task]) -> str | None:
-    """Return the device with the fewest jobs, the first of several."""
+def _least_busy(devices: Mapping[str, int], running: Iterable[_Task]) -> str | None:
+    """Return the device that one more job fills the least, the first of several."""
     busy = Counter(task.device for task in running)
-    return min(devices, key=lambda device: busy[device], default=None)
+    return min(devices, key=lambda device: (busy[device] + 1) / devices[device], default=None)
 
 
 def _share_of_cores(workers: int) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What is seen of exports on the terminal: while they run, and the table afterwards."""
+"""Exports on the terminal: their progress while they run, and the table afterwards."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from ..errors import printable
-from ..exporter import scheduler
-from ..exporter.jobs import Record
 from ..models.options import ExportOptions
+from . import scheduler
+from .jobs import Record
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,22 +19,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class Face(Protocol):
-    """What is seen of the exports while they run."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-    def show(self, name: str, event: scheduler.Event) -> None:
-        """Show an export's event."""
-        ...
-
-
-class Plain:
-    """A line with the time for each change of stage, for pipes and logs."""
+class Display:
+    """Shows the exports while they run: a line with the time for each change of stage, for pipes and logs."""
 
     def __enter__(self) -> Self:
         return self
@@ -45,12 +31,12 @@ class Plain:
         pass
 
     def show(self, name: str, event: scheduler.Event) -> None:
-        """Print the event."""
+        """Show an export's event."""
         for text in _texts(event):
             print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {name}: {printable(text)}", flush=True)
 
 
-class Live:
+class Live(Display):
     """A moving line for each running export, with its stage and time; what has ended scrolls up as text."""
 
     def __init__(self, out: Console, jobs: int) -> None:
@@ -92,6 +78,19 @@ class Live:
             self._progress.console.print(f"{name}: {printable(text)}", soft_wrap=True)
 
 
+def display(jobs: int, out: Console | None = None) -> Display:
+    """Return what shows a number of exports: moving lines on a terminal, plain ones elsewhere.
+
+    Args:
+        jobs: how many.
+        out: where to; None is standard output.
+    """
+    from rich.console import Console
+
+    out = out or Console(highlight=False, markup=False, emoji=False)
+    return Live(out, jobs) if out.is_terminal else Display()
+
+
 def _texts(event: scheduler.Event) -> list[str]:
     """Return an event in words, a line each."""
     if event["event"] == "stage":
@@ -105,7 +104,7 @@ def _texts(event: scheduler.Event) -> list[str]:
     if event["event"] == "record":
         record = Record.from_json(event["record"])
         if record.outcome == "failed":
-            return [_failure(record)]
+            return [failure(record)]
         figures = [
             f"{record.size_mb:.1f} MB" if record.size_mb is not None else "",
             f"{record.total_s:.0f} s" if record.total_s is not None else "",
@@ -140,7 +139,7 @@ def print_summary(out: Console, records: Sequence[Record], options: ExportOption
     out.print(table)
     for record in records:
         if record.outcome == "failed":
-            out.print(printable(f"{record.name}: {_failure(record)}"), soft_wrap=True)
+            out.print(printable(f"{record.name}: {failure(record)}"), soft_wrap=True)
     counts = Counter(record.outcome for record in records)
     size = "×".join(map(str, options.imgsz)) if options.imgsz else "native size"
     weights = [f"random weights (seed {options.seed})"] if options.random_weights else []
@@ -162,6 +161,7 @@ def _note(record: Record) -> str:
     return f"at the stage {record.stage!r}" if record.stage else ""
 
 
-def _failure(record: Record) -> str:
+def failure(record: Record) -> str:
+    """Say where and why an export failed."""
     at = f" at the stage {record.stage!r}" if record.stage else ""
     return f"failed{at}: {record.message or 'no reason given'}"

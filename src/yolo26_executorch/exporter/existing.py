@@ -1,0 +1,91 @@
+"""What lies where an artifact is to go: whether another checkpoint's artifact would be replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..artifacts.manifest import Manifest
+from ..errors import UsageError, printable
+from ..models import naming
+from ..models.checkpoints import Source, default_weights_dir
+from ..models.options import ExportOptions
+from ..system.files import sha256_of
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What tells one checkpoint from another, as far as it is known before it is loaded."""
+
+    known: bool
+    """False for published weights that are still to be downloaded."""
+    sha256: str | None = None
+    seed: int | None = None
+    """Of random weights."""
+
+    def __str__(self) -> str:
+        if not self.known:
+            return "the published weights"
+        return f"random weights of seed {self.seed}" if self.sha256 is None else f"SHA-256 {self.sha256[:12]}…"
+
+    def differs(self, checkpoint: dict[str, Any]) -> bool:
+        """Whether a manifest's `checkpoint` is surely another one."""
+        if not self.known:
+            return bool(checkpoint["origin"] != "published")
+        return (checkpoint["sha256"], checkpoint["seed"]) != (self.sha256, self.seed)
+
+
+def file_of(source: Source, options: ExportOptions, weights_dir: Path | None) -> Path | None:
+    """Return the file of weights that a source will be loaded from; None where there is none on this machine."""
+    if source.path is not None or source.variant is None:
+        return source.path
+    if options.random_weights:
+        return None
+    places = [folder / source.variant.checkpoint for folder in (weights_dir, default_weights_dir()) if folder]
+    return next((path for path in places if path.is_file()), None)
+
+
+def identity_of(source: Source, options: ExportOptions, weights_dir: Path | None) -> Identity:
+    """Return what is known of a source's checkpoint; reads the whole file."""
+    if source.path is None and options.random_weights:
+        return Identity(True, seed=options.seed)
+    path = file_of(source, options, weights_dir)
+    return Identity(path is not None, sha256_of(path) if path else None)
+
+
+def is_another_runs(source: Source, manifest: Manifest, identity: Identity) -> bool:
+    """Whether a name is taken by the checkpoint of another training; one that was trained on keeps its name."""
+    runs = (manifest.checkpoint.get("folder"), naming.run_of(source.path) if source.path else None)
+    return identity.differs(manifest.checkpoint) and runs[0] != runs[1]
+
+
+def refuse_to_replace(found: Iterable[tuple[str, Manifest, Identity]]) -> None:
+    """Refuse to replace artifacts that were made from other checkpoints.
+
+    Args:
+        found: for each place where something lies, in words that lead there, its manifest and the checkpoint that is
+            to be exported.
+
+    Raises:
+        UsageError: one of them is another checkpoint's.
+    """
+    others = [
+        (where, manifest, identity) for where, manifest, identity in found if identity.differs(manifest.checkpoint)
+    ]
+    if not others:
+        return
+    where, manifest, identity = others[0]
+    made_of = manifest.checkpoint
+    former = Identity(True, made_of["sha256"], made_of["seed"])
+    file = f"{printable(str(made_of['file']))}, " if made_of["file"] else ""
+    more = f", and so do {_listed([one for one, *_ in others[1:]])}" if others[1:] else ""
+    raise UsageError(
+        f"{where} holds an artifact that was made from another checkpoint ({file}{former}; this one: {identity})"
+        f"{more}; replace it with --force, or export to another folder with --name NAME"
+    )
+
+
+def _listed(places: Sequence[str]) -> str:
+    return ", ".join(places[:3]) + (", …" if len(places) > 3 else "")
