@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from ..artifacts import folder as artifact
 from ..artifacts.manifest import PLAIN_NAME
@@ -28,11 +28,13 @@ from ..system import probe, requirements
 from ..system.probe import dotted
 from ..system.reports import REPORT, check_report, write_report
 from ..system.requirements import Device
-from . import cluster, existing, scheduler
+from . import existing, scheduler
 from .child_process import LOGS, Limits
-from .cluster import Resources, Store
 from .jobs import Job, Record
 from .progress import Display
+
+if TYPE_CHECKING:
+    from .cluster import Resources, Store
 
 BASE_PATH = Path("yolo26_cuda_exports")
 REPORT_SCHEMA = 1
@@ -149,6 +151,8 @@ def carry_out(
         UsageError: before any work, where the request cannot be carried out.
     """
     command = command or request.command
+    if request.ray:
+        from . import cluster
     with contextlib.ExitStack() as until_done:
         url = request.base_path if isinstance(request.base_path, str) else None
         _check_ray(request, url)
