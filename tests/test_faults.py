@@ -17,8 +17,8 @@ import psutil
 import pytest
 
 from support import ROOT
-from yolo26_executorch.artifacts.folder import check_tree, verify
 from yolo26_executorch.artifacts.manifest import PROGRAM
+from yolo26_executorch.artifacts.reading import check_tree, verify
 
 FAULTS = ROOT / "tests" / "support" / "faults.py"
 STAGES = ("load", "export", "lower", "compile", "write", "test")

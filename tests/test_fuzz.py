@@ -20,11 +20,10 @@ from support import make_manifest, publish, run_python, xnnpack_program
 from support.fuzz import case, damage, junk, refusal
 from support.manifests import mutate, valid
 from support.program_files import MATRIX, Net, cuda_program, data_file, payload
-from yolo26_executorch.artifacts import folder as artifact
-from yolo26_executorch.artifacts import program_file
+from yolo26_executorch.artifacts import program_file, reading
 from yolo26_executorch.artifacts.card import render
-from yolo26_executorch.artifacts.folder import contents, load_manifest, verify
 from yolo26_executorch.artifacts.manifest import MANIFEST, PROGRAM, WEIGHTS, Manifest
+from yolo26_executorch.artifacts.reading import Contents, contents, load_manifest, verify
 from yolo26_executorch.cli import inspect
 from yolo26_executorch.errors import CheckpointError, IntegrityError
 from yolo26_executorch.models.checkpoints import check_archive
@@ -52,7 +51,7 @@ def cuda(tmp_path_factory: pytest.TempPathFactory, program: bytes) -> Path:
 def test_manifests_with_damaged_fields() -> None:
     """What is accepted can be shown, put on a card and written again."""
     console = Console(file=io.StringIO(), markup=False)
-    inside = artifact.Contents((), {}, {})
+    inside = Contents((), {}, {})
     refused = 0
     whole = valid()
     for seed in range(2000):
@@ -93,7 +92,7 @@ def test_manifests_with_damaged_bytes(cuda: Path, tmp_path: Path) -> None:
 def test_every_damage_is_refused_before_anything_is_opened(
     cuda: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(artifact, "program_file", None)
+    monkeypatch.setattr(reading, "program_file", None)
     folder = publish(tmp_path, make_manifest(), (cuda / PROGRAM).read_bytes(), (cuda / WEIGHTS).read_bytes())
     whole = (folder / name).read_bytes()
     verify(folder)
@@ -159,8 +158,9 @@ RUN = """
     import json, os, random, resource, signal, sys
     from pathlib import Path
     import torch
+    from support import unverified
     from support.fuzz import damage
-    from yolo26_executorch.artifacts.folder import load_manifest
+    from yolo26_executorch.artifacts.reading import load_manifest
     from yolo26_executorch.errors import ArtifactError
     from yolo26_executorch.runtime import executorch
 
@@ -186,7 +186,7 @@ RUN = """
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             signal.alarm(10)
             try:
-                with executorch.ExecuTorchRunner(folder, manifest) as runner:
+                with executorch.ExecuTorchRunner(unverified(folder, manifest)) as runner:
                     runner(torch.zeros(1, 3, 8, 8))
                 os.write(said, b"ran")
             except ArtifactError as error:

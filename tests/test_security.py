@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import hashlib
 import os
 import re
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,10 +24,9 @@ import support
 from support import make_manifest, publish, run_python, xnnpack_program
 from support.program_files import Net, cuda_program, data_file, payload
 from yolo26_executorch import runtime
-from yolo26_executorch.artifacts import folder as artifact
-from yolo26_executorch.artifacts import program_file
-from yolo26_executorch.artifacts.folder import check_tree, contents, intact, load_manifest, verify
-from yolo26_executorch.artifacts.manifest import LARGEST_MANIFEST, MANIFEST, PROGRAM, WEIGHTS, Manifest
+from yolo26_executorch.artifacts import program_file, reading
+from yolo26_executorch.artifacts.manifest import LARGEST_MANIFEST, MANIFEST, PROGRAM, WEIGHTS, FileRecord, Manifest
+from yolo26_executorch.artifacts.reading import Artifact, check_tree, contents, load_manifest
 from yolo26_executorch.cli import console, main, progress
 from yolo26_executorch.errors import ArtifactError, CheckpointError, IntegrityError, Yolo26Error
 from yolo26_executorch.exporter.jobs import Record
@@ -34,6 +35,8 @@ from yolo26_executorch.models.tasks import TensorSpec
 from yolo26_executorch.runtime import executorch
 from yolo26_executorch.system.reports import write_report
 
+SPEC = TensorSpec("images", (1, 3, 8, 8), "float32", "")
+OUTPUTS = (TensorSpec("sums", (1, 4, 6, 6), "float32", ""), TensorSpec("features", (1, 4, 6, 6), "float32", ""))
 ESCAPE = "\x1b]0;owned\x07\x1b[31m"
 
 
@@ -194,7 +197,7 @@ def test_a_manifest_of_ten_gigabytes_is_not_read(tmp_path: Path) -> None:
     ],
 )
 def test_values_that_break_what_shows_or_looks_for_them_are_refused(change: dict[str, Any]) -> None:
-    data = make_manifest(files={name: artifact.FileRecord("a" * 64, 1) for name in (PROGRAM, WEIGHTS)}).to_json()
+    data = make_manifest(files={name: FileRecord("a" * 64, 1) for name in (PROGRAM, WEIGHTS)}).to_json()
     assert Manifest.from_json(data)
     with pytest.raises(ArtifactError) as caught:
         Manifest.from_json({**data, **change})
@@ -202,7 +205,7 @@ def test_values_that_break_what_shows_or_looks_for_them_are_refused(change: dict
 
 
 def test_figures_that_are_nested_too_deep_are_refused() -> None:
-    data = make_manifest(files={name: artifact.FileRecord("a" * 64, 1) for name in (PROGRAM, WEIGHTS)}).to_json()
+    data = make_manifest(files={name: FileRecord("a" * 64, 1) for name in (PROGRAM, WEIGHTS)}).to_json()
     for levels, fits in ((40, True), (60, False), (900, False), (100_000, False)):
         deep: Any = []
         for _ in range(levels):
@@ -217,7 +220,7 @@ def test_a_checkpoint_is_looked_for_in_the_folders_alone(tmp_path: Path) -> None
     (tmp_path / "inside").mkdir()
     secret = tmp_path / "secret.pt"
     secret.write_bytes(b"secret")
-    digest = artifact._sha256(secret)
+    digest = hashlib.sha256(b"secret").hexdigest()
     manifest = make_manifest(origin="user", checkpoint={**support.CHECKPOINTS["user"], "sha256": digest})
     for name in ("../secret.pt", str(secret), "..", "secret.pt/../../secret.pt"):
         asked = replace(manifest, checkpoint={**manifest.checkpoint, "file": name})
@@ -267,39 +270,89 @@ def remove(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [exchange, write, remove])
-def test_what_changes_after_it_was_checked_is_refused(
+def test_what_happens_to_the_folder_after_it_was_opened_changes_nothing(
+    tmp_path: Path, program: bytes, monkeypatch: pytest.MonkeyPatch, change: Any
+) -> None:
+    """What is loaded are the very bytes that were hashed, in a runner, too."""
+    folder = publish(tmp_path, make_manifest(backend="xnnpack", input=SPEC, outputs=OUTPUTS), program)
+    expected = {name: output.clone() for name, output in run_once(folder).items()}
+    with Artifact.open(folder) as artifact:
+        change(folder)
+        assert artifact.read(PROGRAM) == Path(artifact.path(PROGRAM)).read_bytes() == program
+        assert contents(artifact).methods[0].delegate_calls == {"XnnpackBackend": 1}
+        given = run_once(artifact)
+    assert all(torch.equal(given[name], output) for name, output in expected.items())
+
+
+def run_once(artifact: Any) -> dict[str, torch.Tensor]:
+    with runtime.open_runner(artifact) as runner:
+        return runner(torch.full(SPEC.shape, 0.5))
+
+
+@pytest.mark.parametrize("change", [exchange, write, remove])
+def test_a_folder_that_changes_while_it_is_read_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Any
 ) -> None:
+    """Between the manifest and the files; an exchange may also leave the former artifact, whole."""
     folder = publish(tmp_path, make_manifest())
-    with intact(folder) as manifest:
-        (folder / ".DS_Store").touch()
-    assert manifest == verify(folder)
-    with pytest.raises(IntegrityError, match="was changed while it was being read; try again"), intact(folder):
+    before, read = load_manifest(folder), reading._manifest
+
+    def read_and_change(*words: Any) -> Manifest:
+        found = read(*words)
         change(folder)
+        return found
 
-    folder = publish(tmp_path, make_manifest())
-    closed: list[bool] = []
-    opened = SimpleNamespace(close=lambda: closed.append(True))
-    monkeypatch.setattr(runtime, "_open", lambda *_: (change(folder), opened)[1])
-    with pytest.raises(IntegrityError, match="was changed while"):
-        runtime.open_runner(folder)
-    assert closed
+    monkeypatch.setattr(reading, "_manifest", read_and_change)
+    with pytest.raises(IntegrityError), Artifact.open(folder) as artifact:
+        assert artifact.manifest == before
+        assert artifact.read(PROGRAM) == b"program"
+        raise IntegrityError("the former artifact, whole")
 
 
-def test_what_changes_while_it_is_looked_into_is_refused(
+@pytest.mark.skipif(sys.platform != "linux", reason="sealed memory is Linux'")
+def test_nobody_can_write_to_what_was_verified(tmp_path: Path) -> None:
+    with Artifact.open(publish(tmp_path, make_manifest())) as artifact:
+        path = artifact.path(PROGRAM)
+        for open_to_write in (lambda: os.open(path, os.O_RDWR), lambda: os.open(path, os.O_WRONLY | os.O_TRUNC)):
+            with pytest.raises(PermissionError):
+                os.write(open_to_write(), b"x")
+        with pytest.raises(PermissionError):
+            os.truncate(path, 0)
+        assert artifact.read(PROGRAM) == b"program"
+    assert not Path(path).exists() or Path(path).read_bytes() != b"program"
+
+
+def test_without_sealed_memory_the_copies_are_private_files_that_closing_removes(
     tmp_path: Path, program: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = publish(tmp_path, make_manifest(backend="xnnpack"), program)
-    contents(folder)
-    monkeypatch.setattr(program_file, "read_methods", lambda path: exchange(folder))
-    with pytest.raises(ArtifactError):
-        contents(folder)
+    def missing(*_: object) -> int:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(os, "memfd_create", missing, raising=False)
+    folder = publish(tmp_path, make_manifest(backend="xnnpack", input=SPEC, outputs=OUTPUTS), program)
+    with Artifact.open(folder) as artifact:
+        path = Path(artifact.path(PROGRAM))
+        assert path.parent == Path(tempfile.gettempdir())
+        assert path.stat().st_mode & 0o777 == 0o400
+        remove(folder)
+        assert artifact.read(PROGRAM) == program
+        assert run_once(artifact).keys() == {"sums", "features"}
+    assert not path.exists()
+
+
+def test_opening_and_closing_leaves_no_descriptor(tmp_path: Path, program: bytes) -> None:
+    folder = publish(tmp_path, make_manifest(backend="xnnpack", input=SPEC, outputs=OUTPUTS), program)
+    run_once(folder)
+    before = len([*Path("/dev/fd").iterdir()])
+    for _ in range(5):
+        run_once(folder)
+    (folder / PROGRAM).write_bytes(program[:-1] + b"x")
+    with pytest.raises(IntegrityError):
+        runtime.open_runner(folder)
+    assert len([*Path("/dev/fd").iterdir()]) == before
 
 
 # ---- the official runtime's own refusals -----------------------------------------------------------------------------
-
-SPEC = TensorSpec("images", (1, 3, 8, 8), "float32", "")
-OUTPUTS = (TensorSpec("sums", (1, 4, 6, 6), "float32", ""), TensorSpec("features", (1, 4, 6, 6), "float32", ""))
 
 
 @pytest.mark.parametrize(
@@ -314,8 +367,11 @@ def test_whatever_the_runtime_says_of_a_program_is_one_line(
         raise error
 
     monkeypatch.setattr(executorch, "_runtime", lambda: SimpleNamespace(load_program=load_program))
-    with pytest.raises(ArtifactError, match="ExecuTorch could not load") as caught:
-        executorch.ExecuTorchRunner(tmp_path, make_manifest(backend="xnnpack"))
+    with (
+        Artifact.open(publish(tmp_path, make_manifest(backend="xnnpack"))) as artifact,
+        pytest.raises(ArtifactError, match="ExecuTorch could not load") as caught,
+    ):
+        executorch.ExecuTorchRunner(artifact)
     assert str(caught.value).isprintable()
 
 

@@ -30,7 +30,6 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
-    from .artifacts.folder import load_manifest, verify
     from .artifacts.manifest import Manifest
     from .exporter.api import export
     from .models.options import ExportOptions
@@ -43,6 +42,7 @@ __all__ = [
     "TASKS",
     "VARIANTS",
     "YOLO26",
+    "Artifact",
     "ArtifactError",
     "BackendError",
     "BusyError",
@@ -78,7 +78,7 @@ _HOMES = {
     "models.tasks": ("TASKS", "Task", "TensorSpec"),
     "models.variants": ("VARIANTS", "Variant", "find_variants"),
     "artifacts.manifest": ("Manifest",),
-    "artifacts.folder": ("load_manifest", "verify"),
+    "artifacts.reading": ("Artifact", "load_manifest", "verify"),
     "exporter.api": ("export",),
     "runtime": ("Runner", "open_runner"),
     "vision.api": ("YOLO26",),

@@ -18,8 +18,8 @@ from PIL import Image
 import support
 from support import CHECKPOINTS, SIZES
 from yolo26_executorch.artifacts.card import Accuracy, columns, figures, render, size, write
-from yolo26_executorch.artifacts.folder import load_manifest, verify
 from yolo26_executorch.artifacts.manifest import FileRecord, Manifest
+from yolo26_executorch.artifacts.reading import load_manifest, verify
 from yolo26_executorch.errors import UsageError, Yolo26Error
 from yolo26_executorch.models.options import ExportOptions
 from yolo26_executorch.models.tasks import TASKS, TensorSpec

@@ -7,7 +7,7 @@ import pytest
 
 from support import make_manifest, publish
 from yolo26_executorch.artifacts.card import render
-from yolo26_executorch.artifacts.folder import load_manifest, verify
+from yolo26_executorch.artifacts.reading import load_manifest, verify
 from yolo26_executorch.cli import main
 
 

@@ -11,8 +11,8 @@ import torch
 
 import support
 from support import make_manifest, xnnpack_program
-from yolo26_executorch.artifacts import folder as artifact
 from yolo26_executorch.artifacts.manifest import PROGRAM, WEIGHTS, Manifest
+from yolo26_executorch.artifacts.reading import load_manifest
 from yolo26_executorch.cli import inspect
 from yolo26_executorch.errors import ArtifactError, IntegrityError
 from yolo26_executorch.models.tasks import TensorSpec
@@ -85,7 +85,7 @@ def test_everything_is_printed(tmp_path: Path, program: bytes, capsys: pytest.Ca
         "torch 2.13.0",
         "latency_ms 1.25",
         "licence AGPL-3.0-or-later",
-        f"model.pte {len(program) / 1e3:.1f} kB {artifact.load_manifest(folder).files[PROGRAM].sha256}",
+        f"model.pte {len(program) / 1e3:.1f} kB {load_manifest(folder).files[PROGRAM].sha256}",
     ):
         assert line in lines
     # Neither a terminal's codes nor rich's own marks are taken from a file.
@@ -108,7 +108,7 @@ def test_json_has_it_all(tmp_path: Path, program: bytes, weights: bytes, capsys:
     folder = publish(tmp_path, program, weights)
     assert call(str(folder), "--json") == 0
     data = json.loads(capsys.readouterr().out)
-    assert Manifest.from_json(data["manifest"]) == artifact.load_manifest(folder)
+    assert Manifest.from_json(data["manifest"]) == load_manifest(folder)
     [method] = data["contents"]["methods"]
     assert method == {
         "name": "forward",

@@ -23,9 +23,9 @@ import pytest
 
 from support import make_manifest, network, publish, save_checkpoint
 from support.stub_worker import PREAMBLE
-from yolo26_executorch.artifacts import folder as artifact
 from yolo26_executorch.artifacts.locks import locked
 from yolo26_executorch.artifacts.manifest import MANIFEST, PROGRAM
+from yolo26_executorch.artifacts.reading import verify
 from yolo26_executorch.cli import main
 from yolo26_executorch.errors import ArtifactError, BackendError, UsageError
 from yolo26_executorch.exporter import cluster, scheduler
@@ -151,7 +151,7 @@ class TestTwoMachines:
         assert "yolo26s: failed: the cluster lost its worker; trying again in 0 s" in captured.out
         assert "3 exported · xnnpack" in captured.out
         for name in NAMES:
-            assert artifact.verify(out / name).name == name
+            assert verify(out / name).name == name
         assert hidden(out) == []
         report = json.loads((out / "report.json").read_text())
         assert report["options"]["ray"] == self.address
@@ -225,7 +225,7 @@ class TestTwoMachines:
         words += ["--base-path", url, "--ray", self.address, "--report", str(tmp_path / "report.json")]
         assert main(["export", *words]) == 0
         fsspec.filesystem("memory").get(url, str(tmp_path / "got"), recursive=True)
-        manifest = artifact.verify(tmp_path / "got" / own.stem)
+        manifest = verify(tmp_path / "got" / own.stem)
         assert (manifest.checkpoint["origin"], manifest.checkpoint["file"]) == ("user", own.name)
         (record,) = json.loads((tmp_path / "report.json").read_text())["records"]
         assert (record["outcome"], record["folder"]) == ("exported", f"{url}/{own.stem}")
@@ -243,7 +243,7 @@ class TestTwoMachines:
         assert {made.device for made in records} == {f"{socket.gethostname()}:0"}
         for made in records:
             assert made.folder == str(out / made.name)
-            assert artifact.verify(out / made.name).backend == "cuda"
+            assert verify(out / made.name).backend == "cuda"
             assert kinds(events, made.name)[0] == "start"
 
     def test_a_machine_without_cuda_says_what_it_lacks(self, tmp_path: Path) -> None:

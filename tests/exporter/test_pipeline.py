@@ -16,8 +16,8 @@ from torch import nn
 
 from support import network, save_checkpoint
 from yolo26_executorch import cli
-from yolo26_executorch.artifacts.folder import load_manifest, verify
 from yolo26_executorch.artifacts.manifest import CARD, MANIFEST, PROGRAM
+from yolo26_executorch.artifacts.reading import load_manifest, verify
 from yolo26_executorch.errors import LoweringError
 from yolo26_executorch.exporter import pipeline
 from yolo26_executorch.exporter.jobs import Job, Record

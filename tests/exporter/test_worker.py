@@ -18,7 +18,6 @@ from yolo26_executorch.models.variants import VARIANTS
 STUBBED = """
     import os, subprocess, sys, time
     from pathlib import Path
-    from yolo26_executorch.artifacts import folder as artifact
     from yolo26_executorch.exporter import worker
 
     def export_one(job, say):

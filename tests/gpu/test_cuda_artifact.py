@@ -17,8 +17,8 @@ from torch import Tensor
 
 from support import random_checkpoint
 from yolo26_executorch import cli
-from yolo26_executorch.artifacts.folder import verify
 from yolo26_executorch.artifacts.manifest import PROGRAM, WEIGHTS, Manifest
+from yolo26_executorch.artifacts.reading import verify
 from yolo26_executorch.errors import CompatibilityError, InputError, IntegrityError
 from yolo26_executorch.models.preprocess import random_input
 from yolo26_executorch.parity.baseline import Reference

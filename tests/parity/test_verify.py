@@ -19,8 +19,8 @@ from torch import Tensor
 
 from support import damage, eager_artifact, shapes_checkpoint
 from yolo26_executorch import runtime
-from yolo26_executorch.artifacts import folder as artifact
 from yolo26_executorch.artifacts.manifest import MANIFEST, PROGRAM
+from yolo26_executorch.artifacts.reading import load_manifest
 from yolo26_executorch.errors import CheckpointError, IntegrityError, UsageError
 from yolo26_executorch.exporter import smoke_test
 from yolo26_executorch.exporter.jobs import Job
@@ -58,7 +58,7 @@ def both_refuse(folder: Path, task: str, monkeypatch: pytest.MonkeyPatch) -> tup
     monkeypatch.setattr(smoke_test, "TIMED_RUNS", 3)
     report = verify(folder, checkpoint=shapes_checkpoint(task))
     [source] = find_sources([str(shapes_checkpoint(task))])
-    job = Job(source, folder.parent, artifact.load_manifest(folder).options, None, True, False, False, "")
+    job = Job(source, folder.parent, load_manifest(folder).options, None, True, False, False, "")
     figures = smoke_test.run_trial(folder, job)
     assert (report.passed, figures["passed"]) == (False, False)
     assert told(report)["passed"] is False
@@ -173,7 +173,7 @@ def test_random_weights_are_made_again(tmp_path: Path, monkeypatch: pytest.Monke
     assert told(report)["checkpoint"] == {"origin": "random", "file": None, "sha256": None, "seed": 0}
     with pytest.raises(CheckpointError, match="random weights"):
         verify(folder, checkpoint=shapes_checkpoint("classify"))
-    manifest = artifact.load_manifest(folder)
+    manifest = load_manifest(folder)
     other = replace(manifest, checkpoint={**manifest.checkpoint, "seed": 1})
     (folder / MANIFEST).write_text(json.dumps(other.to_json()))
     assert not verify(folder).passed

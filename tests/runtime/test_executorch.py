@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from support import make_manifest, publish, xnnpack_program
+from support import make_manifest, publish, unverified, xnnpack_program
 from yolo26_executorch.artifacts.manifest import PROGRAM, Manifest
+from yolo26_executorch.artifacts.reading import Artifact
 from yolo26_executorch.errors import ArtifactError, InputError
 from yolo26_executorch.models.tasks import TensorSpec
 from yolo26_executorch.runtime import executorch as module
@@ -48,12 +49,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return publish(tmp_path_factory.mktemp("artifacts"), manifest(), program)
 
 
+def opened(folder: Path) -> ExecuTorchRunner:
+    with Artifact.open(folder) as artifact:
+        return ExecuTorchRunner(artifact)
+
+
 def pictures(seed: int) -> Tensor:
     return torch.rand(SHAPE, generator=torch.Generator().manual_seed(seed))
 
 
 def test_outputs_by_name(folder: Path) -> None:
-    with ExecuTorchRunner(folder, manifest()) as runner, torch.no_grad():
+    with opened(folder) as runner, torch.no_grad():
         assert (runner.name, runner.input, runner.outputs) == ("executorch", manifest().input, manifest().outputs)
         for seed in (1, 2, 1):
             given = runner(pictures(seed))
@@ -63,7 +69,7 @@ def test_outputs_by_name(folder: Path) -> None:
 
 
 def test_only_the_outputs_asked_for_are_given(folder: Path) -> None:
-    with ExecuTorchRunner(folder, manifest()) as runner:
+    with opened(folder) as runner:
         every = runner(pictures(1))
         some = runner(pictures(1), outputs=["sums"], on_device=True)
         assert list(some) == ["sums"]
@@ -74,7 +80,7 @@ def test_only_the_outputs_asked_for_are_given(folder: Path) -> None:
 
 def test_outputs_of_one_call_outlive_the_next(folder: Path) -> None:
     """The runtime may hand out its own memory."""
-    with ExecuTorchRunner(folder, manifest()) as runner:
+    with opened(folder) as runner:
         first = runner(pictures(1))
         kept = {name: output.clone() for name, output in first.items()}
         runner(pictures(2))
@@ -85,7 +91,7 @@ def test_a_strided_picture_gives_what_a_contiguous_one_gives(folder: Path) -> No
     picture = pictures(3)
     strided = picture.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
     assert not strided.is_contiguous()
-    with ExecuTorchRunner(folder, manifest()) as runner:
+    with opened(folder) as runner:
         expected = {name: output.clone() for name, output in runner(picture).items()}
         for images in (
             strided,
@@ -101,22 +107,25 @@ def test_a_strided_picture_gives_what_a_contiguous_one_gives(folder: Path) -> No
     "images", [torch.zeros(1, 8, 8, 3), torch.zeros(SHAPE, dtype=torch.uint8), torch.full(SHAPE, 255.0), torch.zeros(3)]
 )
 def test_wrong_input_is_refused_and_the_runner_goes_on(folder: Path, images: Tensor) -> None:
-    with ExecuTorchRunner(folder, manifest()) as runner:
+    with opened(folder) as runner:
         with pytest.raises(InputError):
             runner(images)
         assert runner(pictures(1))["sums"].shape == SHAPE
 
 
 def test_closing_twice_is_no_error(folder: Path) -> None:
-    runner = ExecuTorchRunner(folder, manifest())
+    runner = opened(folder)
     runner.close()
     runner.close()
 
 
 def test_a_file_that_is_no_program_is_an_error_of_one_line(tmp_path: Path) -> None:
     (tmp_path / PROGRAM).write_bytes(b"no program" * 100)
-    with pytest.raises(ArtifactError, match="ExecuTorch could not load") as caught:
-        ExecuTorchRunner(tmp_path, manifest())
+    with (
+        unverified(tmp_path, manifest()) as artifact,
+        pytest.raises(ArtifactError, match="ExecuTorch could not load") as caught,
+    ):
+        ExecuTorchRunner(artifact)
     assert "\n" not in str(caught.value)
 
 

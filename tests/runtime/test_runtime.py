@@ -131,7 +131,7 @@ def test_a_cuda_artifact_where_executorch_has_no_cuda_delegate(tmp_path: Path, m
         open_runner(folder, runner="executorch")
     from yolo26_executorch.runtime import aoti
 
-    monkeypatch.setattr(aoti, "AotiRunner", lambda folder, manifest, device: ("aoti", folder, manifest.name))
+    monkeypatch.setattr(aoti, "AotiRunner", lambda artifact, device: ("aoti", artifact.folder, artifact.manifest.name))
     for runner in ("auto", "aoti"):
         opened: Any = open_runner(folder, runner=runner)
         assert opened == ("aoti", folder, "yolo26n")
@@ -151,7 +151,7 @@ def test_versions_that_do_not_fit_leave_the_other_runner(tmp_path: Path, monkeyp
 
     see_gpu(monkeypatch, (9, 0))
     monkeypatch.setattr(executorch, "executorch_runtime_fits", lambda: Usable(False, "cause", "remedy"))
-    monkeypatch.setattr(aoti, "AotiRunner", lambda folder, manifest, device: "aoti")
+    monkeypatch.setattr(aoti, "AotiRunner", lambda artifact, device: "aoti")
     opened: Any = open_runner(cuda(tmp_path))
     assert opened == "aoti"
 

@@ -23,8 +23,10 @@ from torch.fx import GraphModule
 
 from shapes.train import checkpoint_name
 from yolo26_executorch import runtime
-from yolo26_executorch.artifacts.folder import Draft
+from yolo26_executorch.artifacts.files import PrivateCopy
 from yolo26_executorch.artifacts.manifest import PROGRAM, WEIGHTS, Manifest, Platform
+from yolo26_executorch.artifacts.reading import Artifact
+from yolo26_executorch.artifacts.writing import Draft
 from yolo26_executorch.models.checkpoints import Checkpoint, Source, load
 from yolo26_executorch.models.export_model import ExportModel
 from yolo26_executorch.models.options import ExportOptions
@@ -98,6 +100,15 @@ def publish(base: Path, manifest: Manifest, program: bytes = b"program", weights
         if manifest.backend == "cuda":
             (draft.folder / WEIGHTS).write_bytes(weights)
         return draft.commit(manifest, "# card")
+
+
+def unverified(folder: Path, manifest: Manifest) -> Artifact:
+    """Return a folder's files as an artifact that was opened, whatever their hashes are."""
+    copies = {}
+    for path in sorted(folder.iterdir()):
+        with path.open("rb") as file:
+            copies[path.name] = PrivateCopy(file)
+    return Artifact(folder, manifest, copies)
 
 
 def xnnpack_program(module: nn.Module, *examples: Tensor) -> bytes:

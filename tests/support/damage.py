@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from yolo26_executorch.artifacts import program_file
-from yolo26_executorch.artifacts.folder import Draft, load_manifest
 from yolo26_executorch.artifacts.manifest import CARD, MANIFEST, PROGRAM
+from yolo26_executorch.artifacts.reading import load_manifest
+from yolo26_executorch.artifacts.writing import Draft
 
 Damage = Callable[[Path], None]
 """Rewrites a program file."""

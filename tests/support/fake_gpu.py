@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from support import make_manifest
+from yolo26_executorch.artifacts.reading import Artifact
 from yolo26_executorch.models.options import ExportOptions
 from yolo26_executorch.models.tasks import TensorSpec
 from yolo26_executorch.runtime import aoti, gpu, shared_object
@@ -122,7 +123,7 @@ def fake_runner(index: int = 0, *, io: str = "host") -> Any:
     """Return a CUDA artifact's runner on a fake GPU."""
     options = ExportOptions(backend="cuda", io=io)
     manifest = make_manifest(input=IMAGES, outputs=OUTPUTS, options=options)
-    return AotiRunner(Path("nowhere"), manifest, torch.device("cuda", index))
+    return AotiRunner(Artifact(Path("nowhere"), manifest, {}), torch.device("cuda", index))
 
 
 def images(seed: int) -> Tensor:

@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from yolo26_executorch import cli
-from yolo26_executorch.artifacts import folder as artifact
 from yolo26_executorch.artifacts.manifest import PROGRAM
+from yolo26_executorch.artifacts.reading import verify
+from yolo26_executorch.artifacts.writing import remove_abandoned
 from yolo26_executorch.errors import ArtifactError
 from yolo26_executorch.exporter import pipeline, scheduler, worker
 from yolo26_executorch.exporter.jobs import Job
@@ -82,7 +83,7 @@ def lower(model: Any, job: Job, clock: Any) -> Lowered:
 
 
 def trial(folder: Path, job: Job) -> dict[str, Any]:
-    artifact.verify(folder)
+    verify(folder)
     time.sleep(0.005)
     return {
         "passed": True, "runner": "stub", "device": "cpu", "inputs": [], "failures": [], "largest": None,
@@ -142,7 +143,7 @@ def state(base: Path) -> str:
     if not place.exists():
         return "none"
     try:
-        return artifact.verify(place).files[PROGRAM].sha256
+        return verify(place).files[PROGRAM].sha256
     except ArtifactError as error:
         return f"broken: {error}"
 
@@ -193,7 +194,7 @@ def kills(base: Path, wanted: int, seed: int) -> dict[str, Any]:
                 problems.append(f"the next run {record.outcome} instead of {expected}: {record.message}")
             counts["resumed"] += 1
     assert pipeline.export_one(job(base), lambda event: None).ok
-    artifact.remove_abandoned(base)
+    remove_abandoned(base)
     left = sorted(path.name for path in base.iterdir())
     return {"seed": seed, "whole_s": whole_s, **counts, "problems": problems, "left": left}
 

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import IntegrityError
 from ..models.tasks import TASKS, TensorSpec
-from .folder import Draft, load_manifest
 from .locks import locked
 from .manifest import CARD, WEIGHTS, Manifest, Platform
+from .reading import load_manifest
+from .writing import Draft
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import ArtifactError, first_line
 
@@ -24,6 +24,17 @@ if TYPE_CHECKING:
 _MAGIC = b"ETCUDAFQN3"
 _READING_BYTES = 4_000_000_000
 """Memory for looking into an artifact; the largest takes a few hundred MB."""
+
+
+class Readable(Protocol):
+    """A file to look into: a `Path`, or one of an opened artifact. As text it is where the file lies."""
+
+    @property
+    def suffix(self) -> str:
+        """The ending of its name."""
+
+    def read_bytes(self) -> bytes:
+        """Return all of it."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +86,7 @@ class CudaPayload:
     """For each output of the program, which output of the delegate it is: the partitioner orders its own anew."""
 
 
-def read_methods(program: Path) -> tuple[Method, ...]:
+def read_methods(program: Readable) -> tuple[Method, ...]:
     """Return the methods of a `.pte` and what they call; raises ArtifactError where the file is damaged."""
     methods = []
     with _damage(program):
@@ -90,7 +101,7 @@ def read_methods(program: Path) -> tuple[Method, ...]:
     return tuple(methods)
 
 
-def read_named_data(path: Path) -> dict[str, bytes]:
+def read_named_data(path: Readable) -> dict[str, bytes]:
     """Return the named data of a `.pte` or `.ptd`, by key; raises ArtifactError where the file is damaged."""
     with _damage(path):
         if path.suffix == ".pte":
@@ -98,7 +109,7 @@ def read_named_data(path: Path) -> dict[str, bytes]:
         return _read_data_file(path.read_bytes())
 
 
-def read_cuda_payload(program: Path, data: Path) -> CudaPayload:
+def read_cuda_payload(program: Readable, data: Readable) -> CudaPayload:
     """Return the shared object and the weights of a program with one CUDA delegate.
 
     Raises:
@@ -276,7 +287,7 @@ def _dtypes() -> dict[int, torch.dtype]:
     return {int(scalar_type_enum(kind)): kind for kind in (*kinds, torch.int8, torch.uint8, torch.bool)}
 
 
-def _read_program(path: Path) -> Any:
+def _read_program(path: Readable) -> Any:
     with quiet():
         from executorch.exir._serialize import _deserialize_pte_binary
 
@@ -284,7 +295,7 @@ def _read_program(path: Path) -> Any:
 
 
 @contextlib.contextmanager
-def _damage(path: Path) -> Iterator[None]:
+def _damage(path: Readable) -> Iterator[None]:
     """Turn whatever ExecuTorch's readers raise on a damaged file into one line."""
     try:
         with quiet():

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..artifacts import folder as artifact
 from ..artifacts.manifest import Manifest
+from ..artifacts.reading import verify
 from ..errors import UsageError
 from .records import ARTIFACT, MODES, TENSORRTS, Row, module_of
 
@@ -56,7 +56,7 @@ def read_manifests(folders: Sequence[Path]) -> dict[Path, Manifest]:
     for folder in folders:
         if folder.absolute() in {known.absolute() for known in found}:
             raise UsageError(f"{folder} is named twice; name each artifact once")
-        found[folder] = artifact.verify(folder)
+        found[folder] = verify(folder)
     return found
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..artifacts.manifest import Manifest
+    from ..artifacts.reading import Artifact
     from ..models.checkpoints import Checkpoint
     from .timing import Call
 
@@ -79,20 +80,23 @@ def main() -> int:
 
 def _row(job: Job, say: Say) -> None:
     """Open the model, make one call, then time what is asked for."""
-    from ..artifacts.folder import load_manifest
+    from ..artifacts.reading import Artifact
     from ..parity.baseline import device_of, precision_of
     from .timing import DEVICE, HOST, gpu_memory_used, measure
 
-    manifest = load_manifest(Path(job.folder))
+    began = time.perf_counter()
+    artifact = Artifact.open(job.folder)
+    manifest, verify_s = artifact.manifest, time.perf_counter() - began
     device = device_of(manifest)
     used_before = gpu_memory_used() if device == "cuda" else None
-    inputs, opener = _inputs(manifest), _opener(job, manifest, precision_of(manifest), device)
-    import_s = _age_s()
+    inputs, opener = _inputs(manifest), _opener(job, artifact, precision_of(manifest), device)
+    import_s = _age_s() - verify_s
 
     began = time.perf_counter()
     opened = opener()
     _wait(device)
-    open_s = time.perf_counter() - began
+    open_s = time.perf_counter() - began + (verify_s if job.subject == ARTIFACT else 0)
+    artifact.close()
 
     if job.mode in ("graph", "launched") and not hasattr(opened.runner, "run"):
         raise Skipped(f"the runner {opened.runner.name} takes nothing in GPU memory; --runner aoti does")
@@ -120,7 +124,7 @@ def _row(job: Job, say: Say) -> None:
 
 def _work(job: Job, say: Say) -> None:
     """Count what a model has to do."""
-    from ..artifacts.folder import load_manifest
+    from ..artifacts.reading import load_manifest
     from ..parity.baseline import precision_of
     from .roofline import count_work
 
@@ -142,9 +146,11 @@ def _inputs(manifest: Manifest) -> list[Tensor]:
     return [random_input(manifest.input, seed) for seed in SEEDS]
 
 
-def _opener(job: Job, manifest: Manifest, precision: str, device: str) -> Callable[[], Opened]:
+def _opener(job: Job, artifact: Artifact, precision: str, device: str) -> Callable[[], Opened]:
     """Return what opens the model, with all that it takes imported and, for a peer, the checkpoint loaded."""
     import torch
+
+    manifest = artifact.manifest
 
     if device == "cuda" and not torch.cuda.is_available():
         raise Skipped("no NVIDIA GPU is usable here; `yolo26-et doctor` says why")
@@ -154,7 +160,7 @@ def _opener(job: Job, manifest: Manifest, precision: str, device: str) -> Callab
         from ..runtime.executorch import obstacle
 
         obstacle(manifest)  # imports ExecuTorch, which takes seconds
-        return lambda: _open_artifact(job)
+        return lambda: _open_artifact(job, artifact)
     checkpoint = _checkpoint(job, manifest)
 
     def open_it() -> Opened:
@@ -179,16 +185,16 @@ def _opener(job: Job, manifest: Manifest, precision: str, device: str) -> Callab
     return open_it
 
 
-def _open_artifact(job: Job) -> Opened:
+def _open_artifact(job: Job, artifact: Artifact) -> Opened:
     from ..runtime import open_runner
     from ..vision.api import YOLO26
 
     if job.mode == "file":
-        model = YOLO26(job.folder, runner=job.runner)
+        model = YOLO26(artifact, runner=job.runner)
         return Opened(model._backend.runner, model.predict)
     # The official runtime's Python bindings copy to and from host memory.
     device_rows = "aoti" if job.runner == "auto" else job.runner
-    return Opened(open_runner(job.folder, runner=device_rows if job.mode != "host" else job.runner), None)
+    return Opened(open_runner(artifact, runner=device_rows if job.mode != "host" else job.runner), None)
 
 
 def _predict(backend: Any, path: str) -> list[Any]:

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from ..artifacts import card
-from ..artifacts.folder import load_manifest
 from ..artifacts.manifest import CARD
+from ..artifacts.reading import load_manifest
 from ..report.val_report import accuracy_of
 from . import Subparsers
 

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from ..artifacts.card import size
-from ..artifacts.folder import Checked, check_tree
+from ..artifacts.reading import Checked, check_tree
 from ..errors import ArtifactError, printable
 from . import Subparsers, console
 

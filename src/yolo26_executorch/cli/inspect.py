@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..artifacts.card import columns, figures, size
-from ..artifacts.folder import Contents, contents, load_manifest
 from ..artifacts.manifest import Manifest
+from ..artifacts.reading import Artifact, Contents, contents
 from ..errors import printable
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ArtifactError: the folder is no complete, intact artifact.
     """
-    inside = contents(args.folder)
-    manifest = load_manifest(args.folder)
+    with Artifact.open(args.folder) as artifact:
+        manifest, inside = artifact.manifest, contents(artifact)
     if args.json:
         print(json.dumps({"manifest": manifest.to_json(), "contents": asdict(inside)}, indent=2))
         return 0

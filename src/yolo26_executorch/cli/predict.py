@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..artifacts.folder import load_manifest
 from ..artifacts.manifest import Manifest
+from ..artifacts.reading import load_manifest
 from ..errors import OptionError, UsageError, first_line, printable
 from ..vision.api import TRACKING_CONFIDENCE, YOLO26, check_tracking, class_indices
 from . import Subparsers, warn

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..artifacts import card
-from ..artifacts import folder as artifact
+from ..artifacts.current import is_current
 from ..artifacts.locks import locked
 from ..artifacts.manifest import PROGRAM, Manifest, Platform
+from ..artifacts.reading import load_manifest
+from ..artifacts.writing import Draft
 from ..errors import ArtifactError, GpuMemoryError, LimitError, ParityError, Yolo26Error, first_line
 from ..models import checkpoints
 from ..system.probe import versions
@@ -87,12 +89,12 @@ def _export(job: Job, say: Say, clock: _Clock) -> Record:
     }
     place = job.base_path / job.source.name
     known = {"task": checkpoint.task.name, "folder": str(place)}
-    if job.skip_existing and artifact.is_current(place, options, identity, tested=job.test):
-        there = artifact.load_manifest(place)
+    if job.skip_existing and is_current(place, options, identity, tested=job.test):
+        there = load_manifest(place)
         return job.record("skipped", **known, **_figures(there.test), files=_sizes(there))
     if not job.force:
         _refuse_to_replace(place, checkpoint)
-    with artifact.Draft(job.base_path, job.source.name) as draft, contextlib.ExitStack() as stack:
+    with Draft(job.base_path, job.source.name) as draft, contextlib.ExitStack() as stack:
         _check_room(draft.folder, checkpoint)
         trial = stack.enter_context(_Trial(options.backend)) if job.test else None
         model = ExportModel(checkpoint, options)
@@ -145,7 +147,7 @@ def _export(job: Job, say: Say, clock: _Clock) -> Record:
         seconds = clock.stop()
         manifest = replace(manifest, seconds=seconds, test=test, files=draft.records())
         draft.commit(manifest, card.render(manifest))
-    there = artifact.load_manifest(place)
+    there = load_manifest(place)
     return job.record("exported", **known, seconds=seconds, **_figures(test), files=_sizes(there))
 
 
@@ -153,7 +155,7 @@ def _refuse_to_replace(place: Path, checkpoint: checkpoints.Checkpoint) -> None:
     """Look again, now that the checkpoint is known, at what lies in its artifact's place; raises UsageError."""
     with contextlib.suppress(ArtifactError):  # a damaged one is nobody's
         identity = existing.Identity(True, checkpoint.sha256, checkpoint.seed)
-        existing.refuse_to_replace([(str(place), artifact.load_manifest(place), identity)])
+        existing.refuse_to_replace([(str(place), load_manifest(place), identity)])
 
 
 def _lower(model: Any, job: Job, clock: _Clock) -> Any:

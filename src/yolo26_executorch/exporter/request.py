@@ -16,8 +16,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from ..artifacts import folder as artifact
 from ..artifacts.manifest import PLAIN_NAME
+from ..artifacts.reading import load_manifest
+from ..artifacts.writing import prepare_base_path, remove_abandoned
 from ..errors import ArtifactError, BackendError, OptionError, UsageError
 from ..models import naming
 from ..models.checkpoints import Source, find_sources
@@ -362,7 +363,7 @@ def _places(
         found = []
         for place in places(name):
             with contextlib.suppress(ArtifactError):  # a damaged one is nobody's
-                manifest = store.there(place) if store else artifact.load_manifest(base_path / place)
+                manifest = store.there(place) if store else load_manifest(base_path / place)
                 if manifest is not None:
                     found.append((store.where(place) if store else str(base_path / place), manifest))
         return found
@@ -379,8 +380,8 @@ def _places(
     if store:
         store.prepare([place for name in names for place in places(name)])
     else:
-        artifact.prepare_base_path(base_path, names)
-        artifact.remove_abandoned(base_path)
+        prepare_base_path(base_path, names)
+        remove_abandoned(base_path)
     return named
 
 

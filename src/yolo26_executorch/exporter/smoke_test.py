@@ -45,14 +45,15 @@ def run_trial(folder: Path, job: Job) -> dict[str, Any]:
     """
     import torch
 
-    from ..artifacts.folder import load_manifest
+    from ..artifacts.reading import Artifact
     from ..models import checkpoints, summary
     from ..parity.baseline import Reference, device_of
     from ..runtime import open_runner
 
-    manifest = load_manifest(folder)
+    with Artifact.open(folder) as artifact:
+        manifest, runner = artifact.manifest, open_runner(artifact)
     task = TASKS[manifest.task]
-    with open_runner(folder) as runner:
+    with runner:
         inputs = _inputs(task, runner)
         given = {name: runner(batch) for name, batch in inputs.items()}
         latency = _latency_ms(runner, next(iter(inputs.values())))

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ..artifacts import folder as artifact
+from ..artifacts.reading import Artifact, opened
 from ..errors import InputError, UsageError
 from ..models import checkpoints
 from ..models import preprocess as pictures
@@ -120,7 +120,7 @@ class VerifyReport:
 
 
 def verify(
-    folder: Path | str,
+    folder: Artifact | Path | str,
     images: Path | str | Sequence[Path | str] | None = None,
     *,
     checkpoint: Path | str | None = None,
@@ -134,7 +134,7 @@ def verify(
     One batch is held at a time, and of every picture only figures are kept.
 
     Args:
-        folder: the artifact; its files' hashes are checked before anything is loaded.
+        folder: the artifact, or its folder, whose files' hashes are checked before anything is loaded.
         images: a picture, a folder of pictures, or several of either; None takes the two photographs that Ultralytics
             ships and two made-up inputs.
         checkpoint: the file that the artifact was made from, whatever its name; None looks for it as
@@ -150,25 +150,27 @@ def verify(
         ArtifactError: the folder is no intact artifact, or cannot run here.
     """
     paths = None if images is None else find_pictures([images] if isinstance(images, Path | str) else images)
-    manifest = artifact.verify(Path(folder))
-    found = checkpoints.find_checkpoint(
-        manifest, Path(checkpoint) if checkpoint else None, Path(weights_dir) if weights_dir else None, trusted
-    )
     import torch
 
     from ..runtime import open_runner
     from .aggregate import Totals
     from .baseline import Reference, device_of, precision_of
 
-    reference = Reference(manifest, found)
+    with opened(folder) as artifact:
+        manifest = artifact.manifest
+        found = checkpoints.find_checkpoint(
+            manifest, Path(checkpoint) if checkpoint else None, Path(weights_dir) if weights_dir else None, trusted
+        )
+        reference = Reference(manifest, found)
+        running = open_runner(artifact, runner=runner)
     totals: dict[str, Totals] = {}
     done: list[PictureFigures] = []
     unreadable: list[Unreadable] = []
-    with open_runner(folder, runner=runner) as opened:
-        stream = _stream(paths, opened.input, TASKS[manifest.task], unreadable, progress)
-        for group in _groups(stream, opened.input.shape[0]):
-            batch = _batch([picture for _, _, picture in group], opened.input)
-            given, answers = opened(batch), reference.answers(batch)
+    with running:
+        stream = _stream(paths, running.input, TASKS[manifest.task], unreadable, progress)
+        for group in _groups(stream, running.input.shape[0]):
+            batch = _batch([picture for _, _, picture in group], running.input)
+            given, answers = running(batch), reference.answers(batch)
             for index, (name, path, _) in enumerate(group):
                 reports = reference.compare(given, answers, index)
                 confident = {
@@ -177,10 +179,9 @@ def verify(
                 }
                 kept = {against: replace(report, items=(), errors={}) for against, report in reports.items()}
                 done.append(PictureFigures(name, path, kept, confident))
-        ran = opened.name
     return VerifyReport(
-        folder=str(folder), name=manifest.name, task=manifest.task, backend=manifest.backend,
-        precision=precision_of(manifest), runner=ran,
+        folder=str(artifact.folder), name=manifest.name, task=manifest.task, backend=manifest.backend,
+        precision=precision_of(manifest), runner=running.name,
         device=torch.cuda.get_device_name() if device_of(manifest) == "cuda" else "cpu",
         checkpoint=manifest.checkpoint, figures={against: total.figures() for against, total in totals.items()},
         pictures=tuple(done), unreadable=tuple(unreadable),

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..artifacts.folder import verify
 from ..artifacts.manifest import MANIFEST, Manifest
+from ..artifacts.reading import verify
 from ..errors import UsageError, Yolo26Error, first_line, printable
 from ..system.probe import package_version
 

@@ -19,8 +19,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ..artifacts.folder import Checked, check_tree
 from ..artifacts.manifest import PLAIN_NAME, Manifest
+from ..artifacts.reading import Checked, check_tree
 from ..errors import UsageError
 from ..exporter.child_process import LOGS
 from ..exporter.jobs import Record

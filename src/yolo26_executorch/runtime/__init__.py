@@ -6,9 +6,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..artifacts.folder import check_platform, intact
+from ..artifacts.compatibility import check_platform
 from ..artifacts.manifest import Manifest
-from ..errors import BackendError, CompatibilityError, IntegrityError, OptionError
+from ..artifacts.reading import Artifact, opened
+from ..errors import BackendError, CompatibilityError, OptionError
 from .runner import Runner
 
 if TYPE_CHECKING:
@@ -22,13 +23,15 @@ _process = os.getpid()
 """The process whose threads PyTorch computes with."""
 
 
-def open_runner(folder: Path | str, *, runner: str = "auto", device: torch.device | str | int | None = None) -> Runner:
+def open_runner(
+    folder: Artifact | Path | str, *, runner: str = "auto", device: torch.device | str | int | None = None
+) -> Runner:
     """Open an artifact for running, after its hashes were checked and found to fit this machine.
 
     A CUDA artifact is native code: opening one means trusting who made it.
 
     Args:
-        folder: the artifact.
+        folder: the artifact, open already or its folder, which is then opened and its files' hashes checked.
         runner: "executorch" (the official runtime), "aoti" (the artifact's shared object inside PyTorch), or "auto":
             the official runtime wherever it has the delegate and fits this PyTorch, else the other for CUDA.
         device: the GPU that a CUDA artifact runs on, such as "cuda:1" or 1; None for PyTorch's current one. Official
@@ -38,25 +41,18 @@ def open_runner(folder: Path | str, *, runner: str = "auto", device: torch.devic
         OptionError: `device` is none that the artifact could run on.
         BackendError: this machine has no such GPU.
         ArtifactError: the folder is no complete artifact.
-        IntegrityError: a file is not what the manifest says (then nothing was loaded), or was exchanged meanwhile.
+        IntegrityError: a file is not what the manifest says; then nothing was loaded.
         CompatibilityError: it cannot run here; both sides are named.
     """
-    folder = Path(folder)
     _compute_alone_in_a_fork()
-    opened = None
-    try:
-        with intact(folder) as manifest:
-            opened = _open(folder, manifest, runner, device)
-    except IntegrityError:
-        if opened is not None:
-            opened.close()
-        raise
-    return opened
+    with opened(folder) as artifact:
+        return _open(artifact, runner, device)
 
 
-def _open(folder: Path, manifest: Manifest, runner: str, device: torch.device | str | int | None) -> Runner:
+def _open(artifact: Artifact, runner: str, device: torch.device | str | int | None) -> Runner:
     from .executorch import ExecuTorchRunner, obstacle
 
+    manifest = artifact.manifest
     reason = obstacle(manifest)
     gpu = _gpu(manifest, device)
     _check_machine(manifest, gpu, reason)
@@ -65,12 +61,14 @@ def _open(folder: Path, manifest: Manifest, runner: str, device: torch.device | 
     if runner == "executorch" or (runner == "auto" and reason is None):
         if reason is not None:
             raise CompatibilityError(reason)
-        return ExecuTorchRunner(folder, manifest)
+        return ExecuTorchRunner(artifact)
     if gpu is None:
-        raise CompatibilityError(reason or f"runner {runner!r} runs CUDA artifacts only; {folder} is for XNNPACK")
+        raise CompatibilityError(
+            reason or f"runner {runner!r} runs CUDA artifacts only; {artifact.folder} is for XNNPACK"
+        )
     from .aoti import AotiRunner
 
-    return AotiRunner(folder, manifest, gpu)
+    return AotiRunner(artifact, gpu)
 
 
 def _gpu(manifest: Manifest, device: torch.device | str | int | None) -> torch.device | None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from ..artifacts.manifest import PROGRAM, WEIGHTS, Manifest
+from ..artifacts.manifest import PROGRAM, WEIGHTS
 from ..artifacts.program_file import read_cuda_payload
+from ..artifacts.reading import Artifact
 from . import gpu, shared_object
 from .runner import BaseRunner, choose, prepare
 from .staging import StagedCalls
@@ -23,18 +23,21 @@ class AotiRunner(BaseRunner):
     """The artifact's shared object, in this process and on one GPU.
 
     Calls replay a CUDA graph, captured at the first; `run` launches kernel by kernel. The object is native code: it is
-    loaded only after its artifact's hashes were checked.
+    loaded from the very bytes whose hashes were checked.
     """
 
     name = "aoti"
 
-    def __init__(self, folder: Path, manifest: Manifest, device: torch.device) -> None:
+    def __init__(self, artifact: Artifact, device: torch.device) -> None:
         super().__init__()
+        manifest = artifact.manifest
         self.input = manifest.input
         self.outputs = manifest.outputs
         self.device = device
         self._on_host = manifest.options.io == "host"
-        self._model = shared_object.open_model(read_cuda_payload(folder / PROGRAM, folder / WEIGHTS), device)
+        self._model = shared_object.open_model(
+            read_cuda_payload(artifact.file(PROGRAM), artifact.file(WEIGHTS)), device
+        )
         self._staged: StagedCalls | None = None
         """What calls replay."""
         self._lent: gpu.Captured | None = None

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..artifacts.manifest import PROGRAM, WEIGHTS, Manifest
 from ..artifacts.program_file import quiet
+from ..artifacts.reading import Artifact
 from ..errors import ArtifactError, first_line
 from ..system.requirements import executorch_runtime_fits
 from .runner import BaseRunner, choose, prepare
@@ -37,29 +37,29 @@ class ExecuTorchRunner(BaseRunner):
 
     name = "executorch"
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
+    def __init__(self, artifact: Artifact) -> None:
         super().__init__()
         import torch
 
+        manifest = artifact.manifest
         self.input = manifest.input
         self.outputs = manifest.outputs
         self._on_host = manifest.options.io == "host"
         self.device = torch.device("cpu" if self._on_host else "cuda")
-        data = folder / WEIGHTS
-        self._folder = folder
+        self._folder = artifact.folder
         with quiet():
             from executorch.runtime import Verification
         try:
             self._program = _runtime().load_program(
-                str(folder / PROGRAM),
-                data_path=str(data) if data.is_file() else None,
+                artifact.path(PROGRAM),
+                data_path=artifact.path(WEIGHTS) if WEIGHTS in artifact else None,
                 # All tables of the program, which takes microseconds; not segments, nor what is a delegate's own.
                 verification=Verification.InternalConsistency,
             )
             self._method = self._program.load_method("forward")
         # RuntimeError mostly; of a damaged program also KeyError, MemoryError and UnicodeDecodeError.
         except Exception as error:
-            raise ArtifactError(f"ExecuTorch could not load {folder}: {first_line(error)}") from error
+            raise ArtifactError(f"ExecuTorch could not load {self._folder}: {first_line(error)}") from error
 
     def __call__(
         self, images: Images, *, outputs: Sequence[str] | None = None, on_device: bool = False

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from ..artifacts.reading import Artifact
 from ..errors import OptionError, UsageError
 from ..models.tasks import TASKS
 
@@ -34,14 +35,14 @@ class YOLO26:
     predictor: Any
     """Ultralytics' predictor of the latest call, None before the first."""
 
-    def __init__(self, folder: Path | str, *, runner: str = "auto") -> None:
+    def __init__(self, folder: Artifact | Path | str, *, runner: str = "auto") -> None:
         """Open an artifact; arguments and errors are those of `open_runner`."""
         from .ultralytics_backend import RunnerBackend
 
-        self.folder = Path(folder)
+        self.folder = folder.folder if isinstance(folder, Artifact) else Path(folder)
         self.predictor = None
         self._runner = runner
-        self._backend = RunnerBackend.open(self.folder, runner)
+        self._backend = RunnerBackend.open(folder, runner)
         self._tracker: Any = None
 
     @property

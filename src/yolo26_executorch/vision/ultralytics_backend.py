@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import runtime
-from ..artifacts.folder import load_manifest
+from ..artifacts.reading import Artifact, opened
 from ..models.tasks import TASKS, Task
 
 if TYPE_CHECKING:
@@ -70,11 +70,13 @@ class RunnerBackend(nn.Module):
         self.eval()
 
     @classmethod
-    def open(cls, folder: Path | str, runner: str = "auto") -> Self:
+    def open(cls, folder: Artifact | Path | str, runner: str = "auto") -> Self:
         """Open an artifact; arguments and errors are those of `open_runner`."""
-        opened = runtime.open_runner(folder, runner=runner)
-        manifest = load_manifest(Path(folder))
-        return cls(opened, task=TASKS[manifest.task], names=manifest.classes, keypoint_shape=manifest.keypoint_shape)
+        with opened(folder) as artifact:
+            manifest, opened_runner = artifact.manifest, runtime.open_runner(artifact, runner=runner)
+        return cls(
+            opened_runner, task=TASKS[manifest.task], names=manifest.classes, keypoint_shape=manifest.keypoint_shape
+        )
 
     def close(self) -> None:
         """Close the runner."""

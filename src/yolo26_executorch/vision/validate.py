@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..artifacts.folder import load_manifest
+from ..artifacts.reading import Artifact, opened
 from ..models import checkpoints
 from ..models.tasks import TASKS
 from ..system.probe import versions
@@ -113,7 +113,7 @@ class ValReport:
 
 
 def validate(
-    folder: Path | str,
+    folder: Artifact | Path | str,
     data: Path | str,
     *,
     split: str = "val",
@@ -129,7 +129,7 @@ def validate(
     """Measure an artifact's accuracy.
 
     Args:
-        folder: the artifact.
+        folder: the artifact, or its folder.
         data: a data.yaml in Ultralytics' format; for classify the folder that holds a folder of each split.
         split: one of `SPLITS`.
         runner: see `runtime.open_runner`.
@@ -152,17 +152,18 @@ def validate(
     from .ultralytics_backend import RunnerBackend, pytorch_backend
     from .validators import Validation, find_data
 
-    folder = Path(folder)
-    manifest = load_manifest(folder)
-    found = find_data(data, split, manifest)
-    network = checkpoints.find_checkpoint(manifest, checkpoint, weights_dir, trusted) if against_pytorch else None
+    with opened(folder) as artifact:
+        manifest = artifact.manifest
+        found = find_data(data, split, manifest)
+        network = checkpoints.find_checkpoint(manifest, checkpoint, weights_dir, trusted) if against_pytorch else None
+        backend = RunnerBackend.open(artifact, runner)
     plots_dir = (save_dir or Path("runs", "val", manifest.name)) if plots else None
     device = device_of(manifest)
     workers = _WORKERS if device == "cuda" else 0  # a CPU is busy with the model
-    run = Validation(TASKS[manifest.task], found, split, workers=workers, progress=progress)
     pytorch, agreement = None, None
-    with contextlib.closing(RunnerBackend.open(folder, runner)) as backend:
-        artifact = _measured(run, backend, backend.runner.name, device, plots_dir)
+    with contextlib.closing(backend):
+        run = Validation(TASKS[manifest.task], found, split, workers=workers, progress=progress)
+        measured = _measured(run, backend, backend.runner.name, device, plots_dir)
         if network is not None:
             options = manifest.options
             reference = pytorch_backend(network, imgsz=options.size, batch=options.batch, device=device)
@@ -181,7 +182,7 @@ def validate(
         pictures=run.pictures,
         instances=run.instances,
         skipped=run.skipped,
-        artifact=artifact,
+        artifact=measured,
         pytorch=pytorch,
         agreement=agreement,
         versions=versions(),

@@ -17,9 +17,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ...artifacts import folder as artifact
 from ...artifacts.locks import locked
 from ...artifacts.manifest import MANIFEST, Manifest
+from ...artifacts.reading import verify
+from ...artifacts.writing import Draft, prepare_base_path, remove_abandoned
 from ...errors import ArtifactError, UsageError, first_line
 from ..child_process import LOGS
 
@@ -73,8 +74,8 @@ class Folder:
     def prepare(self, places: Iterable[str]) -> None:
         """Make the folders, and clean up what killed exports left; raises UsageError."""
         for path in map(self._base.joinpath, places):
-            artifact.prepare_base_path(path.parent, [path.name])
-            artifact.remove_abandoned(path.parent)
+            prepare_base_path(path.parent, [path.name])
+            remove_abandoned(path.parent)
 
     def hold(self, place: str) -> AbstractContextManager[None]:
         """Hold the place's lock."""
@@ -84,19 +85,19 @@ class Folder:
     def there(self, place: str) -> Manifest | None:
         """Verify what is there."""
         try:
-            return artifact.verify(self._base / place)
+            return verify(self._base / place)
         except ArtifactError:
             return None
 
     def publish(self, place: str, files: Files) -> Manifest:
         """Write the files aside, verify them, and rename them into place."""
         path = self._base / place
-        with artifact.Draft(path.parent, path.name) as draft:
+        with Draft(path.parent, path.name) as draft:
             for name, data in files.items():
                 if Path(name).name != name:
                     raise ArtifactError(f"{place}: a file named {name!r} came from the cluster")
                 data.tofile(draft.folder / name)
-            manifest = artifact.verify(draft.folder)
+            manifest = verify(draft.folder)
             draft.commit(manifest)
         return manifest
 

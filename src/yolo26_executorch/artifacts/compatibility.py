@@ -1,0 +1,47 @@
+"""Whether an artifact can run on a machine."""
+
+from __future__ import annotations
+
+from ..errors import CompatibilityError
+from .manifest import Manifest, Platform
+
+
+def check_platform(manifest: Manifest, *, system: str, machine: str, capability: tuple[int, int] | None) -> None:
+    """Refuse an artifact that cannot run on a machine, before it is loaded.
+
+    Args:
+        manifest: the artifact's.
+        system: `platform.system()` of the machine.
+        machine: `platform.machine()` of the machine.
+        capability: compute capability (major, minor) of its GPU; None without one.
+
+    Raises:
+        CompatibilityError: naming what the artifact is for and what the machine is.
+    """
+    platform = manifest.platform
+    wanted, here = (platform.system, platform.machine), (system, machine)
+    if any(want not in ("any", have) for want, have in zip(wanted, here, strict=True)):
+        raise CompatibilityError(
+            f"{manifest.name} holds native code for {' '.join(wanted)}; this machine is {' '.join(here)}: "
+            f"{_export_again(manifest)}"
+        )
+    if manifest.backend != "cuda":
+        return
+    compiled = f"{manifest.name} was compiled for compute capability {_capabilities(platform)}"
+    if capability is None:
+        raise CompatibilityError(
+            f"{compiled}, and no CUDA GPU is seen here: `yolo26-et doctor` says why, and --backend xnnpack exports "
+            "for the CPU"
+        )
+    if not platform.runs_on(capability):
+        raise CompatibilityError(f"{compiled}; this GPU is {capability[0]}.{capability[1]}: {_export_again(manifest)}")
+
+
+def _capabilities(platform: Platform) -> str:
+    names = [*platform.gpu_binaries, *(f"{name} and newer" for name in platform.gpu_ptx)]
+    return ", ".join(names) or "none"
+
+
+def _export_again(manifest: Manifest) -> str:
+    again = f"yolo26-et export --models {manifest.variant} --backend {manifest.backend}" if manifest.variant else ""
+    return f"export it again here, with `{again}`" if again else "export it again here, from its checkpoint"

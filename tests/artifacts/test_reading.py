@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import support
+from support import make_manifest, xnnpack_program
+from yolo26_executorch.artifacts import reading
+from yolo26_executorch.artifacts.manifest import CARD, MANIFEST, PROGRAM, WEIGHTS, Manifest
+from yolo26_executorch.errors import ArtifactError, IntegrityError
+
+
+def publish(base: Path, program: bytes = b"program", backend: str = "cuda", **changes: Any) -> Path:
+    return support.publish(base, make_manifest(backend=backend, **changes), program)
+
+
+def entries(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("backend", ["cuda", "xnnpack"])
+def test_manifest_survives_the_file(tmp_path: Path, backend: str) -> None:
+    folder = publish(tmp_path, backend=backend)
+    manifest = reading.load_manifest(folder)
+    assert manifest == reading.verify(folder)
+    assert dataclasses.replace(manifest, files={}) == make_manifest(backend=backend)
+    assert set(manifest.files) == set(entries(folder)) - {MANIFEST}
+    assert manifest.files[PROGRAM].bytes == len(b"program")
+    assert Manifest.from_json(manifest.to_json()) == manifest
+
+
+def test_random_bytes_are_read_or_refused_but_never_crash(tmp_path: Path) -> None:
+    folder = publish(tmp_path)
+    path = folder / MANIFEST
+    whole = path.read_bytes()
+    chance = random.Random(0)  # noqa: S311
+    refused = 0
+    for _ in range(300):
+        data = bytearray(whole)
+        for _ in range(chance.randint(1, 4)):
+            at = chance.randrange(len(data))
+            data[at : at + chance.randint(0, 3)] = chance.randbytes(chance.randint(0, 3))
+        path.write_bytes(data[: chance.choice([None, chance.randrange(len(data))])])
+        try:
+            reading.verify(folder)
+        except ArtifactError as error:
+            refused += 1
+            assert str(error).isprintable()
+    assert refused > 200
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "null", "[" * 100_000, '{"schema": NaN}', "1e999", "9" * 5000, "\ufeff{}"], ids=range(8)
+)
+def test_file_that_is_no_manifest(tmp_path: Path, text: str) -> None:
+    (tmp_path / MANIFEST).write_text(text)
+    with pytest.raises(ArtifactError, match=r"manifest\.json is damaged: .*; copy or export it again"):
+        reading.load_manifest(tmp_path)
+
+
+def test_missing_artifact_says_where_there_are_some(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"no artifact at .*yolo26s: .*export. makes one"):
+        reading.load_manifest(tmp_path / "yolo26s")
+    publish(tmp_path)
+    with pytest.raises(ArtifactError, match=r"did you mean .*yolo26n"):
+        reading.load_manifest(tmp_path)
+    with pytest.raises(ArtifactError, match="no artifact"):
+        reading.load_manifest(tmp_path / "yolo26n" / PROGRAM)
+
+
+def test_truncated_file_is_found_before_any_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = publish(tmp_path)
+    path = folder / WEIGHTS
+    path.write_bytes(path.read_bytes()[:-1])
+    monkeypatch.setattr(reading, "plain_sha256", lambda path, folder: pytest.fail(f"{path} was read"))
+    with pytest.raises(IntegrityError, match=r"aoti_cuda_blob\.ptd has 699 bytes, its manifest says 700"):
+        reading.verify(folder)
+
+
+def test_flipped_bit_is_found(tmp_path: Path) -> None:
+    folder = publish(tmp_path)
+    data = bytearray((folder / PROGRAM).read_bytes())
+    data[3] ^= 1
+    (folder / PROGRAM).write_bytes(data)
+    with pytest.raises(IntegrityError, match=r"model\.pte was changed: its SHA-256 is"):
+        reading.verify(folder)
+
+
+def test_missing_file_is_found(tmp_path: Path) -> None:
+    folder = publish(tmp_path)
+    (folder / CARD).unlink()
+    with pytest.raises(IntegrityError, match=r"lacks README\.md"):
+        reading.verify(folder)
+
+
+def test_unknown_file_is_refused_and_hidden_ones_are_not(tmp_path: Path) -> None:
+    folder = publish(tmp_path)
+    (folder / ".DS_Store").write_bytes(b"x")
+    (folder / ".cache").mkdir()
+    reading.verify(folder)
+    (folder / "evil\n.so").write_bytes(b"x")
+    with pytest.raises(IntegrityError, match=r"holds 'evil\\n\.so', which its manifest does not name"):
+        reading.verify(folder)
+
+
+@pytest.mark.parametrize("name", [PROGRAM, MANIFEST])
+@pytest.mark.parametrize("kind", ["link", "folder", "pipe"])
+def test_only_plain_files_are_read(tmp_path: Path, name: str, kind: str) -> None:
+    folder = publish(tmp_path)
+    path = folder / name
+    path.rename(tmp_path / "elsewhere")
+    if kind == "link":
+        path.symlink_to(tmp_path / "elsewhere")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        os.mkfifo(path)
+    with pytest.raises(ArtifactError, match="plain files only"):
+        reading.verify(folder)
+
+
+def test_unreadable_folder_is_an_integrity_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = publish(tmp_path)
+
+    def broken(path: Path, folder: int) -> str:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(reading, "plain_sha256", broken)
+    with pytest.raises(IntegrityError, match="cannot be read: Input/output error"):
+        reading.verify(folder)
+
+
+def test_contents(tmp_path: Path) -> None:
+    class Net(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.cumsum(images + images, dim=-1)
+
+    inside = reading.contents(publish(tmp_path, xnnpack_program(Net(), torch.zeros(2, 2)), "xnnpack"))
+    [method] = inside.methods
+    assert (method.name, method.delegate_calls, method.outside) == (
+        "forward", {"XnnpackBackend": 1}, {"aten::cumsum.out": 1}
+    )  # fmt: skip
+    assert inside.weights_data == {}
+
+
+def test_contents_are_read_only_of_an_intact_artifact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = publish(tmp_path)
+    with pytest.raises(ArtifactError, match=r"model\.pte is damaged: .*; copy or export it again"):
+        reading.contents(folder)
+    (folder / PROGRAM).write_bytes(b"changed")
+    monkeypatch.setattr(reading, "program_file", None)
+    with pytest.raises(IntegrityError):
+        reading.contents(folder)
