@@ -24,9 +24,10 @@ from yolo26_executorch.exporter.jobs import Job, Record
 from yolo26_executorch.exporter.pipeline import export_one
 from yolo26_executorch.lowering import xnnpack
 from yolo26_executorch.lowering.program import Delegated, Lowered
-from yolo26_executorch.models.checkpoints import Source, _spread
+from yolo26_executorch.models.checkpoints import Source
 from yolo26_executorch.models.options import ExportOptions
 from yolo26_executorch.models.preprocess import random_input
+from yolo26_executorch.models.random_weights import spread
 from yolo26_executorch.models.tasks import TASKS
 from yolo26_executorch.models.variants import VARIANTS
 from yolo26_executorch.runtime import open_runner
@@ -289,7 +290,7 @@ def test_damage_that_lowering_did_is_found(tmp_path: Path, monkeypatch: pytest.M
 def trained(task: str, names: dict[int, str], **changes: Any) -> nn.Module:
     """A network whose predictions differ from place to place, as after a training."""
     made = network(f"yolo26n{TASKS[task].suffix}.yaml", names, **changes)
-    _spread(made, TASKS[task], 0)
+    spread(made, TASKS[task], 0)
     return made
 
 

@@ -1,10 +1,6 @@
 from __future__ import annotations
 
-import enum
 import hashlib
-import os
-import sys
-import types
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from support import make_manifest, network, random_model, save_checkpoint
+from support import make_manifest, network, save_checkpoint
 from yolo26_executorch import cli
 from yolo26_executorch.artifacts.manifest import Manifest
 from yolo26_executorch.errors import CheckpointError, DownloadError, UnknownVariantError, UsageError
@@ -27,202 +23,13 @@ from yolo26_executorch.models.checkpoints import (
     find_sources,
     find_weights,
 )
-from yolo26_executorch.models.preprocess import random_input
-from yolo26_executorch.models.tasks import TASKS
 from yolo26_executorch.models.variants import VARIANTS
 
 NAMES = {0: "cat", 1: "dog", 2: "été | <b>"}
 
 
-def load(path: Path, trusted: bool = False) -> Checkpoint:
-    return checkpoints.load(Source("best", None, path), weights_dir=None, random=False, seed=0, trusted=trusted)
-
-
 def random(name: str, seed: int) -> Checkpoint:
     return checkpoints.load(Source(name, VARIANTS[name], None), weights_dir=None, random=True, seed=seed)
-
-
-# ---- random weights --------------------------------------------------------------------------------------------------
-
-
-def test_random_weights_follow_their_seed_alone() -> None:
-    state = torch.random.get_rng_state()
-    first = random("yolo26n-cls", 1)
-    assert torch.equal(torch.random.get_rng_state(), state)
-    torch.manual_seed(99)
-    again, other = random("yolo26n-cls", 1), random("yolo26n-cls", 2)
-    values = [checkpoint.network.state_dict() for checkpoint in (first, again, other)]
-    assert all(torch.equal(values[0][key], values[1][key]) for key in values[0])
-    assert not all(torch.equal(values[0][key], values[2][key]) for key in values[0])
-    assert (first.origin, first.file, first.sha256, first.seed, other.seed) == ("random", None, None, 1, 2)
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_random_weights_are_as_uneven_as_trained_ones(task: str) -> None:
-    """Equal scores everywhere would hide every error."""
-    model = random_model(f"yolo26n{TASKS[task].suffix}")
-    with torch.no_grad():
-        first, *_ = (model(random_input(model.input_spec, seed)) for seed in (1, 2))
-    confidence = first[0][0] if not model.task.ranked else first[0][0, :, -2]
-    assert len(confidence.unique()) > 0.9 * len(confidence)
-    assert float(confidence.max()) > 2 * float(confidence.median())
-
-
-@pytest.mark.parametrize(("task", "classes"), [("detect", 80), ("obb", 15), ("classify", 1000), ("pose", 1)])
-def test_random_weights_have_the_published_classes(task: str, classes: int) -> None:
-    checkpoint = random(f"yolo26n{TASKS[task].suffix}", 0)
-    assert (checkpoint.task.name, checkpoint.classes) == (task, classes)
-    assert checkpoint.names[0] == {"detect": "person", "obb": "plane", "classify": "tench", "pose": "person"}[task]
-    assert checkpoint.keypoint_shape == ((17, 3) if task == "pose" else None)
-
-
-# ---- checkpoints of the user's own -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_a_fine_tuned_checkpoint_brings_its_classes(tmp_path: Path, task: str) -> None:
-    path = save_checkpoint(tmp_path / "best.pt", network(f"yolo26n{TASKS[task].suffix}.yaml", NAMES))
-    checkpoint = load(path)
-    assert (checkpoint.task.name, checkpoint.names) == (task, NAMES)
-    assert (checkpoint.origin, checkpoint.file, checkpoint.seed) == ("user", "best.pt", None)
-    assert checkpoint.sha256 is not None and len(checkpoint.sha256) == 64
-    assert {parameter.dtype for parameter in checkpoint.network.parameters()} == {torch.float32}
-    assert not checkpoint.network.training
-
-
-def test_a_fine_tuned_checkpoint_brings_its_keypoints(tmp_path: Path) -> None:
-    path = save_checkpoint(tmp_path / "best.pt", network("yolo26n-pose.yaml", NAMES, kpt_shape=[4, 2]))
-    assert load(path).keypoint_shape == (4, 2)
-
-
-def test_a_training_in_progress_is_taken_from_its_average(tmp_path: Path) -> None:
-    trained = network("yolo26n-cls.yaml", NAMES)
-    path = save_checkpoint(tmp_path / "last.pt", trained, model=None, ema=trained.half(), epoch=3)
-    assert load(path).names == NAMES
-
-
-def transforms_in(modules: Callable[[str, Any], None]) -> Any:
-    """What Ultralytics attaches to classifiers: torchvision's transforms, without torchvision."""
-    names = [
-        "torchvision",
-        "torchvision.transforms",
-        "torchvision.transforms.transforms",
-        "torchvision.transforms.functional",
-    ]
-    made = {name: types.ModuleType(name) for name in names}
-    for name, module in made.items():
-        modules(name, module)
-    kinds: dict[str, Any] = {}
-    for name in ("Compose", "ToTensor", "Resize", "CenterCrop", "Normalize"):
-        base = object if name in ("Compose", "ToTensor") else nn.Module
-        kinds[name] = type(name, (base,), {"__module__": names[2]})
-        setattr(made[names[2]], name, kinds[name])
-    InterpolationMode = enum.Enum("InterpolationMode", {"BILINEAR": "bilinear"}, module=names[3])
-    made[names[3]].InterpolationMode = InterpolationMode  # type: ignore[attr-defined]
-    whole = kinds["Compose"]()
-    whole.transforms = [kinds[name]() for name in kinds if name != "Compose"]
-    whole.transforms[1].interpolation = InterpolationMode["BILINEAR"]
-    whole.transforms[3].mean = torch.zeros(3)
-    return whole
-
-
-@pytest.mark.parametrize("trusted", [False, True])
-def test_classifiers_load_without_the_torchvision_that_they_were_trained_with(tmp_path: Path, trusted: bool) -> None:
-    trained = network("yolo26n-cls.yaml", NAMES)
-    with pytest.MonkeyPatch.context() as patch:
-        trained.transforms = transforms_in(lambda name, module: patch.setitem(sys.modules, name, module))
-        path = save_checkpoint(tmp_path / "best.pt", trained)
-    with zipfile.ZipFile(path) as archive:
-        assert b"torchvision.transforms" in archive.read("best/data.pkl")
-    before = [name for name in sys.modules if name.startswith("torchvision")]
-    assert load(path, trusted).names == NAMES
-    assert [name for name in sys.modules if name.startswith("torchvision")] == before
-
-
-@pytest.mark.parametrize(
-    ("config", "held"),
-    [
-        ("yolo11n.yaml", "a DetectionModel with a Detect head (yolo11n.yaml)"),
-        ("yolov8n.yaml", "a DetectionModel with a Detect head (yolov8n.yaml)"),
-        ("yolov10n.yaml", "a DetectionModel with a v10Detect head (yolov10n.yaml)"),
-        ("yolo11n-cls.yaml", "a ClassificationModel with a Classify head (yolo11n-cls.yaml)"),
-        ("yolov8n-cls.yaml", "a ClassificationModel with a Classify head (yolov8n-cls.yaml)"),
-        ("yolov8n-seg.yaml", "a SegmentationModel with a Segment head (yolov8n-seg.yaml)"),
-        ("yolo11n-pose.yaml", "a PoseModel with a Pose head (yolo11n-pose.yaml)"),
-        ("yolo11n-obb.yaml", "a OBBModel with a OBB head (yolo11n-obb.yaml)"),
-    ],
-)
-def test_other_yolos_are_refused_by_what_they_are(tmp_path: Path, config: str, held: str) -> None:
-    path = save_checkpoint(tmp_path / "best.pt", network(config))
-    with pytest.raises(CheckpointError) as caught:
-        load(path)
-    assert f"{path} holds {held}, not a YOLO26 model" in str(caught.value)
-
-
-def test_a_yolo26_of_a_coarser_stride_is_refused(tmp_path: Path) -> None:
-    path = save_checkpoint(tmp_path / "best.pt", network("yolo26n-p6.yaml"))
-    with pytest.raises(
-        CheckpointError, match=r"\(yolo26n-p6.yaml\) whose coarsest stride is 64 pixels; only models of"
-    ):
-        load(path)
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        ({"weight": torch.zeros(2)}, "holds no model"),
-        ({"model": None, "ema": None}, "holds no model"),
-        ({"model": "yolo26n"}, "holds a str"),
-        ({"model": nn.Sequential(nn.Linear(2, 2))}, "holds a Sequential"),
-        (nn.Linear(2, 2), "cannot be loaded"),
-        (torch.zeros(2), "cannot be loaded"),
-        ([1, 2], "cannot be loaded"),
-    ],
-)
-def test_what_is_no_checkpoint_of_ultralytics_is_refused(tmp_path: Path, content: Any, said: str) -> None:
-    path = tmp_path / "best.pt"
-    torch.save(content, path)
-    with pytest.raises(CheckpointError) as caught:
-        load(path)
-    assert f"{path} {said}" in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-# ---- a pickle that runs code -----------------------------------------------------------------------------------------
-
-
-class Evil:
-    """Runs a command when it is unpickled."""
-
-    def __init__(self, command: str) -> None:
-        self.command = command
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.system, (self.command,)
-
-
-@pytest.mark.parametrize("hidden", [True, False])
-def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, hidden: bool) -> None:
-    mark, path = tmp_path / "was here", tmp_path / "best.pt"
-    evil = Evil(f"touch '{mark}'")
-    if hidden:
-        trained = network("yolo26n-cls.yaml", NAMES)
-        trained.transforms = evil  # type: ignore[assignment]
-        save_checkpoint(path, trained)
-    else:
-        torch.save({"model": evil}, path)
-    check_archive(path)
-    with pytest.raises(CheckpointError, match=r"refused by Ultralytics' .*, add --trust-checkpoint") as caught:
-        load(path)
-    assert "\n" not in str(caught.value)
-    assert not mark.exists()
-    # Trusting it is what the flag says it is; and this shows that the refusal above was one.
-    if hidden:
-        assert load(path, trusted=True).names == NAMES
-    else:
-        with pytest.raises(CheckpointError, match="holds"):
-            load(path, trusted=True)
-    assert mark.exists()
 
 
 # ---- files that are no checkpoint ------------------------------------------------------------------------------------

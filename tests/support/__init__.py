@@ -172,7 +172,7 @@ def eager_artifact(
     return publish(base, manifest), model
 
 
-def network(config: str, names: Mapping[int, str] | None = None, **changes: Any) -> nn.Module:
+def network(config: str, names: Mapping[int, str] | None = None, *, channels: int = 3, **changes: Any) -> nn.Module:
     """Build one of Ultralytics' architectures, as its trainers do, with seeded weights and `names` for its classes.
 
     `changes` replaces keys of the architecture file, such as `kpt_shape`.
@@ -191,7 +191,7 @@ def network(config: str, names: Mapping[int, str] | None = None, **changes: Any)
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        built: nn.Module = kinds[task](settings, nc=len(names) if names else None, verbose=False)
+        built: nn.Module = kinds[task](settings, ch=channels, nc=len(names) if names else None, verbose=False)
     built.task = task  # type: ignore[assignment]
     if names:
         built.names = dict(names)  # type: ignore[assignment]

@@ -78,7 +78,7 @@ def _export(job: Job, say: Say, clock: _Clock) -> Record:
         seed=job.options.seed,
         trusted=job.trusted,
     )
-    options = job.options.resolve(checkpoint.task)
+    options = job.options.resolve(checkpoint.task, checkpoint.stride)
     job = replace(job, options=options)
     identity = {
         "origin": checkpoint.origin,

@@ -16,6 +16,7 @@ IO_PLACES = ("host", "device")
 AUTOTUNE = ("off", "fast", "full")
 
 STRIDE = 32
+"""The largest stride, in pixels, of all published models but p6."""
 SMALLEST_IMGSZ = 320
 LARGEST_IMGSZ = 8192
 
@@ -58,14 +59,14 @@ class ExportOptions:
                 "try --precision fp32"
             )
 
-    def resolve(self, task: Task) -> ExportOptions:
-        """Return the options with the input's size settled for a task.
+    def resolve(self, task: Task, stride: int = STRIDE) -> ExportOptions:
+        """Return the options with the input's size settled for a task and a model's largest stride.
 
         Raises:
             OptionError: the size is illegal for the task; the message names the nearest legal one.
         """
         height, width = self.imgsz or (task.native_imgsz, task.native_imgsz)
-        check_imgsz(height, width, task)
+        check_imgsz(height, width, task, stride)
         return replace(self, imgsz=(height, width))
 
     @property
@@ -105,39 +106,39 @@ def parse_imgsz(words: Sequence[str]) -> tuple[int, int] | None:
     )
 
 
-def check_imgsz(height: int, width: int, task: Task) -> None:
-    """Refuse a size that the task cannot take.
+def check_imgsz(height: int, width: int, task: Task, stride: int = STRIDE) -> None:
+    """Refuse a size that the task, or a model of that largest stride, cannot take.
 
-    Legal is a multiple of 32 from 320 to 8192 pixels each way, and the native size of a task that has a smaller one
-    (classify: 224).
+    Legal is a multiple of the stride from 320 to 8192 pixels each way, and the native size of a task that has a
+    smaller one (classify: 224).
 
     Raises:
         OptionError: naming the nearest legal sizes.
     """
     native = (task.native_imgsz, task.native_imgsz)
-    if (height, width) == native or (_legal_side(height) and _legal_side(width)):
+    if (height, width) == native or (_legal_side(height, stride) and _legal_side(width, stride)):
         return
-    near = _nearest_sides(height), _nearest_sides(width)
+    near = _nearest_sides(height, stride), _nearest_sides(width, stride)
     choices = [f"--imgsz {a}" if a == b else f"--imgsz {a} {b}" for a, b in zip(*_padded(*near), strict=True)]
     if task.native_imgsz < SMALLEST_IMGSZ and f"--imgsz {task.native_imgsz}" not in choices:
         choices.append(f"--imgsz {task.native_imgsz}")
     given = f"{height}" if height == width else f"{height} {width}"
     raise OptionError(
-        f"--imgsz {given}: {task.name} takes multiples of {STRIDE} from {SMALLEST_IMGSZ} to {LARGEST_IMGSZ} pixels"
+        f"--imgsz {given}: {task.name} takes multiples of {stride} from {SMALLEST_IMGSZ} to {LARGEST_IMGSZ} pixels"
         + (f", or {task.native_imgsz}" if task.native_imgsz < SMALLEST_IMGSZ else "")
         + f"; nearest: {' or '.join(dict.fromkeys(choices))}"
     )
 
 
-def _legal_side(side: int) -> bool:
-    return side % STRIDE == 0 and SMALLEST_IMGSZ <= side <= LARGEST_IMGSZ
+def _legal_side(side: int, stride: int) -> bool:
+    return side % stride == 0 and SMALLEST_IMGSZ <= side <= LARGEST_IMGSZ
 
 
-def _nearest_sides(side: int) -> list[int]:
+def _nearest_sides(side: int, stride: int) -> list[int]:
     """Return the legal sides just below and above, one where they coincide."""
     clamped = min(max(side, SMALLEST_IMGSZ), LARGEST_IMGSZ)
-    below = clamped // STRIDE * STRIDE
-    above = -(-clamped // STRIDE) * STRIDE
+    below = clamped // stride * stride
+    above = -(-clamped // stride) * stride
     return [below] if below == above else [below, above]
 
 

@@ -5,6 +5,7 @@ No other module asks which task it has before it; it reads a column of this tabl
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -76,6 +77,12 @@ class Task:
     """What Ultralytics puts behind the size in a variant's name: '', '-seg', …"""
     head: str
     """Class name of the head in `ultralytics.nn.modules`."""
+    model_class: str
+    """Class of `ultralytics.nn.tasks` that the architecture is built by."""
+    predictor: str
+    """Ultralytics' predictor: module of `ultralytics.models.yolo`:class."""
+    validator: str
+    """Ultralytics' validator, likewise; `ultralytics_class` imports either."""
     native_imgsz: int
     """Side of the square input it was trained on, pixels."""
     dataset: str
@@ -90,6 +97,8 @@ class Task:
     """Which row decoder of `model.py` makes the named outputs."""
     fit: str
     """How a picture is brought to the input's size, 'letterbox' or 'crop': what Ultralytics does for the task."""
+    shared_head: bool = False
+    """Whether older YOLOs have a head of that class, too."""
     extra: tuple[str, ...] = ()
     """What an anchor predicts behind box and scores: the quantities of `tolerances.py`, repeated over the values."""
 
@@ -105,6 +114,12 @@ class Task:
         """
         rows = {"named": self.named, "ultralytics": self.raw}[output_format]
         return tuple(row.bind(sizes) for row in rows)
+
+
+def ultralytics_class(place: str) -> Any:
+    """Import a class that a row of the table names as module:class of `ultralytics.models.yolo`."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(f"ultralytics.models.yolo.{module}"), name)
 
 
 _DETECTIONS = OutputRow(
@@ -128,8 +143,10 @@ _PROBABILITIES = OutputRow(
 )
 
 DETECT = Task(
-    "detect", "", "Detect", 640, "coco.yaml", "object-detection",
-    named=(_DETECTIONS,), raw=(_RAW_ROWS,), ranked=True, decode="boxes", fit="letterbox",
+    "detect", "", "Detect", "DetectionModel",
+    "detect.predict:DetectionPredictor", "detect.val:DetectionValidator",
+    640, "coco.yaml", "object-detection",
+    named=(_DETECTIONS,), raw=(_RAW_ROWS,), ranked=True, decode="boxes", fit="letterbox", shared_head=True,
 )  # fmt: skip
 _PROTOS = OutputRow(
     "protos", ("B", "EXTRA", "H4", "W4"), "float32",
@@ -138,7 +155,9 @@ _PROTOS = OutputRow(
 )  # fmt: skip
 
 SEGMENT = Task(
-    "segment", "-seg", "Segment26", 640, "coco.yaml", "image-segmentation",
+    "segment", "-seg", "Segment26", "SegmentationModel",
+    "segment.predict:SegmentationPredictor", "segment.val:SegmentationValidator",
+    640, "coco.yaml", "image-segmentation",
     named=(
         _DETECTIONS,
         OutputRow(
@@ -155,7 +174,9 @@ SEGMENT = Task(
     ranked=True, decode="masks", fit="letterbox", extra=("coefficient",),
 )  # fmt: skip
 POSE = Task(
-    "pose", "-pose", "Pose26", 640, "coco-pose.yaml", "keypoint-detection",
+    "pose", "-pose", "Pose26", "PoseModel",
+    "pose.predict:PosePredictor", "pose.val:PoseValidator",
+    640, "coco-pose.yaml", "keypoint-detection",
     named=(
         _DETECTIONS,
         OutputRow(
@@ -168,7 +189,9 @@ POSE = Task(
     extra=("keypoint_px", "keypoint_px", "visibility"),
 )  # fmt: skip
 OBB = Task(
-    "obb", "-obb", "OBB26", 1024, "DOTAv1.yaml", "object-detection",
+    "obb", "-obb", "OBB26", "OBBModel",
+    "obb.predict:OBBPredictor", "obb.val:OBBValidator",
+    1024, "DOTAv1.yaml", "object-detection",
     named=(
         OutputRow(
             "detections", ("B", "K", 7), "float32",
@@ -186,8 +209,11 @@ OBB = Task(
     ranked=True, decode="rotated", fit="letterbox", extra=("angle_rad",),
 )  # fmt: skip
 CLASSIFY = Task(
-    "classify", "-cls", "Classify", 224, "ImageNet.yaml", "image-classification",
+    "classify", "-cls", "Classify", "ClassificationModel",
+    "classify.predict:ClassificationPredictor", "classify.val:ClassificationValidator",
+    224, "ImageNet.yaml", "image-classification",
     named=(_PROBABILITIES,), raw=(_PROBABILITIES,), ranked=False, decode="probabilities", fit="crop",
+    shared_head=True,
 )  # fmt: skip
 
 TASKS: dict[str, Task] = {task.name: task for task in (DETECT, SEGMENT, POSE, OBB, CLASSIFY)}

@@ -1,0 +1,95 @@
+"""Published architectures with seeded random weights, whose outputs are as uneven as a trained model's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from . import preprocess
+from .loading import Network
+from .tasks import Task, TensorSpec
+from .variants import Variant
+
+if TYPE_CHECKING:
+    import torch
+
+
+def random_network(variant: Variant, seed: int) -> Network:
+    """Return a variant's architecture with weights of a seed, and the classes of the published one."""
+    import torch
+    from ultralytics.nn import tasks as ultralytics_tasks
+    from ultralytics.utils import ROOT, YAML
+
+    dataset = YAML.load(ROOT / "cfg" / "datasets" / variant.task.dataset)
+    names = {int(index): str(name) for index, name in dataset["names"].items()}
+    config = ultralytics_tasks.yaml_model_load(variant.config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model_class = getattr(ultralytics_tasks, variant.task.model_class)
+        network = model_class(config, ch=3, nc=len(names), verbose=False)
+        network.names = names
+        spread(network, variant.task, seed)
+    shape = getattr(network.model[-1], "kpt_shape", None)
+    keypoint_shape = (int(shape[0]), int(shape[1])) if shape is not None else None
+    return Network(network.float().eval(), variant.task, names, keypoint_shape)
+
+
+def _take_power(norm: Any, inputs: tuple[torch.Tensor]) -> None:
+    """Make a batch norm bring its input to a root mean square of 0.05, and subtract nothing.
+
+    SiLU is nearly a straight line there. Farther out, a deep random network amplifies rounding until nothing can be
+    told from its outputs; and with the mean subtracted, as in training, differences remain that rounding shows in.
+    """
+    power = inputs[0].square().mean((0, 2, 3)).clamp(min=1e-12)
+    norm.running_mean.zero_()
+    norm.running_var.copy_(power)
+    norm.weight.copy_(0.05 * ((power + norm.eps) / power).sqrt())
+
+
+_LAST_LAYERS = {"cv2": (3.0, 2.5), "cv3": (-4.0, 5.0), "cv4": (0.0, 3.0), "cv4_kpts": (0.0, 3.0), "linear": (0.0, 6.0)}
+"""The mean, and the farthest from it, that random weights give the outputs of the heads' last layers: distances in
+strides, class logits, mask coefficients or angles, keypoints in strides, logits."""
+
+
+def spread(network: Any, task: Task, seed: int) -> None:
+    """Give random weights activations, boxes and scores that differ from place to place, as a trained model's do.
+
+    A freshly built YOLO26 gives one score (about 1e-5) everywhere, so that any error in it compares equal. Here the
+    batch norms keep the activations small but alive, and the heads' last layers are rescaled to reach as far as
+    `_LAST_LAYERS` says, both measured on pictures and seeded noise.
+    """
+    import torch
+    from torch import nn
+
+    side = min(640, task.native_imgsz)  # what the test after an export runs
+    spec = TensorSpec("images", (1, 3, side, side), "float32", "")
+    drawn = [preprocess.fit(preprocess.read(path), (side, side), task) for path in preprocess.sample_pictures()]
+    images = torch.cat(
+        [preprocess.to_input(picture[None], spec) for picture in drawn]
+        + [preprocess.random_input(spec, seed + number) for number in range(2)]
+    )
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    hooks = [norm.register_forward_pre_hook(_take_power) for norm in norms]
+    with torch.no_grad():
+        network.eval()(images)
+        for hook in hooks:
+            hook.remove()
+        if (proto := getattr(network.model[-1], "proto", None)) is not None:
+            proto.cv3.bn.weight.mul_(20)  # the prototypes are outputs, too: of the order of 1
+        seen: dict[Any, torch.Tensor] = {}
+        hooks = []
+        for name, child in network.model[-1].named_children():
+            if name.removeprefix("one2one_") in _LAST_LAYERS:
+                last = [m for m in child.modules() if type(m) in (nn.Conv2d, nn.Linear) and m.bias is not None]
+                module: Any
+                for module in last:
+                    module.aim = _LAST_LAYERS[name.removeprefix("one2one_")]
+                    hooks.append(module.register_forward_hook(lambda m, _, out: seen.__setitem__(m, out)))
+        network.eval()(images)
+        for hook in hooks:
+            hook.remove()
+        for module, out in seen.items():
+            mean, reach = module.aim
+            del module.aim
+            scale = reach / float((out - out.mean()).abs().max())
+            module.weight.mul_(scale)
+            module.bias.add_(-float(out.mean())).mul_(scale).add_(mean)
