@@ -31,6 +31,7 @@ from .errors import (
 
 if TYPE_CHECKING:
     from .artifacts.manifest import Manifest
+    from .artifacts.reading import Artifact, load_manifest, verify
     from .exporter.api import export
     from .models.options import ExportOptions
     from .models.tasks import TASKS, Task, TensorSpec

@@ -1,12 +1,22 @@
 from __future__ import annotations
 
+import platform
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from support import CHECKPOINTS, make_manifest
+from yolo26_executorch.artifacts.current import Identity
 from yolo26_executorch.errors import UsageError
-from yolo26_executorch.exporter.existing import Identity, identity_of, is_another_runs, refuse_to_replace
+from yolo26_executorch.exporter.existing import (
+    fields_of_artifact,
+    identity_of,
+    is_another_runs,
+    refuse_to_replace,
+    wanted,
+)
+from yolo26_executorch.exporter.jobs import Job
 from yolo26_executorch.models.checkpoints import Source
 from yolo26_executorch.models.options import ExportOptions
 from yolo26_executorch.models.variants import VARIANTS
@@ -19,29 +29,33 @@ SAME = "c" * 64
 @pytest.mark.parametrize(
     ("identity", "origin", "differs"),
     [
-        (Identity(True, seed=3), "random", False),
-        (Identity(True, seed=4), "random", True),
-        (Identity(True, seed=3), "published", True),
+        (Identity(True, seed=3, variant="yolo26n"), "random", False),
+        (Identity(True, seed=4, variant="yolo26n"), "random", True),
+        (Identity(True, seed=3, variant="yolo26s"), "random", True),
+        (Identity(True, seed=3, variant="yolo26n"), "published", True),
         (Identity(True, SAME), "published", False),
         (Identity(True, SAME), "user", False),  # the same file, named another way
         (Identity(True, "d" * 64), "user", True),
         (Identity(True, SAME), "random", True),
-        (Identity(False), "published", False),
-        (Identity(False), "random", True),
-        (Identity(False), "user", True),
+        (Identity(False, variant="yolo26n"), "published", False),
+        (Identity(False, variant="yolo26s"), "published", True),
+        (Identity(False, variant="yolo26n"), "random", True),
+        (Identity(False, variant="yolo26n"), "user", True),
     ],
 )
-def test_checkpoints_are_told_by_hash_or_seed(identity: Identity, origin: str, differs: bool) -> None:
-    assert identity.differs(CHECKPOINTS[origin]) is differs
+def test_checkpoints_are_told_by_hash_or_by_seed_and_variant(identity: Identity, origin: str, differs: bool) -> None:
+    assert identity.differs(make_manifest(origin=origin)) is differs
 
 
 def test_what_is_known_of_a_checkpoint_before_it_is_loaded(tmp_path: Path) -> None:
-    assert identity_of(VARIANT, ExportOptions(random_weights=True, seed=7), None) == Identity(True, seed=7)
+    assert identity_of(VARIANT, ExportOptions(random_weights=True, seed=7), None) == Identity(
+        True, seed=7, variant="yolo26n"
+    )
     options = ExportOptions()
     assert not identity_of(VARIANT, options, tmp_path).known
     path = tmp_path / "yolo26n.pt"
     path.write_bytes(b"weights")
-    assert identity_of(VARIANT, options, tmp_path) == Identity(True, sha256_of(path))
+    assert identity_of(VARIANT, options, tmp_path) == Identity(True, sha256_of(path), variant="yolo26n")
     assert identity_of(Source("mine", None, path), options, None) == Identity(True, sha256_of(path))
 
 
@@ -70,3 +84,19 @@ def test_refusals_name_what_is_there_what_is_wanted_and_what_to_type() -> None:
         assert words in said
     with pytest.raises(UsageError, match=r"\(random weights of seed 3; this one: the published weights\)"):
         refuse_to_replace([("out/yolo26n", make_manifest(), Identity(False))])
+
+
+@pytest.mark.parametrize("test", [{}, {"latency_ms": None}, {"latency_ms": 3}, {"picture": {"passed": True}}])
+def test_a_test_without_latency_is_no_crash(test: dict[str, Any]) -> None:
+    fields = fields_of_artifact(make_manifest(test=test))
+    assert (fields["latency_ms"], fields["largest_error"], fields["task"]) == (None, None, "detect")
+    assert fields_of_artifact(make_manifest())["latency_ms"] == 1.25
+    assert "latency_ms" not in fields_of_artifact(make_manifest(test=None))
+
+
+def test_what_a_job_makes_is_for_this_machine_unless_said_otherwise() -> None:
+    job = Job(VARIANT, Path(), ExportOptions(), None, True, True, False, "", capabilities=("8.6",))
+    made = wanted(job, Identity(False, variant="yolo26n"))
+    assert (made.system, made.machine) == (platform.system(), platform.machine())
+    assert (made.tested, tuple(made.capabilities)) == (True, ("8.6",))
+    assert wanted(job, Identity(False), here=False).system is None

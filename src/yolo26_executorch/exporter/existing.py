@@ -1,40 +1,20 @@
-"""What lies where an artifact is to go: whether another checkpoint's artifact would be replaced."""
+"""What lies where an artifact is to go: whether it is current, or another checkpoint's that would be replaced."""
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..artifacts.current import Identity, Wanted
 from ..artifacts.manifest import Manifest
 from ..errors import UsageError, printable
 from ..models import naming
 from ..models.checkpoints import Source, default_weights_dir
 from ..models.options import ExportOptions
 from ..system.files import sha256_of
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What tells one checkpoint from another, as far as it is known before it is loaded."""
-
-    known: bool
-    """False for published weights that are still to be downloaded."""
-    sha256: str | None = None
-    seed: int | None = None
-    """Of random weights."""
-
-    def __str__(self) -> str:
-        if not self.known:
-            return "the published weights"
-        return f"random weights of seed {self.seed}" if self.sha256 is None else f"SHA-256 {self.sha256[:12]}…"
-
-    def differs(self, checkpoint: dict[str, Any]) -> bool:
-        """Whether a manifest's `checkpoint` is surely another one."""
-        if not self.known:
-            return bool(checkpoint["origin"] != "published")
-        return (checkpoint["sha256"], checkpoint["seed"]) != (self.sha256, self.seed)
+from .jobs import Job
 
 
 def file_of(source: Source, options: ExportOptions, weights_dir: Path | None) -> Path | None:
@@ -49,16 +29,47 @@ def file_of(source: Source, options: ExportOptions, weights_dir: Path | None) ->
 
 def identity_of(source: Source, options: ExportOptions, weights_dir: Path | None) -> Identity:
     """Return what is known of a source's checkpoint; reads the whole file."""
+    variant = source.variant.name if source.variant else None
     if source.path is None and options.random_weights:
-        return Identity(True, seed=options.seed)
+        return Identity(True, seed=options.seed, variant=variant)
     path = file_of(source, options, weights_dir)
-    return Identity(path is not None, sha256_of(path) if path else None)
+    return Identity(path is not None, sha256_of(path) if path else None, variant=variant)
+
+
+def wanted(job: Job, identity: Identity, *, here: bool = True) -> Wanted:
+    """Return what a job would make; `here` says that this machine will run it."""
+    return Wanted(
+        checkpoint=identity,
+        options=job.options,
+        tested=job.test,
+        system=platform.system() if here else None,
+        machine=platform.machine() if here else None,
+        capabilities=job.capabilities,
+    )
+
+
+def fields_of_test(test: dict[str, Any] | None) -> dict[str, Any]:
+    """Return a record's fields of a test; those that a foreign manifest lacks are None."""
+    if test is None:
+        return {}
+    latency = test.get("latency_ms")
+    return {
+        "test": test,
+        "latency_ms": latency.get("p50") if isinstance(latency, dict) else None,
+        "largest_error": test.get("largest"),
+    }
+
+
+def fields_of_artifact(manifest: Manifest) -> dict[str, Any]:
+    """Return a record's fields of an artifact that is there."""
+    sizes = {name: record.bytes for name, record in manifest.files.items()}
+    return {"task": manifest.task, "files": sizes, **fields_of_test(manifest.test)}
 
 
 def is_another_runs(source: Source, manifest: Manifest, identity: Identity) -> bool:
     """Whether a name is taken by the checkpoint of another training; one that was trained on keeps its name."""
     runs = (manifest.checkpoint.get("folder"), naming.run_of(source.path) if source.path else None)
-    return identity.differs(manifest.checkpoint) and runs[0] != runs[1]
+    return identity.differs(manifest) and runs[0] != runs[1]
 
 
 def refuse_to_replace(found: Iterable[tuple[str, Manifest, Identity]]) -> None:
@@ -71,9 +82,7 @@ def refuse_to_replace(found: Iterable[tuple[str, Manifest, Identity]]) -> None:
     Raises:
         UsageError: one of them is another checkpoint's.
     """
-    others = [
-        (where, manifest, identity) for where, manifest, identity in found if identity.differs(manifest.checkpoint)
-    ]
+    others = [(where, manifest, identity) for where, manifest, identity in found if identity.differs(manifest)]
     if not others:
         return
     where, manifest, identity = others[0]

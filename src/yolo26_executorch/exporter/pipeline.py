@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..artifacts import card
-from ..artifacts.current import is_current
+from ..artifacts.current import Identity
 from ..artifacts.locks import locked
 from ..artifacts.manifest import PROGRAM, Manifest, Platform
 from ..artifacts.reading import load_manifest
@@ -88,12 +88,12 @@ def _export(job: Job, say: Say, clock: _Clock) -> Record:
         "folder": job.run_folder,
     }
     place = job.base_path / job.source.name
-    known = {"task": checkpoint.task.name, "folder": str(place)}
-    if job.skip_existing and is_current(place, options, identity, tested=job.test):
-        there = load_manifest(place)
-        return job.record("skipped", **known, **_figures(there.test), files=_sizes(there))
+    variant = job.source.variant.name if job.source.variant else None
+    found = Identity(True, checkpoint.sha256, checkpoint.seed, variant)
+    if job.skip_existing and (there := existing.wanted(job, found).find(place)):
+        return job.record("skipped", folder=str(place), **existing.fields_of_artifact(there))
     if not job.force:
-        _refuse_to_replace(place, checkpoint)
+        _refuse_to_replace(place, found)
     with Draft(job.base_path, job.source.name) as draft, contextlib.ExitStack() as stack:
         _check_room(draft.folder, checkpoint)
         trial = stack.enter_context(_Trial(options.backend)) if job.test else None
@@ -103,7 +103,7 @@ def _export(job: Job, say: Say, clock: _Clock) -> Record:
         lowered.write(draft.folder, PROGRAM)
         manifest = Manifest(
             name=job.source.name,
-            variant=job.source.variant.name if job.source.variant else None,
+            variant=variant,
             task=checkpoint.task.name,
             backend=options.backend,
             options=options,
@@ -142,19 +142,18 @@ def _export(job: Job, say: Say, clock: _Clock) -> Record:
                     error=ParityError.__name__,
                     task=task,
                     seconds=clock.stop(),
-                    **_figures(test),
+                    **existing.fields_of_test(test),
                 )
         seconds = clock.stop()
         manifest = replace(manifest, seconds=seconds, test=test, files=draft.records())
         draft.commit(manifest, card.render(manifest))
     there = load_manifest(place)
-    return job.record("exported", **known, seconds=seconds, **_figures(test), files=_sizes(there))
+    return job.record("exported", folder=str(place), seconds=seconds, **existing.fields_of_artifact(there))
 
 
-def _refuse_to_replace(place: Path, checkpoint: checkpoints.Checkpoint) -> None:
+def _refuse_to_replace(place: Path, identity: Identity) -> None:
     """Look again, now that the checkpoint is known, at what lies in its artifact's place; raises UsageError."""
     with contextlib.suppress(ArtifactError):  # a damaged one is nobody's
-        identity = existing.Identity(True, checkpoint.sha256, checkpoint.seed)
         existing.refuse_to_replace([(str(place), load_manifest(place), identity)])
 
 
@@ -219,18 +218,6 @@ class _Trial:
         if self._process.poll() is None:
             self._process.kill()
         self._process.communicate()  # closes the pipes and waits
-
-
-def _figures(test: dict[str, Any] | None) -> dict[str, Any]:
-    """Return a record's figures of a test."""
-    if test is None:
-        return {}
-    latency = test.get("latency_ms") or {}  # a manifest of somebody else's may lack them
-    return {"test": test, "latency_ms": latency.get("p50"), "largest_error": test.get("largest")}
-
-
-def _sizes(manifest: Manifest) -> dict[str, int]:
-    return {name: record.bytes for name, record in manifest.files.items()}
 
 
 class _Clock:

@@ -16,6 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
+from ..artifacts.current import Identity
 from ..artifacts.manifest import PLAIN_NAME
 from ..artifacts.reading import load_manifest
 from ..artifacts.writing import prepare_base_path, remove_abandoned
@@ -353,7 +354,7 @@ def _places(
     """
 
     @functools.cache
-    def identity(source: Source) -> existing.Identity:
+    def identity(source: Source) -> Identity:
         return existing.identity_of(source, options, weights_dir)
 
     def places(name: str) -> list[str]:

@@ -12,12 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ...artifacts.manifest import Manifest
-from ...errors import BusyError, OptionError, Yolo26Error, first_line
-from ...models.checkpoints import default_weights_dir
-from ...models.tasks import TASKS
-from ...system.files import sha256_of
-from .. import scheduler
+from ...artifacts.current import State
+from ...errors import BusyError, Yolo26Error, first_line
+from .. import existing, scheduler
 from ..child_process import GRACE_S, Limits, OnEvent
 from ..jobs import Job, Record
 from . import node
@@ -124,7 +121,9 @@ class _Driver:
             for kind in architectures or (None,):
                 label = f"{kind}/{job.source.name}" if kind else job.source.name
                 demand = resources.demand(job.options.backend, kind)
-                self._waiting.append(_Export(label, job, demand, _find_checkpoint(job)))
+                self._waiting.append(
+                    _Export(label, job, demand, existing.file_of(job.source, job.options, job.weights_dir))
+                )
         for job in jobs:
             labels += [f"{kind}/{job.source.name}" for kind in architectures] or [job.source.name]
         with scheduler.signals_collected() as signals:
@@ -181,9 +180,12 @@ class _Driver:
         except Yolo26Error as error:
             self._finish(export, export.job.record("failed", message=str(error)))
             return
-        if export.job.skip_existing and (manifest := self._store.there(export.label)) and _is_current(manifest, export):
-            self._finish(export, export.job.record("skipped", **_of_manifest(manifest)))
-            return
+        if export.job.skip_existing and (manifest := self._store.there(export.label)):
+            identity = existing.identity_of(export.job.source, export.job.options, export.job.weights_dir)
+            # Which machine will run it is not known.
+            if existing.wanted(export.job, identity, here=False).state_of(manifest) is State.CURRENT:
+                self._finish(export, export.job.record("skipped", **existing.fields_of_artifact(manifest)))
+                return
         task = node.Task(
             label=export.label,
             job=export.job,
@@ -304,42 +306,3 @@ class _Driver:
                 wanted = ", ".join(f"{name} {amount}" for name, amount in export.demand.items())
                 export.verdict = f"no machine of the cluster is left that could do it ({wanted})"
                 self._cancel(force=True, only=export)
-
-
-def _find_checkpoint(job: Job) -> Path | None:
-    """Return the file of weights that is here and must travel; None where there is none."""
-    if job.source.path is not None or job.source.variant is None:
-        return job.source.path
-    if job.options.random_weights:
-        return None
-    places = [folder / job.source.variant.checkpoint for folder in (job.weights_dir, default_weights_dir()) if folder]
-    return next((path for path in places if path.is_file()), None)
-
-
-def _is_current(manifest: Manifest, export: _Export) -> bool:
-    """Whether a whole artifact is what the export would make; see `artifact.is_current`.
-
-    Where a published checkpoint is not on this machine, its name counts for its hash.
-    """
-    job = export.job
-    made_of = manifest.checkpoint
-    if job.options.random_weights:
-        same = (made_of["origin"], made_of["seed"]) == ("random", job.options.seed)
-    elif export.checkpoint is not None:
-        origin = "user" if job.source.path else "published"
-        same = (made_of["origin"], made_of["sha256"]) == (origin, sha256_of(export.checkpoint))
-    else:
-        same = (made_of["origin"], manifest.name) == ("published", job.source.name)
-    try:
-        options = job.options.resolve(TASKS[manifest.task])
-    except OptionError:
-        return False
-    return same and manifest.options == options and (manifest.test is not None or not job.test)
-
-
-def _of_manifest(manifest: Manifest) -> dict[str, Any]:
-    """Return what a record says of an artifact that was there already."""
-    test = manifest.test
-    figures = {} if test is None else {"latency_ms": test["latency_ms"]["p50"], "largest_error": test["largest"]}
-    sizes = {name: record.bytes for name, record in manifest.files.items()}
-    return {"task": manifest.task, "test": test, "files": sizes, **figures}
