@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -55,12 +56,55 @@ def photo(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_line_for_a_picture(command: Command, photo: Path) -> None:
-    assert command(photo) == (0, f"{photo}: 1 person, 1 bicycle\n", [])
-    assert command(photo, "--conf", 0.95) == (0, f"{photo}: (no detections)\n", [])
-    assert command(photo, "--conf", 0, "--max-det", 2, "--classes", "car", 0) == (0, f"{photo}: 1 person, 1 car\n", [])
-    assert command(photo, task="classify") == (0, f"{photo}: bicycle 0.70, car 0.20, person 0.10\n", [])
+TOTALS = re.compile(
+    r"(?P<images>\d+) images?: (?P<found>.+); ms an image: preprocess [\d.]+, inference [\d.]+, postprocess [\d.]+; "
+    r"[\d.]+ a second in all"
+)
+
+
+def untimed(status: int, out: str, err: list[str]) -> tuple[int, list[str], str]:
+    """Return the lines without their times, and what was found in all, the only line on standard error."""
+    (line,) = err
+    totals = TOTALS.fullmatch(line)
+    assert totals is not None, line
+    lines = [re.fullmatch(r"(.+), \d+\.\d ms", line) for line in out.splitlines()]
+    return status, [line[1] for line in lines if line is not None], f"{totals['images']}: {totals['found']}"
+
+
+def test_a_line_for_an_image(command: Command, photo: Path) -> None:
+    one = f"image 1/1 {photo}"
+    assert untimed(*command(photo)) == (0, [f"{one}: 1 person, 1 bicycle"], "1: 1 bicycle, 1 person")
+    assert untimed(*command(photo, "--conf", 0.95)) == (0, [f"{one}: (no detections)"], "1: nothing found")
+    words = ("--conf", 0, "--max-det", 2, "--classes", "car", 0)
+    assert untimed(*command(photo, *words)) == (0, [f"{one}: 1 person, 1 car"], "1: 1 person, 1 car")
+    found = untimed(*command(photo, task="classify"))
+    assert found == (0, [f"{one}: bicycle 0.70, car 0.20, person 0.10"], "1: 1 bicycle")
     assert command.runner.closed
+
+
+def test_lines_say_which_of_how_many(command: Command, tmp_path: Path, photo: Path) -> None:
+    clip, empty = video(tmp_path / "clip.mp4", 2), tmp_path / "empty.png"
+    empty.touch()
+    status, out, err = command(photo, photo, empty, clip)
+    assert status == 1 and err[0] == f"yolo26-et: warning: {empty} was left out: the file is empty"
+    assert untimed(status, out, err[1:]) == (
+        1,
+        [
+            f"image 1/4 {photo}: 1 person, 1 bicycle",
+            f"image 2/4 {photo}: 1 person, 1 bicycle",
+            f"video 4/4 (frame 1/2) {clip}: 1 person, 1 bicycle",
+            f"video 4/4 (frame 2/2) {clip}: 1 person, 1 bicycle",
+        ],
+        "4: 4 bicycles, 4 persons",
+    )
+
+
+def test_tracked_objects_have_their_numbers(command: Command, tmp_path: Path) -> None:
+    pytest.importorskip("lap")
+    clip = video(tmp_path / "clip.mp4", 6)
+    status, lines, found = untimed(*command(clip, "--track", "--tracker", "bytetrack.yaml"))
+    assert status == 0 and lines[-1].endswith(": 1 person (#2), 1 bicycle (#1)")
+    assert found == "6: 1 bicycle, 1 person"
 
 
 def test_a_document_for_programs(command: Command, photo: Path) -> None:
@@ -73,6 +117,7 @@ def test_a_document_for_programs(command: Command, photo: Path) -> None:
         "task": "detect",
         "results": [result],
         "unreadable": [],
+        "unsaved": [],
     }
     assert (result["path"], result["height"], result["width"]) == (str(photo), 240, 320)
     best = result["objects"][0]
@@ -86,12 +131,15 @@ def test_a_corrupt_picture_among_fifty(command: Command, tmp_path: Path, form: l
     bad = cut(folder / "07.jpg", folder / "07_bad.jpg")
     status, out, err = command(folder, *form)
     assert status == 1
-    assert err == [f"yolo26-et: warning: {bad} cannot be read as a picture or video; it was left out"]
+    assert err[0] == f"yolo26-et: warning: {bad} was left out: it is damaged, or not what its ending .jpg says"
+    assert len(err) == (1 if form else 2)
     if form:
         document = json.loads(out)
         assert len(document["results"]) == 49 and document["unreadable"] == [str(bad)]
     else:
-        assert [line.split(":")[0] for line in out.splitlines()] == [str(folder / f"{n:02}.jpg") for n in range(49)]
+        assert [line.split(":")[0].split()[2] for line in out.splitlines()] == [
+            str(folder / f"{n:02}.jpg") for n in range(49)
+        ]
 
 
 def test_a_long_video_takes_no_more_memory(command: Command, tmp_path: Path) -> None:
@@ -109,8 +157,9 @@ def test_a_long_video_takes_no_more_memory(command: Command, tmp_path: Path) -> 
     clip = video(tmp_path / "clip.mp4", 100)
     status, out, err = command(clip, "--save", "--save-dir", tmp_path / "out")
     lines = out.splitlines()
-    assert (status, len(lines), err) == (0, 100, [f"saved in {tmp_path / 'out'}"])
-    assert lines[0] == f"{clip} frame 1: 1 person, 1 bicycle" and lines[-1].startswith(f"{clip} frame 100:")
+    assert (status, len(lines), err[1:]) == (0, 100, [f"saved in {tmp_path / 'out'}"])
+    assert lines[0].startswith(f"video 1/1 (frame 1/100) {clip}: 1 person, 1 bicycle, ")
+    assert lines[-1].startswith(f"video 1/1 (frame 100/100) {clip}:")
     assert len(alive) == 4 and max(alive) <= 2
     drawn = cv2.VideoCapture(str(tmp_path / "out" / "clip.avi"))
     assert drawn.get(cv2.CAP_PROP_FRAME_COUNT) == 100
@@ -121,13 +170,13 @@ def test_frames_are_numbered_in_each_video(command: Command, tmp_path: Path, pho
     status, out, _ = command(*clips, photo, "--vid-stride", 2, "--json")
     found = [(Path(result["path"]).name, result.get("frame")) for result in json.loads(out)["results"]]
     assert status == 0
-    assert found == [("photo.jpg", None), ("a.mp4", 1), ("a.mp4", 2), ("b.mp4", 1), ("b.mp4", 2)]
+    assert found == [("a.mp4", 1), ("a.mp4", 2), ("b.mp4", 1), ("b.mp4", 2), ("photo.jpg", None)]
 
 
 def test_results_are_drawn_and_saved(command: Command, photo: Path, tmp_path: Path) -> None:
     status, _, err = command(photo, "--save", "--save-txt", "--save-crop")
     saved = tmp_path / "runs" / "detect" / "predict"
-    assert (status, err) == (0, [f"saved in {saved}"])
+    assert (status, err[1:]) == (0, [f"saved in {saved}"])
     assert {str(path.relative_to(saved)) for path in saved.rglob("*.*")} == {
         "photo.jpg",
         "labels/photo.txt",
@@ -146,7 +195,7 @@ def test_what_is_shown_on_a_terminal(
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     monkeypatch.setenv("TERM", "xterm")
     status, out, err = command(photo)
-    assert status == 0 and out == f"{photo}: 1 person, 1 bicycle\n"
+    assert status == 0 and out.startswith(f"image 1/1 {photo}: 1 person, 1 bicycle, ")
     assert "photo.jpg" in "".join(err) and "1 done" in "".join(err)
 
 
@@ -169,8 +218,17 @@ def test_what_is_shown_on_a_terminal(
         (["photo.jpg", "--save", "--save-dir", "photo.jpg"], 2, "photo.jpg cannot be written to (it is no folder)"),
         (["photo.jpg", "--tracker", "botsort.yaml"], 2, "--tracker needs --track"),
         (["photo.jpg", "--runner", "other"], 2, "'other'"),
-        (["empty"], 1, "empty: no picture or video is there"),
-        (["empty", "empty"], 1, "no picture or video is there"),
+        (["empty"], 1, "empty: no image or video is in this folder"),
+        (["empty", "empty"], 1, "no image or video is in this folder"),
+        (["photo.jpg", "--track", "--tracker", "nothing"], 2, "none of the trackers botsort.yaml, bytetrack.yaml"),
+        (["photo.jpg", "--agnostic-nms"], 2, "agnostic_nms=True: the exported head ranks each class by itself"),
+        (["photo.jpg", "--nms"], 2, "nms=True: the exported head is the end-to-end one"),
+        (["photo.jpg", "--no-end2end"], 2, "end2end=False: the exported head is the end-to-end one"),
+        (["photo.jpg", "--max-det", "1000"], 2, "max_det=1000: this model was exported with 300 rows"),
+        (["photo.jpg", "--half"], 2, "half=True: it was settled by the export"),
+        (["photo.jpg", "--imgsz", "640"], 2, "imgsz=640: this model was exported for 320 x 320 pixels"),
+        (["photo.jpg", "--embed", "[1, 2]"], 2, "embed=[1, 2]: it needs the PyTorch model"),
+        (["photo.jpg", "--batch", "0"], 2, "batch=0: expected a number of images from 1 up"),
     ],
 )
 def test_mistakes_are_one_line_and_nothing_is_opened(
@@ -184,6 +242,34 @@ def test_mistakes_are_one_line_and_nothing_is_opened(
     given, out, err = command(*words)
     assert (given, out, len(err)) == (status, "", 1)
     assert message in err[0]
+
+
+def test_settings_without_an_effect_are_told(command: Command, photo: Path) -> None:
+    status, _, err = command(photo, "--iou", 0.5, "--epochs", 3, "--no-agnostic-nms", "--imgsz", 320)
+    assert status == 0 and err[:-1] == [
+        "yolo26-et: warning: epochs=3 has no effect: it is one of training, validation or export",
+        "yolo26-et: warning: iou=0.5 has no effect: nothing is suppressed, since the end-to-end head finds each object "
+        "once",
+    ]
+
+
+def test_results_that_cannot_be_saved_are_named(command: Command, tmp_path: Path) -> None:
+    import numpy as np
+
+    cv2.imwrite(str(tmp_path / "wide.png"), np.zeros((8, 66_000, 3), np.uint8))
+    out = tmp_path / "out"
+    status, _, err = command(tmp_path / "wide.png", "--save", "--save-dir", out)
+    named = f"yolo26-et: warning: {out / 'wide.jpg'} could not be saved: a JPEG has at most 65535 pixels a side"
+    assert status == 1 and err[0].startswith(named) and len(err) == 2
+    status, document, err = command(tmp_path / "wide.png", "--save", "--save-dir", out, "--json")
+    assert status == 1 and len(err) == 1 and json.loads(document)["unsaved"] == [str(out / "wide.jpg")]
+
+
+def test_standard_output_without_room_is_no_defect(command: Command, photo: Path) -> None:
+    code = "import sys; from yolo26_executorch.cli import main; sys.exit(main(['list']))"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "yolo26-et: error: No space left on device\n")
 
 
 def test_tracking_needs_its_package_and_objects(command: Command, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,7 +312,7 @@ def test_a_real_artifact(exported: Callable[[str], Path], tmp_path: Path) -> Non
         [sys.executable, "-m", "yolo26_executorch", "predict", *words],
         capture_output=True, text=True, check=False, cwd=tmp_path,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stderr) == (0, f"saved in {tmp_path / 'out'}\n")
     (result,) = json.loads(done.stdout)["results"]
     assert result["objects"]
     assert (tmp_path / "out" / "shapes.jpg").is_file()

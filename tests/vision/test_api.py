@@ -4,6 +4,7 @@ import importlib
 import importlib.machinery
 import sys
 import types
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from support.stub_runner import NAMES, StubRunner, backend, folder_of_pictures, picture, video
+from support.stub_runner import NAMES, StubRunner, backend, cut, folder_of_pictures, picture, video
 from yolo26_executorch import YOLO26
 from yolo26_executorch.errors import ArtifactError, InputError, OptionError, UsageError
-from yolo26_executorch.vision import ultralytics_backend, validate
+from yolo26_executorch.vision import sources, ultralytics_backend, validate
 from yolo26_executorch.vision.api import class_indices
 
 
@@ -80,8 +81,52 @@ def test_mistakes_are_reported_before_anything_runs(model: YOLO26, runner: StubR
     with pytest.raises(InputError):
         model.predict("nothing.jpg", stream=True)
     with pytest.raises(OptionError):
-        model.predict(picture(), stream=True, device="cpu")
+        model.predict(picture(), stream=True, device="cuda:0")
     assert not runner.given
+
+
+def test_it_says_what_it_is(model: YOLO26) -> None:
+    described = "YOLO26('exports/yolo26n': detect, 3 classes, input 320x320, batch 1, on cpu, runner stub"
+    assert repr(model) == f"{described})"
+    model.close()
+    assert repr(model) == f"{described}, closed)"
+
+
+def test_a_closed_model_says_so(model: YOLO26) -> None:
+    model.close()
+    for call in (model.predict, model.track):
+        with pytest.raises(UsageError, match=r"the model of exports/yolo26n was closed; open it again with YOLO26\("):
+            call(picture())
+
+
+def test_a_list_of_paths_holds_one_batch_at_a_time(
+    model: YOLO26, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[weakref.ref[Any]] = []
+
+    def imread(_: Path) -> Any:
+        image = picture()
+        read.append(weakref.ref(image))
+        return image
+
+    monkeypatch.setattr(sources, "imread", imread)
+    folder = folder_of_pictures(tmp_path / "pictures", 1)
+    alive = []
+    for _ in model.predict([str(folder / "00.jpg")] * 100, stream=True):
+        alive.append(sum(image() is not None for image in read))
+    assert len(alive) == len(read) == 100 and max(alive) <= 3
+
+
+def test_what_is_bad_in_a_list_is_named(model: YOLO26, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = folder_of_pictures(tmp_path / "pictures", 2)
+    bad = cut(folder / "00.jpg", tmp_path / "cut.jpg")
+    results = model.predict([str(folder / "00.jpg"), str(bad), "nothing.jpg", str(folder / "01.jpg")])
+    assert [Path(result.path).name for result in results] == ["00.jpg", "01.jpg"]
+    assert sorted(Path(path).name for path in model.predictor.dataset.unreadable) == ["cut.jpg", "nothing.jpg"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "nothing.jpg was left out: no such file",
+        f"{bad} was left out: it is damaged, or not what its ending .jpg says",
+    ]
 
 
 def test_it_closes(model: YOLO26, runner: StubRunner) -> None:
@@ -113,18 +158,6 @@ def test_tracking_goes_on_from_call_to_call_if_asked(model: YOLO26, lap: None) -
     assert model.predictor.trackers[0].frame_id == 2
     numbers(persist=False)
     assert model.predictor.trackers[0].frame_id == 1
-
-
-def test_tracking_says_what_it_needs(model: YOLO26, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"pip install 'lap>=0\.5\.12'"):
-        model.track(picture())
-
-
-def test_a_classifier_tracks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ultralytics_backend.RunnerBackend, "open", lambda folder, runner_name: backend("classify"))
-    with pytest.raises(UsageError, match="classify model finds no objects"):
-        YOLO26("exports/yolo26n-cls").track(picture())
 
 
 def test_validation_is_passed_on(model: YOLO26, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from shapes.dataset import scene
 from support import shapes_checkpoint
-from support.stub_runner import BOXES, StubRunner, backend, cut, folder_of_pictures, picture, video
+from support.stub_runner import BOXES, StubRunner, backend, folder_of_pictures, picture
 from yolo26_executorch.errors import InputError, OptionError
 from yolo26_executorch.models import checkpoints
 from yolo26_executorch.models.export_model import ExportModel
@@ -20,7 +20,8 @@ from yolo26_executorch.models.tasks import TASKS
 from yolo26_executorch.runtime.eager import EagerRunner
 from yolo26_executorch.vision.agreement import mask_iou
 from yolo26_executorch.vision.api import YOLO26
-from yolo26_executorch.vision.predict import SETTLED, Files, make_predictor, open_source
+from yolo26_executorch.vision.predict import make_predictor
+from yolo26_executorch.vision.sources import open_source
 from yolo26_executorch.vision.ultralytics_backend import RunnerBackend
 
 RANKED = [task.name for task in TASKS.values() if task.ranked]
@@ -234,47 +235,6 @@ def test_arrays_are_bgr_and_pillow_pictures_rgb() -> None:
         assert (given[0, 0] == 1).all() and not given[0, 1:].any()
 
 
-def test_unreadable_files_are_left_out_and_named(tmp_path: Path) -> None:
-    folder = folder_of_pictures(tmp_path / "mixed", 4)
-    cut(folder / "01.jpg", folder / "01_cut.jpg")
-    (folder / "02_empty.png").touch()
-    (folder / "notes.txt").write_text("no picture")
-    clip = video(folder / "clip.mp4", 6)
-    cut(clip, folder / "a_cut.mp4")
-    for batch in (1, 3):
-        files = Files(str(folder), batch=batch, vid_stride=2)
-        read = [Path(path).name for paths, _, _ in files for path in paths]
-        assert read == ["00.jpg", "01.jpg", "02.jpg", "03.jpg", "clip.mp4", "clip.mp4", "clip.mp4"]
-        assert [Path(path).name for path in files.unreadable] == ["01_cut.jpg", "02_empty.png", "a_cut.mp4"]
-        assert files.done == files.nf == 8
-
-
-def test_how_much_is_done_counts_frames(tmp_path: Path) -> None:
-    files = Files(str(video(tmp_path / "clip.mp4", 4)))
-    assert [files.done for _ in files] == pytest.approx([0.25, 0.5, 0.75, 1])
-
-
-@pytest.mark.parametrize(
-    ("source", "message"),
-    [
-        ("nothing/here.jpg", "nothing/here.jpg: no picture or video"),
-        ("*.nothing", "no picture or video"),
-        ("src", "src: no picture or video"),
-        (["nothing.jpg"], "a list cannot be used as a source"),
-        (None, "a NoneType cannot be used as a source: Unsupported image type"),
-        ({}, "a dict cannot be used"),
-        (np.zeros((0, 4, 3), np.uint8), "a ndarray cannot be used as a source: Expected a single"),
-        (torch.zeros(1, 3, 30, 30), "divisible by stride 32"),
-    ],
-)
-def test_what_is_no_source_is_refused(source: Any, message: str, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "src").mkdir()
-    with pytest.raises(InputError, match=message) as caught:
-        open_source(source)
-    assert "\n" not in str(caught.value)
-
-
 def test_a_tensor_of_another_size_is_refused() -> None:
     with pytest.raises(InputError, match=r"expected images of shape \(1, 3, 320, 320\), given \(1, 3, 320, 352\)"):
         predict(backend(), torch.zeros(1, 3, 320, 352))
@@ -283,23 +243,53 @@ def test_a_tensor_of_another_size_is_refused() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        *(({name: True}, f"{name}: {reason}") for name, reason in SETTLED.items()),
         ({"imgsz": 640}, "imgsz=640: this model was exported for 320 x 320 pixels"),
-        ({"imgsz": (320, 640)}, "imgsz=.*exported for 320 x 320"),
-        ({"nonsense": 1}, "nonsense"),
+        ({"nonsense": 1}, "nonsense=1: there is no such setting"),
         ({"conf": "much"}, "conf"),
         ({"conf": 1.5}, "conf"),
+        ({"device": "cuda:0"}, "device=cuda:0: a model runs where it was opened"),
+        ({"device": "nonsense"}, "device=nonsense: a model runs where it was opened"),
+        ({"max_det": 4}, "max_det=4: this model was exported with 3 rows"),
     ],
 )
-def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], message: str) -> None:
+def test_settings_that_mean_nothing_are_refused_in_one_line(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message) as caught:
         make_predictor(backend(), "predict", settings)
     assert "\n" not in str(caught.value)
+    assert caught.value.__cause__ is None and (caught.value.__suppress_context__ or caught.value.__context__ is None)
 
 
-def test_settings_that_an_exported_model_agrees_with_are_taken() -> None:
-    for settings in ({"imgsz": 320}, {"imgsz": [320, 320]}, {"nms": False}, {"iou": 0.5}, {"rect": False}):
+def test_settings_that_an_exported_model_agrees_with_are_taken(caplog: pytest.LogCaptureFixture) -> None:
+    for settings in ({"imgsz": 320}, {"imgsz": [320, 320]}, {"nms": False}, {"end2end": True}, {"device": "cpu"}):
         assert len(predict(backend(), picture(), **settings)[0]) == 2
+    assert not caplog.records
+
+
+def test_settings_without_an_effect_are_taken_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    assert len(predict(backend(), picture(), iou=0.1, retina_masks=True)[0]) == 2
+    assert [record.getMessage() for record in caplog.records] == [
+        "iou=0.1 has no effect: nothing is suppressed, since the end-to-end head finds each object once",
+        "retina_masks=True has no effect: a detect model has no masks",
+    ]
+
+
+def test_a_place_that_cannot_be_written_to_is_refused_first(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OptionError, match="file"):
+        make_predictor(backend(), "predict", {"save": True, "save_dir": str(tmp_path / "file" / "out")})
+
+
+def test_ultralytics_log_has_its_words(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ultralytics.utils import LOGGER
+
+    monkeypatch.setattr(LOGGER, "propagate", True)
+    level = LOGGER.level
+    LOGGER.setLevel("INFO")
+    try:
+        predict(backend(), [picture()], verbose=True)
+    finally:
+        LOGGER.setLevel(level)
+    assert any("320x320 1 person, 1 bicycle" in record.getMessage() for record in caplog.records)
 
 
 def test_nothing_is_told_to_anybody() -> None:

@@ -199,7 +199,8 @@ def _open_artifact(job: Job, artifact: Artifact) -> Opened:
 
 def _predict(backend: Any, path: str) -> list[Any]:
     """Do for a peer what `YOLO26.predict` does for an artifact."""
-    from ..vision.predict import make_predictor, open_source
+    from ..vision.predict import make_predictor
+    from ..vision.sources import open_source
 
     predictor = make_predictor(backend, "predict", {})
     results: list[Any] = predictor(source=open_source(path, batch=backend.batch))

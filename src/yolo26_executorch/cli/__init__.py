@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import contextlib
 import importlib
+import io
+import logging
 import os
 import sys
+import tempfile
 import traceback
-from collections.abc import Sequence
+import unicodedata
+import warnings
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
-from ..errors import UsageError, Yolo26Error, printable
+from ..errors import UsageError, Yolo26Error, first_line, printable
 from ..system.probe import package_version
 
 if TYPE_CHECKING:
@@ -26,6 +32,12 @@ COMMANDS = (
 
 WIDTH = 140
 """Columns of a table that goes into a pipe or a file."""
+
+_PLAIN = {
+    "×": "x", "·": "|", "–": "-", "—": "-", "→": "->", "≥": ">=", "≤": "<=", "µ": "u", "±": "+/-", "Δ": "d",
+    "“": '"', "”": '"', "‘": "'", "’": "'", **dict.fromkeys("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "*"), **dict.fromkeys("━╸╺─", "-"),
+}  # fmt: skip
+"""Symbols of ours and of rich's for terminals without them; others lose their accents, or become "?"."""
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -47,13 +59,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     0 done, 1 something failed, 2 the command was wrong, 130 interrupted.
     """
     words = [*(sys.argv[1:] if argv is None else argv)]
+    _print_plainly()
     # Ultralytics would otherwise run pip for whatever module a checkpoint names.
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")
     debug = "--debug" in words  # looked for here so that errors in the arguments are covered, too
     try:
         args = _parser().parse_args(words)
         args.argv = words
-        status = int(args.run(args))
+        with _warnings_told(debug):
+            status = int(args.run(args))
         sys.stdout.flush()
         return status
     except SystemExit as done:  # --help and --version
@@ -62,20 +76,100 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{PROG}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader has seen enough, as `head` does
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 1
     except Yolo26Error as error:
         if debug:
             traceback.print_exc()
         print(f"{PROG}: error: {_one_line(error)}", file=sys.stderr)
         return error.exit_status
+    except (OSError, MemoryError) as error:  # a full disk, a place that may not be read, too many open files, …
+        if debug:
+            traceback.print_exc()
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _drop_output()
+        place = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+        what = first_line(error) if isinstance(error, OSError) else "there is not enough memory"
+        print(f"{PROG}: error: {printable(f'{place}{what}')}", file=sys.stderr)
+        return 1
     except Exception as error:
         if debug:
             traceback.print_exc()
         what = f"{type(error).__name__}: {_one_line(error)}"
         print(f"{PROG}: error: unexpected {what}; this is a defect, please report it", file=sys.stderr)
         return 1
+
+
+@contextlib.contextmanager
+def _warnings_told(debug: bool) -> Iterator[None]:
+    """Print what the package logs as warnings of one line; those of other libraries are for `--debug`."""
+    log = logging.getLogger(__name__.partition(".")[0])
+    handler = _Warnings(logging.WARNING)
+    before = log.propagate
+    log.addHandler(handler)
+    log.propagate = False
+    try:
+        with warnings.catch_warnings():
+            if not debug and not sys.warnoptions:
+                warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.removeHandler(handler)
+        log.propagate = before
+
+
+@contextlib.contextmanager
+def without_native_noise(debug: bool) -> Iterator[None]:
+    """Keep what C++ libraries write to standard error away, unless what they did fails; `debug` shows all of it.
+
+    ExecuTorch tells at length what it cannot read of the processor.
+    """
+    if debug:
+        yield
+        return
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as noise:
+        os.dup2(noise.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            os.dup2(kept, 2)
+            noise.seek(0)
+            os.write(2, noise.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+class _Warnings(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        warn(record.getMessage())
+
+
+def _print_plainly() -> None:
+    """Write plain letters where a terminal's encoding lacks what is to be printed."""
+    codecs.register_error("plain", _in_plain_letters)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors != "plain":
+            stream.reconfigure(errors="plain")
+
+
+def _in_plain_letters(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    plain = "".join(_PLAIN.get(char) or unicodedata.normalize("NFKD", char) for char in text)
+    return plain.encode("ascii", "replace").decode(), error.end
+
+
+def _drop_output() -> None:
+    """Write no more to standard output, whose reader has gone or whose disk is full, when Python ends, either."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def warn(message: str) -> None:

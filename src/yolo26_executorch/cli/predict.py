@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import contextlib
 import glob
 import json
 import os
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +19,12 @@ from typing import TYPE_CHECKING, Any
 from ..artifacts.manifest import Manifest
 from ..artifacts.reading import load_manifest
 from ..errors import OptionError, UsageError, first_line, printable
-from ..vision.api import TRACKING_CONFIDENCE, YOLO26, check_tracking, class_indices
-from . import Subparsers, warn
+from ..models.preprocess import size_of
+from ..models.tasks import TASKS
+from ..vision.api import YOLO26, class_indices
+from ..vision.settings import HONOURED, IDLE, REFUSED, SWITCHES, check_settings
+from ..vision.tracking import TRACKING_CONFIDENCE, check_tracking
+from . import Subparsers, without_native_noise
 from .flags import add_runner
 
 if TYPE_CHECKING:
@@ -31,6 +37,9 @@ PASSED_ON = (
     "show_labels", "show_conf", "show_boxes", "line_width", "vid_stride", "stream_buffer", "tracker", "save_dir",
 )  # fmt: skip
 """Flags that are settings of Ultralytics' by the same name; those left out keep its defaults."""
+
+OTHERS = tuple(sorted((HONOURED | REFUSED.keys() | IDLE.keys()) - {*PASSED_ON, "model", "source", "task", "mode"}))
+"""Ultralytics' other settings: taken, so that each gets its answer, and not shown in the help."""
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -86,6 +95,12 @@ def add_parser(subparsers: Subparsers) -> None:
     )  # fmt: skip
     add_runner(how)
     how.add_argument("--debug", action="store_true", help="show tracebacks")
+    for name in OTHERS:
+        flag = f"--{name.replace('_', '-')}"
+        if name in SWITCHES:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=argparse.SUPPRESS)
+        else:
+            parser.add_argument(flag, type=_value, help=argparse.SUPPRESS)
     parser.set_defaults(run=run)
 
 
@@ -102,23 +117,26 @@ def run(args: argparse.Namespace) -> int:
     settings = _settings(args, manifest)
     # Ultralytics writes its log to standard output, which is for results; OpenCV tells of bad files in its own words.
     os.environ |= {"YOLO_VERBOSE": "false", "OPENCV_LOG_LEVEL": "SILENT", "OPENCV_FFMPEG_LOGLEVEL": "-8"}
-    from ..vision.predict import Files, open_source
+    from ..vision.sources import open_source
 
-    common: dict[str, Any] = {"batch": manifest.options.batch, "vid_stride": args.vid_stride or 1}
-    if len(args.source) > 1:
-        source: Any = Files(args.source, **common)
-    else:
-        source = open_source(args.source[0], buffer=bool(args.stream_buffer), **common)
-    with YOLO26(args.artifact, runner=args.runner) as model:
+    batch = settings.setdefault("batch", manifest.options.batch)
+    source = open_source(
+        args.source if len(args.source) > 1 else args.source[0],
+        batch=batch, vid_stride=args.vid_stride or 1, buffer=bool(args.stream_buffer),
+    )  # fmt: skip
+    with without_native_noise(args.debug):
+        opened = YOLO26(args.artifact, runner=args.runner)
+    with opened as model:
         results = (model.track if args.track else model.predict)(source, stream=True, **settings)
+        totals = _Totals()
         with contextlib.closing(results):  # type: ignore[type-var]
-            _write(args, manifest, source, _shown(results, source))
-        if any(settings.get(flag) for flag in ("save", "save_txt", "save_crop")):
-            print(f"saved in {model.predictor.save_dir}", file=sys.stderr)
-    unreadable: list[str] = getattr(source, "unreadable", [])
-    for path in unreadable:
-        warn(f"{path} cannot be read as a picture or video; it was left out")
-    return 1 if unreadable else 0
+            _write(args, manifest, model, totals.count(_shown(results, source)))
+        predictor = model.predictor
+        if not args.json and totals.images:
+            print(printable(totals.text(predictor.speed)), file=sys.stderr)
+        if predictor.saver.saved:
+            print(f"saved in {predictor.save_dir}", file=sys.stderr)
+    return 1 if getattr(source, "unreadable", []) or predictor.unsaved else 0
 
 
 def _settings(args: argparse.Namespace, manifest: Manifest) -> dict[str, Any]:
@@ -128,11 +146,15 @@ def _settings(args: argparse.Namespace, manifest: Manifest) -> dict[str, Any]:
         if value is not None and not (value >= low and (high is None or value <= high)):
             limits = f"from {low} to {high}" if high is not None else f"from {low} up"
             raise OptionError(f"--{flag.replace('_', '-')} {value}: expected a number {limits}")
-    settings = {name: value for name in PASSED_ON if (value := getattr(args, name)) is not None}
+    settings = {name: value for name in PASSED_ON + OTHERS if (value := getattr(args, name)) is not None}
     if args.classes:
         settings["classes"] = class_indices(args.classes, manifest.classes)
+    task, output = TASKS[manifest.task], manifest.outputs[0]
+    size = manifest.options.imgsz or size_of(manifest.input)
+    check_settings(settings, task=task, size=size, rows=output.shape[1] if task.ranked else None)
     if args.track:
-        check_tracking(manifest.task)
+        tracker = check_tracking(manifest.task, args.tracker)
+        settings |= {} if tracker is None else {"tracker": tracker}
     elif args.tracker:
         raise OptionError("--tracker needs --track")
     if args.save or args.save_txt or args.save_crop:
@@ -142,6 +164,14 @@ def _settings(args: argparse.Namespace, manifest: Manifest) -> dict[str, Any]:
     if args.save_dir:
         settings["save_dir"] = str(args.save_dir)
     return settings
+
+
+def _value(word: str) -> Any:
+    """Read a setting's value as Python would, or as text."""
+    try:
+        return ast.literal_eval(word)
+    except (ValueError, SyntaxError):
+        return word
 
 
 def _check_source(word: str, *, alone: bool) -> None:
@@ -167,15 +197,15 @@ def _check_writable(folder: Path) -> None:
         raise UsageError(f"{folder} cannot be written to ({why}); name another with --save-dir DIR") from error
 
 
-def _write(args: argparse.Namespace, manifest: Manifest, source: Any, results: Iterator[Results]) -> None:
+def _write(args: argparse.Namespace, manifest: Manifest, model: YOLO26, results: Iterator[Results]) -> None:
     """Print each result as it comes, so that a long video takes no more memory than a short one."""
-    frames: Counter[str] = Counter()
     if args.json:
         head = {"artifact": str(args.artifact), "name": manifest.name, "task": manifest.task}
         print(json.dumps(head)[:-1] + ', "results": [', end="")
+    frames: Counter[str] = Counter()
     separator = "\n"
     for result in results:
-        moving = source.mode != "image"
+        moving = model.predictor.dataset.mode != "image"
         frames[result.path] += moving
         number = {"frame": frames[result.path]} if moving else {}
         if args.json:
@@ -183,11 +213,70 @@ def _write(args: argparse.Namespace, manifest: Manifest, source: Any, results: I
             record = {"path": result.path, **number, "height": height, "width": width, "objects": result.summary()}
             print(separator + json.dumps(record), end="", flush=True)
             separator = ",\n"
-        else:
-            place = f"{result.path} frame {frames[result.path]}" if moving else result.path
-            print(printable(f"{place}: {result.verbose().rstrip(', ')}"), flush=True)
+            continue
+        place = model.predictor.place(result) or (f"frame {frames[result.path]}" if moving else "image")
+        line = f"{place} {result.path}: {_found(result)}, {result.speed['inference']:.1f} ms"
+        print(printable(line), flush=True)
     if args.json:
-        print(f'\n], "unreadable": {json.dumps(getattr(source, "unreadable", []))}}}')
+        predictor = model.predictor
+        missing = {"unreadable": getattr(predictor.dataset, "unreadable", []), "unsaved": [*predictor.unsaved]}
+        print(f"\n], {json.dumps(missing)[1:]}")
+
+
+def _found(result: Results) -> str:
+    """Word what was found, with the numbers of tracked objects."""
+    boxes = result.boxes if result.obb is None else result.obb
+    if boxes is None or not boxes.is_track:
+        return result.verbose().rstrip(", ") or "nothing"
+    numbers: dict[int, list[int]] = {}
+    for label, number in zip(boxes.cls.int().tolist(), boxes.id.int().tolist(), strict=True):
+        numbers.setdefault(label, []).append(number)
+    return ", ".join(
+        f"{len(found)} {result.names[label]}{'s' * (len(found) > 1)} ({' '.join(f'#{n}' for n in sorted(found))})"
+        for label, found in sorted(numbers.items())
+    )
+
+
+class _Totals:
+    """What is said at the end: how many images, what was found in all, and how fast."""
+
+    def __init__(self) -> None:
+        self.images = 0
+        self._moving = False
+        self._objects: Counter[str] = Counter()
+        self._tracked: set[tuple[str, int]] = set()
+        self._seconds = 0.0
+
+    def count(self, results: Iterator[Results]) -> Iterator[Results]:
+        """Pass results on."""
+        began = time.perf_counter()
+        for result in results:
+            self.images += 1
+            self._add(result)
+            yield result
+            self._seconds = time.perf_counter() - began
+
+    def _add(self, result: Results) -> None:
+        if result.probs is not None:
+            self._objects[result.names[result.probs.top1]] += 1
+        boxes = result.boxes if result.obb is None else result.obb
+        if boxes is None:
+            return
+        labels = [result.names[label] for label in boxes.cls.int().tolist()]
+        if not boxes.is_track:
+            self._objects.update(labels)
+            return
+        new = {*zip(labels, boxes.id.int().tolist(), strict=True)} - self._tracked
+        self._tracked |= new
+        self._objects.update(label for label, _ in new)
+
+    def text(self, speed: dict[str, float] | None) -> str:
+        """Return the line; `speed` is Ultralytics' milliseconds an image, by stage."""
+        objects = ", ".join(f"{count} {name}{'s' * (count > 1)}" for name, count in self._objects.most_common())
+        stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in (speed or {}).items())
+        rate = f"{self.images / self._seconds:.1f} a second in all" if self._seconds else ""
+        images = f"{self.images} image{'s' * (self.images > 1)}"
+        return f"{images}: {objects or 'nothing found'}; " + "; ".join(filter(None, (f"ms an image: {stages}", rate)))
 
 
 def _shown(results: Iterator[Results], source: Any) -> Iterator[Results]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -11,14 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from ..artifacts.reading import Artifact
 from ..errors import OptionError, UsageError
-from ..models.tasks import TASKS
+from .tracking import TRACKING_CONFIDENCE, check_tracking, register
 
 if TYPE_CHECKING:
     from typing_extensions import Self
     from ultralytics.engine.results import Results
-
-TRACKING_CONFIDENCE = 0.1
-"""Trackers make use of weak detections; Ultralytics' own default for them."""
 
 
 class YOLO26:
@@ -35,6 +31,9 @@ class YOLO26:
     predictor: Any
     """Ultralytics' predictor of the latest call, None before the first."""
 
+    folder: Path
+    """The artifact's."""
+
     def __init__(self, folder: Artifact | Path | str, *, runner: str = "auto") -> None:
         """Open an artifact; arguments and errors are those of `open_runner`."""
         from .ultralytics_backend import RunnerBackend
@@ -44,6 +43,7 @@ class YOLO26:
         self._runner = runner
         self._backend = RunnerBackend.open(folder, runner)
         self._tracker: Any = None
+        self._closed = False
 
     @property
     def task(self) -> str:
@@ -63,17 +63,19 @@ class YOLO26:
         """Run the model on a source.
 
         Args:
-            source: whatever Ultralytics takes; see `predict.open_source`. Files that cannot be read are left out, and
-                `predictor.dataset.unreadable` names them.
+            source: whatever Ultralytics takes; see `sources.open_source`. What cannot be read is left out, and
+                `predictor.dataset.unreadable` names it.
             stream: return a generator, which holds one batch at a time, instead of a list.
             settings: Ultralytics' own, such as `conf`, `max_det`, `save`, `save_dir`; `classes` also takes names.
+                What could not be saved is in `predictor.unsaved`.
 
         Returns:
-            A result for each picture, in pixels of the picture.
+            A result for each image, in pixels of the image.
 
         Raises:
             InputError: the source cannot be opened, or holds what the model cannot take.
-            OptionError: a setting is not legal.
+            OptionError: a setting is not legal, or cannot be honoured.
+            UsageError: the model is closed, or a package is missing that the source needs.
         """
         self.predictor = self._make(source, "predict", settings)
         return self._run(stream)
@@ -103,16 +105,16 @@ class YOLO26:
 
         Raises:
             UsageError: the task has no objects, or the package that the trackers need is not installed.
+            OptionError: there is no such tracker, or its file is not complete.
         """
-        check_tracking(self.task)
-        from ultralytics.trackers import register_tracker
-
-        predictor = self._make(source, "track", {"conf": TRACKING_CONFIDENCE, **settings})
+        tracker = check_tracking(self.task, settings.get("tracker"))
+        named = {} if tracker is None else {"tracker": tracker}
+        predictor = self._make(source, "track", {"conf": TRACKING_CONFIDENCE, **settings, **named})
         if persist and self._tracker is not None:  # the objects are kept there
             kept, made = self._tracker, predictor
             kept.args, kept.save_dir, kept.source = made.args, made.save_dir, made.source
             predictor = kept
-        register_tracker(predictor, persist)
+        register(predictor, persist=persist)
         self.predictor = self._tracker = predictor
         return self._run(stream)
 
@@ -123,8 +125,17 @@ class YOLO26:
         return validate(self.folder, data, **{"runner": self._runner, **options})
 
     def close(self) -> None:
-        """Give back what the model holds."""
+        """Give back what the model holds; it is of no use afterwards."""
+        self._closed = True
         self._backend.close()
+
+    def __repr__(self) -> str:
+        size = "x".join(map(str, self._backend.imgsz))
+        state = ", closed" if self._closed else ""
+        return (
+            f"YOLO26({str(self.folder)!r}: {self.task}, {len(self.names)} classes, input {size}, batch "
+            f"{self._backend.batch}, on {self._backend.device}, runner {self._backend.runner.name}{state})"
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -136,13 +147,15 @@ class YOLO26:
 
     def _make(self, source: Any, mode: str, settings: Mapping[str, Any]) -> Any:
         """Return a predictor with the opened source as its `source`."""
-        from . import predict
+        from . import predict, sources
 
+        if self._closed:
+            raise UsageError(f"the model of {self.folder} was closed; open it again with YOLO26({str(self.folder)!r})")
         if settings.get("classes") is not None:
             settings = {**settings, "classes": class_indices(settings["classes"], self.names)}
         predictor = predict.make_predictor(self._backend, mode, settings)
         args = predictor.args
-        predictor.source = predict.open_source(
+        predictor.source = sources.open_source(
             source, batch=args.batch, vid_stride=args.vid_stride, buffer=args.stream_buffer
         )
         return predictor
@@ -169,15 +182,3 @@ def class_indices(wanted: int | str | Sequence[int | str], names: Mapping[int, s
             raise OptionError(f"classes: the model has no class {word}; {hint or known}")
         found.append(index)
     return found
-
-
-def check_tracking(task: str) -> None:
-    """Refuse tracking where it cannot work.
-
-    Raises:
-        UsageError: the task has no objects, or `lap`, which Ultralytics' trackers need, is not installed.
-    """
-    if not TASKS[task].ranked:
-        raise UsageError(f"a {task} model finds no objects that could be tracked; take one of another task")
-    if importlib.util.find_spec("lap") is None:
-        raise UsageError("tracking needs the package lap, which is not installed: pip install 'lap>=0.5.12'")

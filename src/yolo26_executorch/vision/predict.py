@@ -1,108 +1,98 @@
-"""Ultralytics' own predictors over a runner: sources, letterboxing, drawing, saving and tracking are theirs.
+"""Ultralytics' own predictors over a runner: letterboxing, results, drawing and tracking are theirs.
 
-Knows `ultralytics/engine/predictor.py` and `ultralytics/data/loaders.py` (8.4).
+Knows `ultralytics/engine/predictor.py` (8.4).
 """
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ultralytics.data.build import check_source, load_inference_source
-from ultralytics.data.loaders import LoadImagesAndVideos, LoadTensor, SourceTypes
+import torch
 from ultralytics.models.yolo.classify.predict import ClassificationPredictor
 from ultralytics.models.yolo.detect.predict import DetectionPredictor
 from ultralytics.models.yolo.obb.predict import OBBPredictor
 from ultralytics.models.yolo.pose.predict import PosePredictor
 from ultralytics.models.yolo.segment.predict import SegmentationPredictor
 
-from ..errors import InputError, OptionError, first_line
+from ..errors import OptionError, first_line
+from ..models.tasks import TASKS
+from .saving import Saver
+from .settings import check_settings
+from .sources import Files
 from .torchvision_shim import import_torchvision
 from .ultralytics_backend import RunnerBackend
 
+LOG = logging.getLogger("yolo26_executorch")
+
+
+class _Predicting:
+    """What is ours in every predictor: saving that tells what it could not save."""
+
+    saver: Saver
+
+    @property
+    def unsaved(self) -> dict[str, str]:
+        """The files of the latest run that could not be written, and why."""
+        return self.saver.unsaved
+
+    def place(self, result: Any) -> str:
+        """Return where a result of the current batch stands in files, such as "image 3/5"; empty for streams."""
+        this: Any = self
+        (words,) = (words for words, one in zip(this.batch[2], this.results, strict=True) if one is result)
+        place: str = words.partition(f" {result.path}")[0]
+        return place if place.startswith(("image ", "video ")) else ""
+
+    def stream_inference(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        """Run on a source, a result at a time."""
+        this: Any = self
+        self.saver = Saver(this.save_dir, this.args)
+        try:
+            yield from super().stream_inference(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            self.saver.close()
+            for name, why in getattr(this.dataset, "problems", {}).items():
+                LOG.warning("%s was left out: %s", name, why)
+            for path, why in self.unsaved.items():
+                LOG.warning("%s could not be saved: %s", path, why)
+
+    def write_results(self, i: int, p: Path, im: torch.Tensor, s: list[str]) -> str:
+        """Save and show one result of the batch; returns what Ultralytics' log says of it."""
+        this: Any = self
+        args, dataset, result = this.args, this.dataset, this.results[i]
+        result.save_dir = str(this.save_dir)
+        if args.save or args.show:
+            this.plotted_img = result.plot(
+                line_width=args.line_width, boxes=args.show_boxes, conf=args.show_conf, labels=args.show_labels
+            )
+        number = re.search(r"frame (\d+)/", s[i])
+        frame = int(number[1]) if number else getattr(dataset, "count", getattr(dataset, "frame", None))
+        fps = dataset.fps if dataset.mode == "video" else 30  # a stream gives its frames when it will
+        self.saver.write(
+            result, this.plotted_img if args.save else None, mode=dataset.mode, frame=frame,
+            fps=max(1, fps / args.vid_stride), key=result.path if dataset.mode == "video" else i,
+        )  # fmt: skip
+        if args.show:
+            this.show(str(p))
+        height, width = im.shape[2:]
+        return f"{height}x{width} {result.verbose()}{result.speed['inference']:.1f}ms"
+
+
+def _predictor(kind: type[Any]) -> type[Any]:
+    return type(kind.__name__, (_Predicting, kind), {})
+
+
 PREDICTORS: dict[str, Any] = {
-    "detect": DetectionPredictor,
-    "segment": SegmentationPredictor,
-    "pose": PosePredictor,
-    "obb": OBBPredictor,
-    "classify": ClassificationPredictor,
+    "detect": _predictor(DetectionPredictor),
+    "segment": _predictor(SegmentationPredictor),
+    "pose": _predictor(PosePredictor),
+    "obb": _predictor(OBBPredictor),
+    "classify": _predictor(ClassificationPredictor),
 }
 """By the task's name."""
-
-SETTLED = {
-    "model": "it is the exported one",
-    "task": "it is the exported model's",
-    "mode": "call predict or track",
-    "device": "a model runs where it was exported for",
-    **dict.fromkeys(("half", "int8", "quantize", "dnn", "compile", "channels_last"), "it was settled by the export"),
-    **dict.fromkeys(("augment", "embed", "visualize"), "it needs the PyTorch model"),
-}
-"""Settings of Ultralytics' that an exported model does not take, and why."""
-
-
-class Files(LoadImagesAndVideos):  # type: ignore[misc]
-    """Pictures and videos on the disk; those that cannot be read are left out, and `unreadable` names them."""
-
-    def __init__(self, path: str | Path | list[str], *, batch: int = 1, vid_stride: int = 1) -> None:
-        """Look for files; raises InputError where there is none."""
-        self.source_type = SourceTypes(False, False, False, False)
-        self._read: set[str] = set()
-        self.frames = 0
-        try:
-            super().__init__(path, batch=batch, vid_stride=vid_stride)
-        except FileNotFoundError as error:
-            words = path if isinstance(path, str | Path) else ", ".join(path)
-            raise InputError(f"{words}: no picture or video is there") from error
-
-    def __next__(self) -> tuple[list[str], list[Any], list[str]]:
-        """Return the next batch: paths, pictures (BGR, uint8 (H, W, 3)) and words for a log."""
-        paths, images, words = super().__next__()
-        self._read.update(paths)
-        return paths, images, words
-
-    def _new_video(self, path: str) -> None:
-        try:
-            super()._new_video(path)
-        except FileNotFoundError:  # it was there a moment ago; the closed capture makes Ultralytics go on to the next
-            self.frames = 0
-
-    @property
-    def unreadable(self) -> list[str]:
-        """The files that were passed by so far without a single picture or frame."""
-        return [path for path in self.files[: self.count] if path not in self._read]
-
-    @property
-    def done(self) -> float:
-        """How many of the `nf` files are done, that of a video in the middle as a fraction."""
-        in_video = self.mode == "video" and self.count < self.nf and self.frames
-        return float(self.count) + (self.frame / self.frames if in_video else 0.0)
-
-
-def open_source(source: Any, *, batch: int = 1, vid_stride: int = 1, buffer: bool = False) -> Any:
-    """Open whatever Ultralytics takes as a source, as the loader that it takes for it; a tensor is only checked.
-
-    Args:
-        source: path of a picture, video, folder or list of paths (.txt, .csv); glob pattern; address of a picture,
-            video or stream; number of a camera; "screen"; picture (Pillow), array (BGR, uint8 (H, W, 3)), list of
-            such; tensor (RGB, 0..1, (B, 3, H, W) in the model's size); or a loader.
-        batch: pictures at a time, from files.
-        vid_stride: take every n-th frame.
-        buffer: keep all of a stream's frames instead of the latest.
-
-    Raises:
-        InputError: there is no such source, nothing in it, or not of a kind that is taken.
-    """
-    try:
-        found, *kinds = check_source(source)
-        if any(kinds):
-            loader = load_inference_source(found, batch=batch, vid_stride=vid_stride, buffer=buffer)
-            # Of all its loaders, the predictor does not know a tensor's again.
-            return found if isinstance(loader, LoadTensor) else loader
-        return Files(found, batch=batch, vid_stride=vid_stride)
-    except (OSError, TypeError, ValueError, ImportError) as error:
-        name = source if isinstance(source, str | Path) else f"a {type(source).__name__}"
-        raise InputError(f"{name} cannot be used as a source: {first_line(error).removeprefix('❌ ')}") from error
 
 
 def make_predictor(backend: RunnerBackend, mode: str, settings: Mapping[str, Any]) -> Any:
@@ -111,31 +101,31 @@ def make_predictor(backend: RunnerBackend, mode: str, settings: Mapping[str, Any
     Args:
         backend: the model.
         mode: "predict" or "track".
-        settings: Ultralytics' settings for predicting, of which `SETTLED` are refused. Saved results go to `save_dir`,
-            or else to a new folder `runs/<task>/<mode>` in the working folder.
+        settings: Ultralytics' settings for predicting; `settings.py` tells which are refused or have no effect (of
+            the latter the logger `yolo26_executorch` tells). Saved results go to `save_dir`, or else to a new folder
+            `runs/<task>/<mode>` in the working folder.
 
     Raises:
-        OptionError: a setting is unknown, settled by the export, or has no legal value.
+        OptionError: a setting is unknown, cannot be honoured, or has no legal value.
     """
-    for name in settings:
-        if name in SETTLED:
-            raise OptionError(f"{name}: {SETTLED[name]}; leave it out")
-    size = tuple(backend.imgsz)
-    given = settings.get("imgsz", size)
-    if size != ((given, given) if isinstance(given, int) else tuple(given)):
-        raise OptionError(
-            f"imgsz={given}: this model was exported for {size[0]} x {size[1]} pixels; leave it out, or export again "
-            "with another --imgsz"
-        )
+    task, size = TASKS[backend.task], tuple(backend.imgsz)
+    wanted = {name: value for name, value in settings.items() if name != "device" or not _same(value, backend.device)}
+    rows = backend.runner.outputs[0].shape[1] if task.ranked else None
+    for note in check_settings(wanted, task=task, size=size, rows=rows, mode=mode):
+        LOG.warning(note)
     defaults = {
         "task": backend.task, "mode": mode, "conf": 0.25, "batch": backend.batch, "verbose": False, "save": False,
         "project": str(Path("runs").absolute() / backend.task),
     }  # fmt: skip
     import_torchvision()
     try:
-        predictor = PREDICTORS[backend.task](overrides={**defaults, **settings, "imgsz": backend.imgsz})
+        predictor = PREDICTORS[backend.task](overrides={**defaults, **wanted, "imgsz": backend.imgsz})
+        if any(getattr(predictor.args, flag) for flag in ("save", "save_txt", "save_crop")):
+            predictor.save_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OptionError(f"save_dir={error.filename}: it cannot be written to: {first_line(error)}") from None
     except (SyntaxError, TypeError, ValueError, KeyError) as error:  # what Ultralytics says of its settings
-        raise OptionError(first_line(error)) from error
+        raise OptionError(first_line(error)) from None
     # Ultralytics' usage statistics are for its own programs.
     predictor.callbacks["on_predict_end"].clear()
     # With a model it has no reason to look for one.
@@ -148,3 +138,13 @@ def predict_files(backend: Any, files: Sequence[str], settings: Mapping[str, Any
     predictor = make_predictor(backend, "predict", settings)
     results: Iterator[Any] = predictor(source=Files(list(files), batch=predictor.args.batch), stream=True)
     return results
+
+
+def _same(named: Any, device: torch.device) -> bool:
+    """Whether a device as Ultralytics names it, such as 0, "0", "cuda:0" or "cpu", is this one."""
+    text = str(named)
+    try:
+        wanted = torch.device(f"cuda:{text}" if text.isdecimal() else text)
+    except RuntimeError:
+        return False
+    return wanted.type == device.type and (wanted.index or 0) == (device.index or 0)
