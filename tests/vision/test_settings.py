@@ -41,6 +41,8 @@ def test_what_would_change_the_results_is_refused_with_the_reason(name: str) -> 
 @pytest.mark.parametrize("name", IDLE)
 def test_what_has_no_effect_is_said(name: str) -> None:
     assert check({name: 0.5}) == [f"{name}=0.5 has no effect: {IDLE[name]}"]
+    assert check({name: None}) == []
+    assert (check({name: False}) == []) == (name in SWITCHES)
 
 
 @pytest.mark.parametrize(

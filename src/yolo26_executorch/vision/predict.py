@@ -110,7 +110,8 @@ def make_predictor(backend: RunnerBackend, mode: str, settings: Mapping[str, Any
     """
     task, size = TASKS[backend.task], tuple(backend.imgsz)
     wanted = {name: value for name, value in settings.items() if name != "device" or not _same(value, backend.device)}
-    rows = backend.runner.outputs[0].shape[1] if task.ranked else None
+    runner = getattr(backend, "runner", None)  # PyTorch's own backend has none, and as many rows as are asked for
+    rows = runner.outputs[0].shape[1] if runner is not None and task.ranked else None
     for note in check_settings(wanted, task=task, size=size, rows=rows, mode=mode):
         LOG.warning(note)
     defaults = {

@@ -111,6 +111,8 @@ def check_settings(
             if not same and not any(value is one for one in harmless):
                 raise OptionError(f"{name}={value}: {why}; leave it out")
         elif name in IDLE:
+            if value is None or (value is False and name in SWITCHES):
+                continue
             notes.append(f"{name}={value} has no effect: {IDLE[name]}")
         elif name in _OUTPUT and _OUTPUT[name] not in {row.name for row in task.named}:
             notes.append(f"{name}={value} has no effect: a {task.name} model has no {_OUTPUT[name]}")
