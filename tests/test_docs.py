@@ -32,7 +32,7 @@ NEEDS = (None, "network", "gpu", "camera", "cluster", "time")
 DATASET = "python tools/draw.py dataset "
 STEPS = [(page.stem, step) for page in PAGES for step in steps(page.read_text(encoding="utf-8"))]
 # The order of the site's navigation is that of a reader.
-ORDER = re.findall(r": (\w+)\.md$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+ORDER = re.findall(r": ([\w-]+)\.md$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
 RUN = sorted(
     ((page, step) for page, step in STEPS if not step.needs and not step.code.startswith("yolo26-et export")),
     key=lambda one: ORDER.index(one[0]),
