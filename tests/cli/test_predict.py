@@ -32,7 +32,9 @@ class Command:
             options = ExportOptions(imgsz=(320, 320))
             publish(base, make_manifest(task, "xnnpack", name=task, classes=NAMES, options=options))
         monkeypatch.setattr(
-            ultralytics_backend.RunnerBackend, "open", lambda folder, runner: backend(folder.name, self.runner)
+            ultralytics_backend.RunnerBackend,
+            "open",
+            lambda folder, runner, device=None: backend(folder.name, self.runner),
         )
 
     def __call__(self, *words: object, task: str = "detect") -> tuple[int, str, list[str]]:

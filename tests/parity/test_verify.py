@@ -261,7 +261,7 @@ def test_nothing_but_figures_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyP
         gc.collect()
         alive.append(sum(output() is not None for output in outputs))
 
-    monkeypatch.setattr(runtime, "open_runner", lambda folder, runner: Watched(model))
+    monkeypatch.setattr(runtime, "open_runner", lambda folder, runner, device=None: Watched(model))
     save_noise(tmp_path / "photos", *(f"{number}.png" for number in range(8)))
     report = verify(folder, tmp_path / "photos", progress=count)
     assert len(outputs) == len(report.pictures) == 8

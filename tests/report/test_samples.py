@@ -33,7 +33,7 @@ def test_what_a_model_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_n
     """Class names beyond ASCII make Ultralytics look for a font."""
     keypoints = (2, 3) if task == "pose" else None
     publish(tmp_path, manifest("n", task, classes={0: "人", 1: "bicycle", 2: "car"}, keypoint_shape=keypoints))
-    monkeypatch.setattr(runtime, "open_runner", lambda folder, runner="auto": StubRunner(task))
+    monkeypatch.setattr(runtime, "open_runner", lambda folder, runner="auto", device=None: StubRunner(task))
     told: list[str] = []
     [sample] = samples.draw(tmp_path, tree.read(tmp_path), sample_pictures()[0], told.append).values()
     name = f"yolo26n{TASKS[task].suffix}"

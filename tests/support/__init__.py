@@ -168,7 +168,7 @@ def eager_artifact(
     )  # fmt: skip
     with torch.no_grad():
         damage(model)
-    monkeypatch.setattr(runtime, "open_runner", lambda folder, runner="auto": EagerRunner(model))
+    monkeypatch.setattr(runtime, "open_runner", lambda folder, runner="auto", device=None: EagerRunner(model))
     return publish(base, manifest), model
 
 

@@ -26,7 +26,9 @@ def runner() -> StubRunner:
 
 @pytest.fixture
 def model(runner: StubRunner, monkeypatch: pytest.MonkeyPatch) -> YOLO26:
-    monkeypatch.setattr(ultralytics_backend.RunnerBackend, "open", lambda folder, runner_name: backend(runner=runner))
+    monkeypatch.setattr(
+        ultralytics_backend.RunnerBackend, "open", lambda folder, runner_name, device=None: backend(runner=runner)
+    )
     return YOLO26("exports/yolo26n")
 
 

@@ -67,7 +67,7 @@ def eager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
             task, "xnnpack", "user", options=model.options, classes=model.names, keypoint_shape=model.keypoint_shape,
             input=model.input_spec, outputs=model.output_specs, checkpoint={**identity, "seed": None},
         )  # fmt: skip
-        monkeypatch.setattr(runtime, "open_runner", lambda folder, runner: EagerRunner(model))
+        monkeypatch.setattr(runtime, "open_runner", lambda folder, runner, device=None: EagerRunner(model))
         return publish(tmp_path / "-".join(map(str, [task, *options])), manifest)
 
     return make
@@ -217,7 +217,7 @@ def test_masks_that_are_not_pytorch_s_are_seen(
     """Metrics hardly show it: both of these are within 0.02."""
     folder = eager("segment")
     model = ExportModel(load("segment"), ExportOptions(precision="fp32", imgsz=(320, 320)))
-    monkeypatch.setattr(runtime, "open_runner", lambda folder, runner: kind(model))
+    monkeypatch.setattr(runtime, "open_runner", lambda folder, runner, device=None: kind(model))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that the artifact is an early one
         report = validate(folder, drawn("segment"), against_pytorch=True, checkpoint=shapes_checkpoint("segment"))

@@ -6,7 +6,9 @@ from ..errors import CompatibilityError
 from .manifest import Manifest, Platform
 
 
-def check_platform(manifest: Manifest, *, system: str, machine: str, capability: tuple[int, int] | None) -> None:
+def check_platform(
+    manifest: Manifest, *, system: str, machine: str, capability: tuple[int, int] | None, gpu: str = "this GPU"
+) -> None:
     """Refuse an artifact that cannot run on a machine, before it is loaded.
 
     Args:
@@ -14,6 +16,7 @@ def check_platform(manifest: Manifest, *, system: str, machine: str, capability:
         system: `platform.system()` of the machine.
         machine: `platform.machine()` of the machine.
         capability: compute capability (major, minor) of its GPU; None without one.
+        gpu: what that GPU is called in a message.
 
     Raises:
         CompatibilityError: naming what the artifact is for and what the machine is.
@@ -34,7 +37,7 @@ def check_platform(manifest: Manifest, *, system: str, machine: str, capability:
             "for the CPU"
         )
     if not platform.runs_on(capability):
-        raise CompatibilityError(f"{compiled}; this GPU is {capability[0]}.{capability[1]}: {_export_again(manifest)}")
+        raise CompatibilityError(f"{compiled}; {gpu} is {capability[0]}.{capability[1]}: {_export_again(manifest)}")
 
 
 def _capabilities(platform: Platform) -> str:

@@ -113,13 +113,14 @@ def _check_machine(manifest: Manifest, gpu: torch.device | None, reason: str | N
     """Refuse an artifact that cannot run here; `reason` is why the official runtime cannot run it, if it cannot."""
     import platform
 
-    capability = None
+    capability, name = None, "this GPU"
     if gpu is not None:
         import torch
 
         capability = torch.cuda.get_device_capability(gpu)
+        name = str(gpu) if torch.cuda.device_count() > 1 else name
     try:
-        check_platform(manifest, system=platform.system(), machine=platform.machine(), capability=capability)
+        check_platform(manifest, system=platform.system(), machine=platform.machine(), capability=capability, gpu=name)
     except CompatibilityError as error:
         if manifest.backend == "cuda" and capability is None and reason is not None:  # no runner is left: both causes
             raise CompatibilityError(f"{error}; besides, {reason}") from error

@@ -13,6 +13,7 @@ from ..errors import OptionError, UsageError
 from .tracking import TRACKING_CONFIDENCE, check_tracking, register
 
 if TYPE_CHECKING:
+    import torch
     from typing_extensions import Self
     from ultralytics.engine.results import Results
 
@@ -34,14 +35,16 @@ class YOLO26:
     folder: Path
     """The artifact's."""
 
-    def __init__(self, folder: Artifact | Path | str, *, runner: str = "auto") -> None:
+    def __init__(
+        self, folder: Artifact | Path | str, *, runner: str = "auto", device: torch.device | str | int | None = None
+    ) -> None:
         """Open an artifact; arguments and errors are those of `open_runner`."""
         from .ultralytics_backend import RunnerBackend
 
         self.folder = folder.folder if isinstance(folder, Artifact) else Path(folder)
         self.predictor = None
         self._runner = runner
-        self._backend = RunnerBackend.open(folder, runner)
+        self._backend = RunnerBackend.open(folder, runner, device)
         self._tracker: Any = None
         self._closed = False
 
@@ -146,9 +149,10 @@ class YOLO26:
         self.close()
 
     def _make(self, source: Any, mode: str, settings: Mapping[str, Any]) -> Any:
-        """Return a predictor with the opened source as its `source`."""
+        """Return a predictor with the opened source as its `source`; raises UsageError in a forked child."""
         from . import predict, sources
 
+        self._backend.owner.check()
         if self._closed:
             raise UsageError(f"the model of {self.folder} was closed; open it again with YOLO26({str(self.folder)!r})")
         if settings.get("classes") is not None:

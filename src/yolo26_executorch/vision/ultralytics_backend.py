@@ -6,7 +6,6 @@ Ultralytics' predictors and validators know a model by the attributes and the ou
 
 from __future__ import annotations
 
-import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from .. import runtime
 from ..artifacts.reading import Artifact, opened
 from ..models.tasks import TASKS, Task
+from ..runtime.runner import Owner
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -51,8 +51,7 @@ class RunnerBackend(nn.Module):
     ) -> None:
         super().__init__()
         self.runner = runner
-        # Ultralytics' predictors may be used in several threads, a model in one at a time.
-        self._lock = threading.Lock()
+        self.owner = Owner()
         self._outputs = _outputs_needed([spec.name for spec in runner.outputs])
         self.task = task.name
         self.names = dict(names)
@@ -70,13 +69,13 @@ class RunnerBackend(nn.Module):
         self.eval()
 
     @classmethod
-    def open(cls, folder: Artifact | Path | str, runner: str = "auto") -> Self:
+    def open(
+        cls, folder: Artifact | Path | str, runner: str = "auto", device: torch.device | str | int | None = None
+    ) -> Self:
         """Open an artifact; arguments and errors are those of `open_runner`."""
         with opened(folder) as artifact:
-            manifest, opened_runner = artifact.manifest, runtime.open_runner(artifact, runner=runner)
-        return cls(
-            opened_runner, task=TASKS[manifest.task], names=manifest.classes, keypoint_shape=manifest.keypoint_shape
-        )
+            manifest, ready = artifact.manifest, runtime.open_runner(artifact, runner=runner, device=device)
+        return cls(ready, task=TASKS[manifest.task], names=manifest.classes, keypoint_shape=manifest.keypoint_shape)
 
     def close(self) -> None:
         """Close the runner."""
@@ -100,7 +99,9 @@ class RunnerBackend(nn.Module):
 
         Raises:
             InputError: images of another size than the model's, or of values beyond 0..1.
+            UsageError: this process is a forked child of the one that opened the model.
         """
+        self.owner.check()
         parts = [self._run(part) for part in torch.split(images, self.batch)]
         joined = parts[0] if len(parts) == 1 else [torch.cat(tensors) for tensors in zip(*parts, strict=True)]
         first, *others = (tensor.to(images.device) for tensor in joined)
@@ -113,8 +114,7 @@ class RunnerBackend(nn.Module):
             images = torch.cat([images, images.new_zeros(self.batch - count, *images.shape[1:])])
         if self._takes_bytes:
             images = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
-        with self._lock:
-            outputs = self.runner(images, outputs=self._outputs, on_device=True)
+        outputs = self.runner(images, outputs=self._outputs, on_device=True)
         given = {name: outputs[name][:count] for name in self._outputs}
         if "detections" not in given:  # `--outputs ultralytics` and probabilities are as Ultralytics has them
             return list(given.values())
