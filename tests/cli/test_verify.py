@@ -12,7 +12,7 @@ from PIL import Image
 from support import eager_artifact, random_checkpoint
 from yolo26_executorch.cli import main
 from yolo26_executorch.models import checkpoints
-from yolo26_executorch.models.preprocess import sample_pictures
+from yolo26_executorch.models.preprocess import sample_images
 from yolo26_executorch.models.tasks import TASKS
 from yolo26_executorch.parity.verify import VerifyReport
 
@@ -40,7 +40,7 @@ def test_what_agrees_is_said_in_words(
     name = f"yolo26n{TASKS[task].suffix}"
     # The same weights, which need not be made up again.
     monkeypatch.setattr(checkpoints, "find_checkpoint", lambda *_: random_checkpoint(name))
-    assert main(["verify", str(folder), "--images", *map(str, sample_pictures())]) == 0
+    assert main(["verify", str(folder), "--images", *map(str, sample_images())]) == 0
     lines = words_of(capsys)
     assert lines[0] == (
         f"{name} · {task} · xnnpack, fp32 · run by eager on cpu · compared with PyTorch, random weights, seed 0"
@@ -60,7 +60,7 @@ def test_failures_and_unreadable_pictures_are_status_1(
     folder, _ = eager_artifact(tmp_path, monkeypatch, "classify", wrong_scores)
     (tmp_path / "broken[bold].jpg").write_bytes(b"no picture")
     report = tmp_path / "new" / "report.json"
-    pictures = [str(sample_pictures()[0]), str(tmp_path / "broken[bold].jpg")]
+    pictures = [str(sample_images()[0]), str(tmp_path / "broken[bold].jpg")]
     assert main(["verify", str(folder), "--images", pictures[0], "--images", pictures[1], "--report", str(report)]) == 1
     lines = words_of(capsys)
     assert any(line.startswith("skipped broken[bold].jpg: ") for line in lines)
@@ -82,7 +82,7 @@ def test_an_unreadable_picture_alone_is_status_1(
     words = ["verify", str(folder), "--images", str(tmp_path / "broken.jpg")]
     assert main(words) == 1
     assert words_of(capsys)[-1] == "FAILED: 1 picture could not be read"
-    assert main([*words, str(sample_pictures()[0])]) == 1
+    assert main([*words, str(sample_images()[0])]) == 1
     assert words_of(capsys)[-1] == (
         "FAILED: 1 picture could not be read; yolo26n-cls is within tolerance of PyTorch on 1 picture"
     )

@@ -22,14 +22,14 @@ def test_it_counts_what_is_on_a_folder_of_pictures(
 
     folder = tmp_path / "pictures"
     folder.mkdir()
-    for path in preprocess.sample_pictures():
+    for path in preprocess.sample_images():
         shutil.copy(path, folder)
     (folder / "zzz.jpg").write_bytes(b"no picture")
     words = [str(exported("detect")), str(folder), "--out", str(tmp_path / "found"), "--ray", ray_cluster]
     done = subprocess.run([sys.executable, SCRIPT, *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     with YOLO26(exported("detect")) as model:
-        expected = {path.name: len(model.predict(path)[0].boxes) for path in preprocess.sample_pictures()}
+        expected = {path.name: len(model.predict(path)[0].boxes) for path in preprocess.sample_images()}
     rows = pyarrow.parquet.read_table(tmp_path / "found").to_pylist()
     assert {Path(row["path"]).name: row["boxes"] and len(row["boxes"]) for row in rows} == {**expected, "zzz.jpg": None}
     lines = done.stdout.splitlines()

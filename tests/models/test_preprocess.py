@@ -78,7 +78,7 @@ def test_unreadable_pictures_are_refused_in_one_line(tmp_path: Path) -> None:
 
 
 def test_the_samples_are_there() -> None:
-    paths = preprocess.sample_pictures()
+    paths = preprocess.sample_images()
     assert [path.name for path in paths] == ["bus.jpg", "zidane.jpg"]
     assert [preprocess.read(path).shape for path in paths] == [(1080, 810, 3), (720, 1280, 3)]
 
@@ -112,28 +112,28 @@ def test_places_lead_back_into_the_picture(shape: tuple[int, int], size: tuple[i
 def test_the_middle_is_cut_out() -> None:
     image = np.zeros((100, 200, 3), dtype=np.uint8)
     image[:, 60:140] = 255
-    cropped = preprocess.centre_crop(image, (50, 50))
+    cropped = preprocess.center_crop(image, (50, 50))
     assert cropped.shape == (50, 50, 3)
     assert cropped.dtype == np.uint8
     # Half the size: the middle 100 columns are kept, of which 10 on each side are black.
     assert (cropped[:, 6:44] == 255).all()
     assert (cropped[:, [0, 1, 2, 3, 46, 47, 48, 49]] == 0).all()
-    assert preprocess.centre_crop(image.transpose(1, 0, 2), (50, 50)).shape == (50, 50, 3)
+    assert preprocess.center_crop(image.transpose(1, 0, 2), (50, 50)).shape == (50, 50, 3)
 
 
 def test_a_picture_of_the_right_size_is_left_alone() -> None:
     image = gradient(224, 224)
-    np.testing.assert_array_equal(preprocess.centre_crop(image, (224, 224)), image)
+    np.testing.assert_array_equal(preprocess.center_crop(image, (224, 224)), image)
     np.testing.assert_array_equal(preprocess.letterbox(image, (224, 224))[0], image)
 
 
 def test_sizes_that_are_not_square_are_scaled_each_way() -> None:
-    assert preprocess.centre_crop(gradient(100, 100), (320, 640)).shape == (320, 640, 3)
+    assert preprocess.center_crop(gradient(100, 100), (320, 640)).shape == (320, 640, 3)
 
 
 def test_odd_pictures_fill_the_crop() -> None:
     for shape in [(225, 224), (333, 500), (500, 333), (3, 1000)]:
-        assert (preprocess.centre_crop(np.full((*shape, 3), 9, dtype=np.uint8), (224, 224)) == 9).all()
+        assert (preprocess.center_crop(np.full((*shape, 3), 9, dtype=np.uint8), (224, 224)) == 9).all()
 
 
 def test_each_task_is_fitted_its_own_way() -> None:
@@ -202,8 +202,8 @@ def test_the_generator_of_others_is_left_alone() -> None:
 
 def test_torchvision_stays_out() -> None:
     code = (
-        "import sys; from yolo26_executorch import pictures as p; from yolo26_executorch.models.tasks import *;"
-        "i = p.read(p.sample_pictures()[0]); [p.fit(i, (320, 320), t) for t in TASKS.values()];"
+        "import sys; from yolo26_executorch.models import preprocess as p, tasks;"
+        "i = p.read(p.sample_images()[0]); [p.fit(i, (320, 320), t) for t in tasks.TASKS.values()];"
         "sys.exit('torchvision' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
-from yolo26_executorch.models.tasks import OUTPUT_FORMATS, TASKS, OutputRow, TensorSpec
+import yolo26_executorch
+from yolo26_executorch.models.tasks import OUTPUT_FORMATS, TASKS, OutputRow, TensorSpec, ultralytics_class
 
 BATCH, HEIGHT, WIDTH = 2, 640, 480
 SIZES = {
@@ -73,3 +78,62 @@ def test_an_unknown_format_or_symbol_is_no_silent_default() -> None:
         TASKS["detect"].output_specs("raw", SIZES)
     with pytest.raises(KeyError):
         OutputRow("x", ("B", "DEPTH"), "float32", "").bind(SIZES)
+
+
+# ---- nothing else asks which task it has ----
+
+SOURCES = Path(yolo26_executorch.__file__).parent
+ROWS = {name.upper() for name in TASKS}
+
+
+def by_task(text: str) -> Iterator[int]:
+    """Yield the lines that tell tasks apart: dictionaries keyed by their names, comparisons and cases with one."""
+    for node in ast.walk(ast.parse(text)):
+        asked: list[ast.expr | None] = []
+        if isinstance(node, ast.Dict):
+            asked = [*node.keys] if sum(_names_a_task(key) for key in node.keys) > 1 else []
+        elif isinstance(node, ast.Compare):
+            asked = [node.left, *node.comparators]
+        elif isinstance(node, ast.MatchValue):
+            asked = [node.value]
+        yield from (part.lineno for part in asked if part is not None and _names_a_task(part))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").endswith("tasks"):
+            yield from (node.lineno for alias in node.names if alias.name in ROWS)
+
+
+def _names_a_task(part: ast.expr | None) -> bool:
+    return isinstance(part, ast.Constant) and part.value in TASKS
+
+
+def test_what_differs_by_task_stands_in_the_table_alone() -> None:
+    elsewhere = {SOURCES / "models" / "tasks.py", SOURCES / "vision" / "predict.py"}
+    files = [path for path in SOURCES.rglob("*.py") if path not in elsewhere]
+    assert len(files) > 80
+    found = [f"{path.relative_to(SOURCES)}:{line}" for path in files for line in by_task(path.read_text("utf-8"))]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'KINDS = {"detect": 1, "pose": 2}',
+        'if task.name == "segment":\n    pass',
+        'ranked = "classify" != name',
+        'match task:\n    case "obb":\n        pass',
+        "from ..models.tasks import DETECT",
+        "def late():\n    from .tasks import TASKS, CLASSIFY",
+    ],
+)
+def test_asking_for_a_task_is_found(text: str) -> None:
+    assert list(by_task(text))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_ultralytics_classes_are_there(task: str) -> None:
+    from ultralytics.nn import modules
+    from ultralytics.nn import tasks as ultralytics_tasks
+
+    row = TASKS[task]
+    for kind, place in (("Predictor", row.predictor), ("Validator", row.validator)):
+        assert ultralytics_class(place).__name__.endswith(kind)
+    assert hasattr(ultralytics_tasks, row.model_class) and hasattr(modules.head, row.head)

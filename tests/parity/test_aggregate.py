@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from yolo26_executorch.parity.aggregate import CONFIDENT, Confident, Figures, Totals
+from yolo26_executorch.parity.aggregate import CONFIDENT, Aggregate, Confident, Figures
 from yolo26_executorch.parity.records import Agreement, Item, ParityReport, Quantity
 
 NAMES = {0: "person", 1: "bus"}
@@ -34,7 +34,7 @@ def report(errors: Tensor, *items: Item, tolerance: float = 1.0, **agreement: An
 
 
 def total(**reports: ParityReport) -> Figures:
-    totals = Totals(NAMES)
+    totals = Aggregate(NAMES)
     for picture, one in reports.items():
         totals.add(picture, one)
     return totals.figures()

@@ -13,7 +13,7 @@ from support import random_model
 from yolo26_executorch.models.export_model import Dense
 from yolo26_executorch.models.preprocess import random_input
 from yolo26_executorch.models.tasks import CLASSIFY, DETECT, OBB, SEGMENT
-from yolo26_executorch.parity.tolerance_scaling import MARGIN, MOST, own_ratios, round_operands, stretched
+from yolo26_executorch.parity.tolerance_scaling import MARGIN, MAX_SCALE, own_ratios, round_operands, scaled_tolerances
 from yolo26_executorch.parity.tolerances import TOLERANCES
 
 
@@ -28,7 +28,7 @@ def dense(extra: int = 0) -> Dense:
 
 def test_nothing_is_stretched_where_pytorch_does_not_stray() -> None:
     exact = dense()
-    assert stretched(DETECT, [exact], exact, precision="tf32") == TOLERANCES["tf32"]
+    assert scaled_tolerances(DETECT, [exact], exact, precision="tf32") == TOLERANCES["tf32"]
 
 
 def test_the_largest_error_is_found() -> None:
@@ -40,12 +40,12 @@ def test_the_largest_error_is_found() -> None:
     assert ratios["score"] == 0
 
 
-@pytest.mark.parametrize(("shift_px", "factor"), [(0.1, 1.0), (0.7, MARGIN), (70.0, MOST)])
+@pytest.mark.parametrize(("shift_px", "factor"), [(0.1, 1.0), (0.7, MARGIN), (70.0, MAX_SCALE)])
 def test_limits_follow_pytorchs_own_error_within_bounds(shift_px: float, factor: float) -> None:
     exact = dense()
     boxes = exact.boxes.clone()
     boxes[..., [0, 2]] += shift_px
-    found = stretched(DETECT, [exact, replace(exact, boxes=boxes)], exact, precision="tf32")
+    found = scaled_tolerances(DETECT, [exact, replace(exact, boxes=boxes)], exact, precision="tf32")
     table = TOLERANCES["tf32"]
     assert found["box_px"].absolute == pytest.approx(table["box_px"].absolute * factor, rel=0.01)
     assert found["box_px"].relative == pytest.approx(table["box_px"].relative * factor, rel=0.01)
@@ -73,22 +73,22 @@ def test_prototypes_are_measured_and_masks_follow_them() -> None:
     assert exact.protos is not None
     reduced = replace(exact, protos=exact.protos + 0.08)
     assert own_ratios(SEGMENT, reduced, exact, precision="fp16")["proto"] == pytest.approx(2)
-    table, found = TOLERANCES["fp16"], stretched(SEGMENT, [reduced], exact, precision="fp16")
+    table, found = TOLERANCES["fp16"], scaled_tolerances(SEGMENT, [reduced], exact, precision="fp16")
     for name in ("proto", "mask_iou", "full_mask_iou"):
-        assert found[name].absolute == pytest.approx(table[name].absolute * MOST)
+        assert found[name].absolute == pytest.approx(table[name].absolute * MAX_SCALE)
 
 
 def test_classifiers() -> None:
     exact: Tensor = torch.full((1, 4), 0.25)
     reduced = exact + torch.tensor([[0.03, -0.03, 0, 0]])
-    found = stretched(CLASSIFY, [reduced], exact, precision="fp16")
-    assert found["probability"].absolute == pytest.approx(TOLERANCES["fp16"]["probability"].absolute * MOST)
+    found = scaled_tolerances(CLASSIFY, [reduced], exact, precision="fp16")
+    assert found["probability"].absolute == pytest.approx(TOLERANCES["fp16"]["probability"].absolute * MAX_SCALE)
 
 
 def test_values_that_are_no_numbers_forgive_nothing() -> None:
     exact = dense()
     broken = replace(exact, boxes=exact.boxes * float("nan"))
-    assert stretched(DETECT, [broken], exact, precision="bf16") == TOLERANCES["bf16"]
+    assert scaled_tolerances(DETECT, [broken], exact, precision="bf16") == TOLERANCES["bf16"]
 
 
 def test_unlike_predictions_are_a_mistake() -> None:

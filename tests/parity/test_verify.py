@@ -26,7 +26,7 @@ from yolo26_executorch.exporter import smoke_test
 from yolo26_executorch.exporter.jobs import Job
 from yolo26_executorch.models.checkpoints import find_sources
 from yolo26_executorch.models.export_model import ExportModel
-from yolo26_executorch.models.preprocess import sample_pictures
+from yolo26_executorch.models.preprocess import sample_images
 from yolo26_executorch.models.tasks import TASKS
 from yolo26_executorch.parity import baseline
 from yolo26_executorch.parity.verify import VerifyReport, find_pictures, verify
@@ -145,7 +145,7 @@ def test_another_checkpoint_is_refused(exported: Exported, tmp_path: Path) -> No
     with pytest.raises(CheckpointError, match="SHA-256") as raised:
         verify(exported("classify"), checkpoint=shapes_checkpoint("detect"))
     assert "\n" not in str(raised.value)
-    assert verify(exported("classify"), sample_pictures()[:1], weights_dir=shapes_checkpoint("classify").parent).passed
+    assert verify(exported("classify"), sample_images()[:1], weights_dir=shapes_checkpoint("classify").parent).passed
 
 
 # ---- the model in the artifact's place -------------------------------------------------------------------------------
@@ -200,7 +200,7 @@ def test_unreadable_pictures_are_named_and_skipped(tmp_path: Path, monkeypatch: 
 
 
 def test_the_picture_and_the_object_that_are_off_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bus, zidane = sample_pictures()
+    bus, zidane = sample_images()
     folder, model = eager_artifact(
         tmp_path, monkeypatch, "detect", shifted(lambda images: images[:, 0, 0, 0] != images[:, 1, 0, 0])
     )

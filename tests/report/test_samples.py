@@ -15,7 +15,7 @@ from support.stub_runner import StubRunner
 from support.tree_of_exports import manifest
 from yolo26_executorch import runtime
 from yolo26_executorch.errors import InputError
-from yolo26_executorch.models.preprocess import sample_pictures
+from yolo26_executorch.models.preprocess import sample_images
 from yolo26_executorch.models.tasks import TASKS
 from yolo26_executorch.report import page, samples, tree
 
@@ -35,7 +35,7 @@ def test_what_a_model_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_n
     publish(tmp_path, manifest("n", task, classes={0: "人", 1: "bicycle", 2: "car"}, keypoint_shape=keypoints))
     monkeypatch.setattr(runtime, "open_runner", lambda folder, runner="auto", device=None: StubRunner(task))
     told: list[str] = []
-    [sample] = samples.draw(tmp_path, tree.read(tmp_path), sample_pictures()[0], told.append).values()
+    [sample] = samples.draw(tmp_path, tree.read(tmp_path), sample_images()[0], told.append).values()
     name = f"yolo26n{TASKS[task].suffix}"
     assert told == [name]
     assert sample.words.startswith("bus.jpg: ") and "bicycle" in sample.words
@@ -57,12 +57,12 @@ def test_what_cannot_run_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     known = tree.read(tmp_path)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    found = samples.draw(tmp_path, known, sample_pictures()[0])
+    found = samples.draw(tmp_path, known, sample_images()[0])
     assert found["yolo26n"].words.startswith("No sample picture: it cannot run here. yolo26n ")
     assert found["yolo26n"].uri is None
     assert "yolo26m" not in found  # damaged: it is not even opened
     monkeypatch.setattr(runtime, "open_runner", broken)
-    found = samples.draw(tmp_path, known, sample_pictures()[0])
+    found = samples.draw(tmp_path, known, sample_images()[0])
     assert found["yolo26s"].words == "No sample picture: running it failed here. RuntimeError: error 0x10"
     assert found["yolo26s"].words in page.render(tmp_path, known, found)
 

@@ -20,7 +20,7 @@ ADDED = ["boxes", "rotated", "classes", "names", "confidences", "keypoints", "ma
 
 
 def paths() -> list[Path]:
-    return [*preprocess.sample_pictures()][:2]
+    return [*preprocess.sample_images()][:2]
 
 
 def cells(*values: Any) -> NDArray[Any]:

@@ -63,9 +63,9 @@ def read_manifests(folders: Sequence[Path]) -> dict[Path, Manifest]:
 def find_image(settings: Settings) -> str:
     """Return the picture of the file row; raises UsageError."""
     if settings.image is None:
-        from ..models.preprocess import sample_pictures
+        from ..models.preprocess import sample_images
 
-        return str(sample_pictures()[0])
+        return str(sample_images()[0])
     if not settings.image.is_file():
         raise UsageError(f"--image {settings.image}: no such file; name a picture")
     return str(settings.image)

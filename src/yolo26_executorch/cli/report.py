@@ -61,9 +61,9 @@ def run(args: argparse.Namespace) -> int:
         warn(warning)
     found = None
     if not args.no_pictures:
-        from ..models.preprocess import sample_pictures
+        from ..models.preprocess import sample_images
 
-        picture = args.picture.expanduser() if args.picture else sample_pictures()[0]
+        picture = args.picture.expanduser() if args.picture else sample_images()[0]
         with _progress() as say:
             found = samples.draw(base, known, picture, say)
     _write(output, page.render(base, known, found))

@@ -66,7 +66,7 @@ def run_trial(folder: Path, job: Job) -> dict[str, Any]:
     )
     reference = Reference(manifest, checkpoint)
     for name, batch in inputs.items():
-        for against, report in reference.compare(given[name], reference.answers(batch)).items():
+        for against, report in reference.compare(given[name], reference.predictions(batch)).items():
             reports.append({"input": name, "against": against, **report.to_json()})
             failures += [f"{name}, against {against}: {failure}" for failure in report.failures]
             worst = report.largest
@@ -96,7 +96,7 @@ def _inputs(task: Task, runner: Runner) -> dict[str, Tensor]:
     from ..models import preprocess
 
     spec = runner.input
-    path = preprocess.sample_pictures()[0]
+    path = preprocess.sample_images()[0]
     picture = preprocess.fit(preprocess.read(path), preprocess.size_of(spec), task)
     batch = preprocess.to_input(np.repeat(picture[None], spec.shape[0], axis=0), spec)
     return {

@@ -1,4 +1,4 @@
-"""Find and download the weights of what is to be exported; `loading` reads them, `random_weights` makes up others."""
+"""Find and download the weights of what is to be exported; `loading` reads them, `random_weights` makes others."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def load(source: Source, *, weights_dir: Path | None, random: bool, seed: int, t
     if source.path is not None:
         return _load_file(source.path, "user", trusted)
     if source.variant is None:
-        raise CheckpointError(f"{source.name} is neither a variant nor a checkpoint")
+        raise CheckpointError(f"{source.name} is no variant and no checkpoint file")
     if random:
         return _with_origin(random_network(source.variant, seed), "random", None, None, seed)
     return _load_file(find_weights(source.variant, weights_dir), "published", trusted=False)

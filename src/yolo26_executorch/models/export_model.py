@@ -70,7 +70,7 @@ def aten_masks(coefficients: Tensor, protos: Tensor, boxes: Tensor) -> Tensor:
     Args:
         coefficients: float32 (B, K, C).
         protos: float32 (B, C, H, W).
-        boxes: float32 (B, K, 4): corners x1, y1, x2, y2 in pixels of a picture four times as large.
+        boxes: float32 (B, K, 4): corners x1, y1, x2, y2 in pixels of an image four times as large.
 
     Returns:
         uint8 (B, K, H, W): 1 inside an object.
@@ -89,7 +89,7 @@ def aten_masks(coefficients: Tensor, protos: Tensor, boxes: Tensor) -> Tensor:
 class Dense:
     """Every prediction before the ranking: what the parity test checks a ranking against.
 
-    boxes: float32 (B, A, 4), pixels: corners x1, y1, x2, y2, or centre and size for rotated boxes.
+    boxes: float32 (B, A, 4), pixels: corners x1, y1, x2, y2, or center and size for rotated boxes.
     scores: float32 (B, A, classes), 0..1.
     extra: float32 (B, A, E): mask coefficients, keypoints (x, y[, visibility] …) or the angle; E may be 0.
     protos: float32 (B, E, H/4, W/4) mask prototypes, or None.
@@ -162,9 +162,9 @@ class ExportModel(nn.Module):
         batch = self.options.batch
         if self.options.input == "uint8":
             return TensorSpec(
-                "images", (batch, height, width, 3), "uint8", "RGB pictures, NHWC, 0..255", ("R", "G", "B"), ("0..255",)
+                "images", (batch, height, width, 3), "uint8", "RGB images, NHWC, 0..255", ("R", "G", "B"), ("0..255",)
             )
-        return TensorSpec("images", (batch, 3, height, width), "float32", "RGB pictures, NCHW, 0..1", (), ("0..1",))
+        return TensorSpec("images", (batch, 3, height, width), "float32", "RGB images, NCHW, 0..1", (), ("0..1",))
 
     @property
     def output_specs(self) -> tuple[TensorSpec, ...]:
@@ -187,7 +187,7 @@ class ExportModel(nn.Module):
 
     @property
     def detections(self) -> int:
-        """Rows of the ranking: 300, or fewer where a small picture has fewer anchors."""
+        """Rows of the ranking: 300, or fewer where a small image has fewer anchors."""
         if not self.task.ranked:
             return 0
         height, width = self.options.size
@@ -197,13 +197,17 @@ class ExportModel(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Run the model; see the class."""
         if not self.task.ranked:
-            return (self._probabilities(images),)
+            return tuple(self._decode(images))
         dense = self.dense(images)
         boxes, scores, labels, extra = self._select(dense)
         if self.options.outputs == "ultralytics":
             rows = torch.cat([boxes, scores, labels, extra], dim=-1)
             return (rows,) if dense.protos is None else (rows, dense.protos)
         return tuple(self._decode(boxes, scores, labels, extra, dense.protos))
+
+    def reference(self, images: Tensor) -> Dense | Tensor:
+        """Return what an exported model is compared with: `dense`, or where nothing is ranked the last output."""
+        return self.dense(images) if self.task.ranked else self.forward(images)[-1]
 
     def dense(self, images: Tensor) -> Dense:
         """Return every anchor's prediction, before the ranking."""
@@ -282,12 +286,11 @@ class ExportModel(nn.Module):
     def _rotated(boxes: Tensor, scores: Tensor, labels: Tensor, extra: Tensor, protos: Tensor | None) -> list[Tensor]:
         return [torch.cat([boxes, extra, scores, labels], dim=-1)]
 
-    def _probabilities(self, images: Tensor) -> Tensor:
+    def _probabilities(self, images: Tensor) -> list[Tensor]:
         head = self.head
         features = torch.cat(self._features(self._prepare(images)), 1)
         pooled = head.pool(head.conv(features)).flatten(1)
-        probabilities: Tensor = head.linear(pooled).float().softmax(1)
-        return probabilities
+        return [head.linear(pooled).float().softmax(1)]
 
     def _extra_values(self) -> int:
         """Values of a raw row behind box, confidence and class; the prototypes' channels for segment."""

@@ -82,7 +82,7 @@ class ExportOptions:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ExportOptions:
-        """Read back what `to_json` wrote; raises OptionError, KeyError or TypeError on foreign data."""
+        """Read back what `to_json` wrote; raises OptionError, KeyError or TypeError on malformed data."""
         values = dict(data)
         if values.get("imgsz") is not None:
             height, width = values["imgsz"]

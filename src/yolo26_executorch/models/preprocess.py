@@ -1,32 +1,33 @@
-"""Pictures in, model inputs out: reading, fitting to the input's size, and made-up inputs for tests."""
+"""Images in, model inputs out: reading, fitting to the input's size, and random inputs for tests."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from .tasks import Task, TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import torch
 
-    Picture = npt.NDArray[np.uint8]
+    from .tasks import Task, TensorSpec
+
+    Image = npt.NDArray[np.uint8]
     """RGB, uint8 (H, W, 3)."""
+    Picture = Image
 
 
 RANDOM_SEEDS = (1, 2)
-"""Of the made-up inputs that an exported model is tested on."""
+"""Of the random inputs that an exported model is tested on."""
 
 
 def read(path: Path) -> Picture:
-    """Read a picture file, upright as its EXIF data says; returns RGB, uint8 (H, W, 3).
+    """Read an image file, upright as its EXIF data says; returns RGB, uint8 (H, W, 3).
 
     Raises:
-        InputError: no such file, not a picture, a damaged one, or one of more than eight bits a channel.
+        InputError: no such file, not an image, a damaged one, or one of more than eight bits a channel.
     """
     import numpy as np
     from PIL import Image, ImageOps
@@ -45,13 +46,13 @@ def read(path: Path) -> Picture:
 
 
 def suffixes() -> frozenset[str]:
-    """Return the endings, such as ".jpg", of the files that Ultralytics takes for pictures."""
+    """Return the endings, such as ".jpg", of the files that Ultralytics takes for images."""
     from ultralytics.data.utils import IMG_FORMATS
 
     return frozenset(f".{name}" for name in IMG_FORMATS)
 
 
-def sample_pictures() -> list[Path]:
+def sample_images() -> list[Path]:
     """Return the two photographs that Ultralytics ships: a bus with people, and two people."""
     from ultralytics.utils import ASSETS
 
@@ -59,21 +60,21 @@ def sample_pictures() -> list[Path]:
 
 
 def fit(image: Picture, size: tuple[int, int], task: Task) -> Picture:
-    """Bring a picture to (height, width) in the way of the task; returns uint8 (height, width, 3)."""
-    return _FITS[task.fit](image, size)
+    """Bring an image to (height, width) in the way of the task; returns uint8 (height, width, 3)."""
+    return task.fit(image, size)
 
 
 def size_of(spec: TensorSpec) -> tuple[int, int]:
-    """Return the height and the width, in pixels, of the pictures that a model's input takes."""
+    """Return the height and the width, in pixels, of the images that a model's input takes."""
     height, width = spec.shape[1:3] if spec.dtype == "uint8" else spec.shape[2:]
     return height, width
 
 
 def letterbox(image: Picture, size: tuple[int, int]) -> tuple[Picture, float, tuple[int, int]]:
-    """Scale a picture to fit inside (height, width) and pad it with grey 114, as Ultralytics' `LetterBox` does.
+    """Scale an image to fit inside (height, width) and pad it with grey 114, as Ultralytics' `LetterBox` does.
 
-    Returns the picture, uint8 (height, width, 3); its scale; and the padding (left, top) in pixels. A point of the
-    input is `(point - padding) / scale` in the picture.
+    Returns the image, uint8 (height, width, 3); its scale; and the padding (left, top) in pixels. A point of the
+    input is `(point - padding) / scale` in the image.
     """
     from ultralytics.data.augment import LetterBox
 
@@ -82,8 +83,13 @@ def letterbox(image: Picture, size: tuple[int, int]) -> tuple[Picture, float, tu
     return fitter(image=image), float(placed["ratio"][0]), (int(placed["left"]), int(placed["top"]))
 
 
-def centre_crop(image: Picture, size: tuple[int, int]) -> Picture:
-    """Scale a picture and cut out its middle, as Ultralytics' classification transform does without torchvision.
+def fit_letterboxed(image: Image, size: tuple[int, int]) -> Image:
+    """Return `letterbox`'s image alone."""
+    return letterbox(image, size)[0]
+
+
+def center_crop(image: Picture, size: tuple[int, int]) -> Picture:
+    """Scale an image and cut out its middle, as Ultralytics' classification transform does without torchvision.
 
     For a square size the shorter side is scaled to it, and the longer side's ends are cut off; any other size is
     reached by scaling each side. Returns uint8 (height, width, 3).
@@ -101,15 +107,8 @@ def centre_crop(image: Picture, size: tuple[int, int]) -> Picture:
     return np.array(resized.crop((left, top, left + width, top + height)))
 
 
-_FITS: dict[str, Callable[[Picture, tuple[int, int]], Picture]] = {
-    "letterbox": lambda image, size: letterbox(image, size)[0],
-    "crop": centre_crop,
-}
-"""By the task's column `fit`."""
-
-
 def to_input(images: npt.NDArray[np.uint8], spec: TensorSpec) -> torch.Tensor:
-    """Turn pictures, uint8 (B, H, W, 3), into the input that `spec` describes, float32 NCHW or uint8 NHWC, contiguous.
+    """Turn images, uint8 (B, H, W, 3), into the input that `spec` describes, float32 NCHW or uint8 NHWC, contiguous.
 
     Raises:
         InputError: their shape or dtype is not what the model takes.
@@ -130,9 +129,9 @@ def to_input(images: npt.NDArray[np.uint8], spec: TensorSpec) -> torch.Tensor:
 
 
 def random_input(spec: TensorSpec, seed: int) -> torch.Tensor:
-    """Make up an input in the format of `spec`: seeded noise at several scales, the finer the fainter, as in pictures.
+    """Make a random input in the format of `spec`: seeded noise at several scales, the finer the fainter, as in images.
 
-    Independent pixels would be unlike any picture: the first layers average them away, and everything after sees grey.
+    Independent pixels would be unlike any image: the first layers average them away, and everything after sees grey.
     """
     import torch
     from torch.nn.functional import interpolate

@@ -36,8 +36,8 @@ def random_network(variant: Variant, seed: int) -> Network:
 def _take_power(norm: Any, inputs: tuple[torch.Tensor]) -> None:
     """Make a batch norm bring its input to a root mean square of 0.05, and subtract nothing.
 
-    SiLU is nearly a straight line there. Farther out, a deep random network amplifies rounding until nothing can be
-    told from its outputs; and with the mean subtracted, as in training, differences remain that rounding shows in.
+    SiLU is nearly a straight line there. Farther out, a deep random network amplifies rounding errors until its outputs
+    are noise; and with the mean subtracted, as in training, small differences remain that rounding errors dominate.
     """
     power = inputs[0].square().mean((0, 2, 3)).clamp(min=1e-12)
     norm.running_mean.zero_()
@@ -55,14 +55,14 @@ def spread(network: Any, task: Task, seed: int) -> None:
 
     A freshly built YOLO26 gives one score (about 1e-5) everywhere, so that any error in it compares equal. Here the
     batch norms keep the activations small but alive, and the heads' last layers are rescaled to reach as far as
-    `_LAST_LAYERS` says, both measured on pictures and seeded noise.
+    `_LAST_LAYERS` says, both measured on images and seeded noise.
     """
     import torch
     from torch import nn
 
     side = min(640, task.native_imgsz)  # what the test after an export runs
     spec = TensorSpec("images", (1, 3, side, side), "float32", "")
-    drawn = [preprocess.fit(preprocess.read(path), (side, side), task) for path in preprocess.sample_pictures()]
+    drawn = [preprocess.fit(preprocess.read(path), (side, side), task) for path in preprocess.sample_images()]
     images = torch.cat(
         [preprocess.to_input(picture[None], spec) for picture in drawn]
         + [preprocess.random_input(spec, seed + number) for number in range(2)]

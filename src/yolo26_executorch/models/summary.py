@@ -1,18 +1,18 @@
-"""Word a model's answer for one picture: what a person wants to read after a test or a prediction."""
+"""One image's predictions in words: what a person wants to read after a test or a prediction."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
-
-from .tasks import Task
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from .tasks import Task
+
 _FEW = 3
-"""Rows shown where none is sure enough, and keypoints whose place is written out."""
+"""Rows shown where none is confident enough, and keypoints whose place is written out."""
 
 _VISIBLE = 0.5
 _MASK_STRIDE = 4
@@ -28,34 +28,35 @@ def lines(
     limit: int = 10,
     image: int = 0,
 ) -> list[str]:
-    """Return the answer for one picture, a line per object or class.
+    """Return one image's predictions in words, a line per object or class.
 
     Args:
         task: the model's task.
         outputs: the outputs in the named format, by name, as `tasks.py` describes them; places are in pixels of the
             network's input.
         names: the class names.
-        confidence: rows below it are left out; where none reaches it, the best three are shown and it is said so.
+        confidence: rows below it are left out; where none reaches it, the best three are shown, after a line that says
+            so.
         limit: the most objects to show.
-        image: which picture of the batch.
+        image: which image of the batch.
 
     Raises:
         KeyError: an output of the task is missing.
     """
-    word = _objects if task.ranked else _classes
-    return word(task, outputs, names, confidence, limit, image)
+    return task.summarize(task, outputs, names, confidence, limit, image)
 
 
-def _objects(
+def objects(
     task: Task, outputs: Mapping[str, Tensor], names: Mapping[int, str], confidence: float, limit: int, image: int
 ) -> list[str]:
+    """Word ranked rows; see `lines`."""
     first, *others = task.named
-    more_words = [(other.name, _MORE[other.name]) for other in others if other.name in _MORE]
+    more_words = [(other.name, other.words) for other in others if other.words]
     rows = [dict(zip(first.columns, row, strict=True)) for row in outputs[first.name][image].tolist()]
-    # Rows come sorted, but an answer should not depend on it.
+    # Rows come sorted, but this does not depend on it.
     order = sorted(range(len(rows)), key=lambda index: -rows[index]["confidence"])
-    sure = [index for index in order if rows[index]["confidence"] >= confidence]
-    shown = sure[:limit] if sure else order[:_FEW]
+    confident = [index for index in order if rows[index]["confidence"] >= confidence]
+    shown = confident[:limit] if confident else order[:_FEW]
     words = []
     for index in shown:
         row = rows[index]
@@ -63,16 +64,17 @@ def _objects(
         angle = f", turned {math.degrees(row['angle']):.0f} degrees" if "angle" in row else ""
         more = "".join(f", {word(outputs[name][image, index])}" for name, word in more_words)
         words.append(f"{_name(names, int(row['class_id']))} {row['confidence']:.2f}: {place}{angle}{more}")
-    if not sure:
+    if not confident:
         return [f"nothing above confidence {confidence:g}; the best {len(words)}:", *words]
-    if len(sure) > len(words):
-        words.append(f"and {len(sure) - len(words)} more above confidence {confidence:g}")
+    if len(confident) > len(words):
+        words.append(f"and {len(confident) - len(words)} more above confidence {confidence:g}")
     return words
 
 
-def _classes(
+def classes(
     task: Task, outputs: Mapping[str, Tensor], names: Mapping[int, str], confidence: float, limit: int, image: int
 ) -> list[str]:
+    """Word class probabilities; see `lines`."""
     probabilities: list[float] = outputs[task.named[0].name][image].tolist()
     best = sorted(range(len(probabilities)), key=lambda label: -probabilities[label])[: min(5, limit)]
     words = [f"{_name(names, label)} {probabilities[label]:.1%}" for label in best]
@@ -81,12 +83,12 @@ def _classes(
     return words
 
 
-def _mask(mask: Tensor) -> str:
+def mask_area(mask: Tensor) -> str:
     """Word a mask, 0 or 1 (H/4, W/4)."""
     return f"mask of {int((mask > 0).sum()) * _MASK_STRIDE**2} px"
 
 
-def _keypoints(points: Tensor) -> str:
+def keypoints(points: Tensor) -> str:
     """Word keypoints (N, 2 or 3): x, y and, where the model has it, visibility."""
     values: list[list[float]] = points.tolist()
     # A model without visibility vouches for all of its keypoints.
@@ -94,10 +96,6 @@ def _keypoints(points: Tensor) -> str:
     places = " ".join(f"({point[0]:.0f}, {point[1]:.0f})" for point in seen[:_FEW])
     count = f"{len(values)} keypoints" + (f", {len(seen)} visible" if values and len(values[0]) > 2 else "")
     return f"{count}: {places}{' …' if len(seen) > _FEW else ''}" if seen else count
-
-
-_MORE: dict[str, Callable[[Tensor], str]] = {"masks": _mask, "keypoints": _keypoints}
-"""What of a row is worded besides its box, by the output's name."""
 
 
 def _name(names: Mapping[int, str], label: int) -> str:

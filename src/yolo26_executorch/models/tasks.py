@@ -1,14 +1,20 @@
-"""The five tasks: one row each, holding everything that differs between them.
+"""The tasks: one row each, holding everything that differs between them.
 
-No other module asks which task it has before it; it reads a column of this table instead.
+No other module asks which task it has before it: it reads a field of the row, or calls the function that is named
+there. A new task is a row, a method of `export_model` for its head, and its tests.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from . import preprocess, summary
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MAX_DETECTIONS = 300
 """Rows of the end-to-end head's output, Ultralytics' `max_det`."""
@@ -38,7 +44,7 @@ class TensorSpec:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TensorSpec:
-        """Read back what `to_json` wrote; raises KeyError or TypeError on foreign data."""
+        """Read back what `to_json` wrote; raises KeyError or TypeError on malformed data."""
         return cls(
             name=str(data["name"]),
             shape=tuple(int(n) for n in data["shape"]),
@@ -59,6 +65,8 @@ class OutputRow:
     description: str
     columns: tuple[str, ...] = ()
     units: tuple[str, ...] = ()
+    words: Callable[[Tensor], str] | None = None
+    """Says a row's part of the output in the summary; None where there is nothing for people to read."""
 
     def bind(self, sizes: Mapping[str, int]) -> TensorSpec:
         """Put numbers for the symbols B, K, H4, W4, EXTRA, KEYPOINTS, VALUES and CLASSES."""
@@ -92,19 +100,25 @@ class Task:
     named: tuple[OutputRow, ...]
     raw: tuple[OutputRow, ...]
     ranked: bool
-    """Whether the outputs are rows ranked by confidence (all but classify)."""
+    """Whether the outputs are rows ranked by confidence."""
     decode: str
-    """Which row decoder of `model.py` makes the named outputs."""
-    fit: str
-    """How a picture is brought to the input's size, 'letterbox' or 'crop': what Ultralytics does for the task."""
+    """The method of `export_model.ExportModel`, without its underscore, that makes the named outputs: of ranked rows,
+    or of the input where nothing is ranked."""
+    fit: Callable[[preprocess.Image, tuple[int, int]], preprocess.Image]
+    """Brings an image to the input's (height, width) as Ultralytics does for the task."""
+    summarize: Callable[..., list[str]]
+    """Words the outputs for one image; see `summary.lines`."""
+    parity: str
+    """The comparison with PyTorch, of `parity.compare.COMPARISONS`."""
     shared_head: bool = False
     """Whether older YOLOs have a head of that class, too."""
     extra: tuple[str, ...] = ()
-    """What an anchor predicts behind box and scores: the quantities of `tolerances.py`, repeated over the values."""
+    """The quantities of `parity.tolerances` that an anchor predicts behind box and scores, repeated over its values;
+    where nothing is ranked, that of the output which is compared."""
 
     @property
     def rotated(self) -> bool:
-        """Whether boxes have an angle, so that they are centre and size wherever they are computed."""
+        """Whether boxes have an angle, so that they are center and size wherever they are computed."""
         return any("angle" in row.columns for row in self.named)
 
     def output_specs(self, output_format: str, sizes: Mapping[str, int]) -> tuple[TensorSpec, ...]:
@@ -142,11 +156,16 @@ _PROBABILITIES = OutputRow(
     "probabilities", ("B", "CLASSES"), "float32", "class probabilities, summing to 1", (), ("0..1",)
 )
 
+_OBJECTS: Any = {
+    "ranked": True, "fit": preprocess.fit_letterboxed, "summarize": summary.objects, "parity": "rankings"
+}  # fmt: skip
+"""What all tasks with ranked rows have in common."""
+
 DETECT = Task(
     "detect", "", "Detect", "DetectionModel",
     "detect.predict:DetectionPredictor", "detect.val:DetectionValidator",
     640, "coco.yaml", "object-detection",
-    named=(_DETECTIONS,), raw=(_RAW_ROWS,), ranked=True, decode="boxes", fit="letterbox", shared_head=True,
+    named=(_DETECTIONS,), raw=(_RAW_ROWS,), decode="boxes", **_OBJECTS, shared_head=True,
 )  # fmt: skip
 _PROTOS = OutputRow(
     "protos", ("B", "EXTRA", "H4", "W4"), "float32",
@@ -163,6 +182,7 @@ SEGMENT = Task(
         OutputRow(
             "masks", ("B", "K", "H4", "W4"), "uint8",
             "1 inside the object, cropped to its box, at a quarter of the input's resolution", (), ("0 or 1",),
+            summary.mask_area,
         ),
         OutputRow(
             "coefficients", ("B", "K", "EXTRA"), "float32",
@@ -171,7 +191,7 @@ SEGMENT = Task(
         _PROTOS,
     ),
     raw=(_RAW_ROWS, _PROTOS),
-    ranked=True, decode="masks", fit="letterbox", extra=("coefficient",),
+    decode="masks", **_OBJECTS, extra=("coefficient",),
 )  # fmt: skip
 POSE = Task(
     "pose", "-pose", "Pose26", "PoseModel",
@@ -182,11 +202,10 @@ POSE = Task(
         OutputRow(
             "keypoints", ("B", "K", "KEYPOINTS", "VALUES"), "float32",
             "keypoints in pixels of the network's input, with visibility where the model has it",
-            ("x", "y", "visibility"), ("px", "px", "0..1"),
+            ("x", "y", "visibility"), ("px", "px", "0..1"), summary.keypoints,
         ),
     ),
-    raw=(_RAW_ROWS,), ranked=True, decode="keypoints", fit="letterbox",
-    extra=("keypoint_px", "keypoint_px", "visibility"),
+    raw=(_RAW_ROWS,), decode="keypoints", **_OBJECTS, extra=("keypoint_px", "keypoint_px", "visibility"),
 )  # fmt: skip
 OBB = Task(
     "obb", "-obb", "OBB26", "OBBModel",
@@ -206,14 +225,15 @@ OBB = Task(
             (*_BOX, "confidence", "class_id", "angle"), ("px", "px", "px", "px", "0..1", "index", "rad"),
         ),
     ),
-    ranked=True, decode="rotated", fit="letterbox", extra=("angle_rad",),
+    decode="rotated", **_OBJECTS, extra=("angle_rad",),
 )  # fmt: skip
 CLASSIFY = Task(
     "classify", "-cls", "Classify", "ClassificationModel",
     "classify.predict:ClassificationPredictor", "classify.val:ClassificationValidator",
     224, "ImageNet.yaml", "image-classification",
-    named=(_PROBABILITIES,), raw=(_PROBABILITIES,), ranked=False, decode="probabilities", fit="crop",
-    shared_head=True,
+    named=(_PROBABILITIES,), raw=(_PROBABILITIES,), ranked=False, decode="probabilities",
+    fit=preprocess.center_crop, summarize=summary.classes, parity="probabilities", shared_head=True,
+    extra=("probability",),
 )  # fmt: skip
 
 TASKS: dict[str, Task] = {task.name: task for task in (DETECT, SEGMENT, POSE, OBB, CLASSIFY)}

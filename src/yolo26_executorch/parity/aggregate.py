@@ -1,4 +1,4 @@
-"""Sum up the comparisons of many pictures in memory that does not grow with their number."""
+"""Aggregate the comparisons of many images in memory that does not grow with their number."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONFIDENT = 0.25
 
 @dataclass(frozen=True)
 class Where:
-    """A figure, and the object (or the picture that is classified) it comes from."""
+    """A figure, and the object (or the image that is classified) it comes from."""
 
     value: float
     picture: str
@@ -36,7 +36,7 @@ class Where:
 class Confident:
     """What became of the objects that PyTorch is sure of: with a confidence of `CONFIDENT` or more.
 
-    Pictures that are classified count as objects, by the probability of their top-1.
+    Images that are classified count as objects, by the probability of their top-1.
     """
 
     objects: int = 0
@@ -55,7 +55,7 @@ class Confident:
 
     @classmethod
     def of(cls, items: Iterable[Item], picture: str, names: Mapping[int, str]) -> Confident:
-        """Count a picture's objects."""
+        """Count an image's objects."""
         total = cls()
         for item in items:
             if _sure(item.confidence):
@@ -85,15 +85,15 @@ class Confident:
 
 @dataclass(frozen=True)
 class Figures:
-    """What all pictures together gave, against one reference."""
+    """What all images together gave, against one reference."""
 
     quantities: tuple[Quantity, ...]
-    """Over all rows of all pictures. `p99` is exact to 1 %; the tolerances are the largest that were used: those of the
-    reduced precisions follow what rounding does to a picture in PyTorch itself."""
+    """Over all rows of all images. `p99` is exact to 1 %; the tolerances are the largest that were used: those of the
+    reduced precisions follow what rounding does to an image in PyTorch itself."""
     worst: Mapping[str, Where]
     """By quantity, the object whose error ÷ tolerance is the largest; the value is that error."""
     agreement: Agreement | None
-    """Sums and minima; `mask_pixels_differing` is the mean of the pictures'."""
+    """Sums and minima; `mask_pixels_differing` is the mean of the images'."""
     confident: Confident
 
     def to_json(self) -> dict[str, Any]:
@@ -111,8 +111,8 @@ class Figures:
         }
 
 
-class Totals:
-    """Adds up reports; holds figures only, never what was compared."""
+class Aggregate:
+    """Aggregates reports; holds figures only, never what was compared."""
 
     def __init__(self, names: Mapping[int, str]) -> None:
         self._names = names
@@ -122,7 +122,7 @@ class Totals:
         self._confident = Confident()
 
     def add(self, picture: str, report: ParityReport) -> Confident:
-        """Take in one picture's report; returns what became of its confident objects."""
+        """Take in one image's report; returns what became of its confident objects."""
         for quantity in report.quantities:
             self._quantities.setdefault(quantity.name, _Sum()).add(quantity, report.errors[quantity.name])
             self._look_for_worst(picture, quantity, report.items)
@@ -151,7 +151,7 @@ class Totals:
 
 
 class _Sum:
-    """One quantity over many pictures: extremes, a sum, and a histogram for the percentile."""
+    """One quantity over many images: extremes, a sum, and a histogram for the percentile."""
 
     # Bins between 2^-40 and 2^24 that are 1/64 of an octave, or 1.1 %, wide; the first also holds everything smaller.
     _BINS, _AN_OCTAVE, _LOWEST = 64 * 64, 64, -40
@@ -162,7 +162,7 @@ class _Sum:
         self._counts = torch.zeros(self._BINS, dtype=torch.int64)
 
     def add(self, quantity: Quantity, errors: Tensor) -> None:
-        """Take in a picture's figures and the errors that they are made of."""
+        """Take in an image's figures and the errors that they are made of."""
         self._sum += float(errors.double().sum())
         bins = ((errors.double().log2() - self._LOWEST) * self._AN_OCTAVE).floor().clamp(0, self._BINS - 1)
         self._counts += torch.bincount(bins.long(), minlength=self._BINS)
@@ -185,7 +185,7 @@ class _Sum:
 
 
 def _added(agreements: list[tuple[Agreement, int]]) -> tuple[Agreement, int]:
-    """Sum up agreements, each with the number of pictures that it stands for."""
+    """Sum up agreements, each with the number of images that it stands for."""
     found = [agreement for agreement, _ in agreements]
     pictures = sum(count for _, count in agreements)
     shares = [(a.mask_pixels_differing, count) for a, count in agreements if a.mask_pixels_differing is not None]

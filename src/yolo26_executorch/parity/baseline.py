@@ -1,6 +1,6 @@
-"""PyTorch's answers for the checkpoint that an artifact was made from, and the comparison with them.
+"""PyTorch's predictions of the checkpoint that an artifact was made from, and the comparison with them.
 
-The one body of the test after an export (`trial`) and of `yolo26-et verify` (`verification`).
+The one body of the smoke test after an export and of `yolo26-et verify`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from .records import ParityReport
 if TYPE_CHECKING:
     from torch import Tensor
 
-Answers: TypeAlias = "Mapping[str, Dense | Tensor]"
+Predictions: TypeAlias = "Mapping[str, Dense | Tensor]"
 """PyTorch's predictions of a batch before the ranking, by precision: the artifact's own first, and fp32. For tf32 there
 is `OPERANDS`, too."""
 
 OPERANDS = "tf32 operands"
-"""fp32 with every operand rounded to tf32: nothing to compare with, but what shows how far rounding leads."""
+"""fp32 with every operand rounded to tf32: not compared with; it shows what rounding to tf32 costs at most."""
 
 
 def device_of(manifest: Manifest) -> str:
@@ -39,7 +39,7 @@ def precision_of(manifest: Manifest) -> str:
 
 
 class Reference:
-    """Eager PyTorch in the artifact's precision and in fp32; for tf32 also as `rounding` wants to see it."""
+    """Eager PyTorch in the artifact's precision and in fp32; for tf32 also as `tolerance_scaling` wants it."""
 
     def __init__(self, manifest: Manifest, checkpoint: Checkpoint) -> None:
         self._manifest = manifest
@@ -57,16 +57,16 @@ class Reference:
             tolerance_scaling.round_operands(operands)
             self._eager[OPERANDS] = EagerRunner(operands, device_of(manifest))
 
-    def answers(self, batch: Tensor) -> Answers:
+    def predictions(self, batch: Tensor) -> Predictions:
         """Return PyTorch's predictions of an input of the artifact's."""
         return {precision: eager.reference(batch) for precision, eager in self._eager.items()}
 
     def compare(
-        self, given: Mapping[str, Tensor], answers: Answers, image: int | None = None
+        self, given: Mapping[str, Tensor], predictions: Predictions, image: int | None = None
     ) -> dict[str, ParityReport]:
-        """Compare an artifact's outputs, by name, with PyTorch's answers for the same input.
+        """Compare an artifact's outputs, by name, with PyTorch's predictions for the same input.
 
-        `image` picks one picture of the batch; None takes all of it. Returns a report for each precision of PyTorch's,
+        `image` picks one image of the batch; None takes all of it. Returns a report for each precision of PyTorch's,
         under "eager fp32" and the like.
         """
         manifest, precision = self._manifest, precision_of(self._manifest)
@@ -74,26 +74,26 @@ class Reference:
         if image is not None:
             specs = tuple(replace(spec, shape=(1, *spec.shape[1:])) for spec in specs)
             given = {name: output[image : image + 1] for name, output in given.items()}
-            answers = {name: _picture(answer, image) for name, answer in answers.items()}
-        tolerances = tolerance_scaling.stretched(
-            self._task, [answers[name] for name in (precision, OPERANDS) if name in answers], answers["fp32"],
-            precision=precision, keypoint_shape=manifest.keypoint_shape,
+            predictions = {name: _one_image(prediction, image) for name, prediction in predictions.items()}
+        tolerances = tolerance_scaling.scaled_tolerances(
+            self._task, [predictions[name] for name in (precision, OPERANDS) if name in predictions],
+            predictions["fp32"], precision=precision, keypoint_shape=manifest.keypoint_shape,
         )  # fmt: skip
         return {
             f"eager {name}": compare.compare(
-                self._task, specs, given, answer,
+                self._task, specs, given, prediction,
                 precision=precision, keypoint_shape=manifest.keypoint_shape, tolerances=tolerances,
             )
-            for name, answer in answers.items()
+            for name, prediction in predictions.items()
             if name != OPERANDS
         }  # fmt: skip
 
 
-def _picture(answer: Dense | Tensor, image: int) -> Dense | Tensor:
-    """Return one picture's predictions, still as a batch."""
-    if not isinstance(answer, Dense):
-        return answer[image : image + 1]
-    parts = (answer.boxes, answer.scores, answer.extra, answer.protos)
+def _one_image(prediction: Dense | Tensor, image: int) -> Dense | Tensor:
+    """Return one image's predictions, still as a batch."""
+    if not isinstance(prediction, Dense):
+        return prediction[image : image + 1]
+    parts = (prediction.boxes, prediction.scores, prediction.extra, prediction.protos)
     boxes, scores, extra, protos = (None if part is None else part[image : image + 1] for part in parts)
     assert boxes is not None and scores is not None and extra is not None
     return Dense(boxes, scores, extra, protos)

@@ -7,7 +7,7 @@ as sets (`matching`), within the limits of `tolerances`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -36,27 +36,27 @@ def compare(
 
     `task`, `specs` (`ExportModel.output_specs` or the manifest's) and `keypoint_shape` (keypoints, values; None without
     keypoints) say what the model gives; `candidate` holds its outputs by name, on any device. `reference` is
-    `ExportModel.dense` of the input for ranked tasks, else the probabilities (B, classes). `precision` is the
+    `ExportModel.reference` of the input. `precision` is the
     candidate's and names its row of `TOLERANCES`; `tolerances` replaces entries of that row, by quantity.
     """
     check = _Check({**TOLERANCES[precision], **(tolerances or {})})
-    items: list[Item] = []
-    outputs = _sound_outputs(check, specs, candidate)
-    agreement = None
-    if isinstance(reference, Tensor):
-        reference = reference.detach().cpu()
-        if _finite(check, reference) and specs[0].name in outputs:
-            agreement, items = _compare_probabilities(check, outputs[specs[0].name], reference)
-    else:
-        protos = reference.protos if reference.protos is not None else reference.extra
-        if _finite(check, reference.boxes, reference.scores, reference.extra, protos):
-            rows, entries = rows_of(specs, outputs), entries_of(task, reference, keypoint_shape)
-            if rows:
-                agreement, items = _compare_rankings(check, rows, entries, task.rotated)
-            if "protos" in outputs:
-                check.add("proto", outputs["protos"].flatten(1), protos.detach().cpu().flatten(1))
+    given = Given(task, specs, _sound_outputs(check, specs, candidate), keypoint_shape)
+    agreement, items = COMPARISONS[task.parity](check, given, reference)
     return ParityReport(check.quantities(), agreement, tuple(check.failures), tuple(items), check.flat_errors())
 
+
+@dataclass(frozen=True)
+class Given:
+    """What a model gave: outputs whose names and shapes are right, on the CPU, and what they are."""
+
+    task: Task
+    specs: Sequence[TensorSpec]
+    outputs: Mapping[str, Tensor]
+    keypoint_shape: tuple[int, int] | None
+
+
+Compared: TypeAlias = "tuple[Agreement | None, list[Item]]"
+"""What the figures mean for the task, and what was compared one by one; None where there was nothing to compare."""
 
 Worst: TypeAlias = tuple[list[float], list[float]]
 
@@ -68,7 +68,7 @@ class _Check:
     tolerances: Mapping[str, Tolerance]
     failures: list[str] = field(default_factory=list)
     errors: dict[str, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
-    """By quantity: errors and their scales, flat, of each picture."""
+    """By quantity: errors and their scales, flat, of each image."""
 
     def add(self, name: str, given: Tensor, expected: Tensor, boxes: Tensor | None = None) -> Worst:
         """Take in values (N, V) of a quantity; those that are no numbers are reported elsewhere.
@@ -145,8 +145,13 @@ def _finite(check: _Check, *values: Tensor) -> bool:
     return False
 
 
-def _compare_probabilities(check: _Check, given: Tensor, expected: Tensor) -> tuple[Agreement, list[Item]]:
+def _compare_probabilities(check: _Check, found: Given, reference: Dense | Tensor) -> Compared:
     """Compare probabilities (B, classes) and what they say: their sum, top-1 and top-5."""
+    assert isinstance(reference, Tensor)
+    expected, name = reference.detach().cpu(), found.specs[0].name
+    if not _finite(check, expected) or name not in found.outputs:
+        return None, []
+    given = found.outputs[name]
     worst = {
         "probability": check.add("probability", given, expected),
         "probability_sum": check.add("probability_sum", given.sum(1, keepdim=True), torch.ones(len(given), 1)),
@@ -186,10 +191,25 @@ def _compare_probabilities(check: _Check, given: Tensor, expected: Tensor) -> tu
     return agreement, items
 
 
-def _compare_rankings(
+def _compare_rankings(check: _Check, found: Given, reference: Dense | Tensor) -> Compared:
+    """Compare ranked rows, as sets, and prototypes."""
+    assert isinstance(reference, Dense)
+    protos = reference.protos if reference.protos is not None else reference.extra
+    if not _finite(check, reference.boxes, reference.scores, reference.extra, protos):
+        return None, []
+    compared: Compared = (None, [])
+    if rows := rows_of(found.specs, found.outputs):
+        entries = entries_of(found.task, reference, found.keypoint_shape)
+        compared = _compare_rows(check, rows, entries, found.task.rotated)
+    if "protos" in found.outputs:
+        check.add("proto", found.outputs["protos"].flatten(1), protos.detach().cpu().flatten(1))
+    return compared
+
+
+def _compare_rows(
     check: _Check, rows: list[Rows], entries: list[Entries], rotated: bool
 ) -> tuple[Agreement, list[Item]]:
-    """Match the rows of each picture, collect their errors, and count."""
+    """Match the rows of each image, collect their errors, and count."""
     total = matched = near_ties = 0
     items: list[Item] = []
     masks: list[MaskCounts] = []
@@ -252,7 +272,7 @@ def _items(
     box_ious: Tensor,
     mask_ious: Tensor | None,
 ) -> list[Item]:
-    """Return a picture's rows beside their entries, then the entries that lack a row.
+    """Return an image's rows beside their entries, then the entries that lack a row.
 
     `worst`, `box_ious` and `mask_ious` are of the rows that have an entry.
     """
@@ -294,7 +314,7 @@ def _of_row(worst: Mapping[str, Worst], index: int) -> dict[str, dict[str, float
 
 
 def _ranking_failures(rows: Rows, entries: Entries, pairing: Pairing) -> list[str]:
-    """Say what is wrong with a picture's ranking."""
+    """Say what is wrong with an image's ranking."""
     failures = []
     if unsorted := (rows.scores.diff() > 0).nonzero().flatten().tolist():
         failures.append(
@@ -329,3 +349,10 @@ def _box_ious(given: Tensor, expected: Tensor, angles: tuple[Tensor, Tensor] | N
     else:
         ious = probiou(torch.cat([given, angles[0]], 1), torch.cat([expected, angles[1]], 1))
     return ious.flatten().where(kept, math.nan)
+
+
+COMPARISONS: dict[str, Callable[[_Check, Given, Dense | Tensor], Compared]] = {
+    "rankings": _compare_rankings,
+    "probabilities": _compare_probabilities,
+}
+"""By `Task.parity`."""

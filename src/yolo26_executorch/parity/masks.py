@@ -21,7 +21,7 @@ _STRIDE = 4
 """Pixels of the input that one of the prototypes stands for, each way."""
 
 _CROP_MARGIN_PX = 0.01
-"""Boxes are corners inside the graph, centre and size outside it; the edge of a mask's crop may round by this."""
+"""Boxes are corners inside the graph, center and size outside it; the edge of a mask's crop may round by this."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ _FORBIDDEN = 1e7
 
 @dataclass(frozen=True)
 class Rows:
-    """One picture's rows of the candidate; boxes are x, y, w, h."""
+    """One image's rows of the candidate; boxes are x, y, w, h."""
 
     boxes: Tensor  # (K, 4)
     scores: Tensor  # (K,)
@@ -45,7 +45,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Entries:
-    """One picture's predictions by the reference; boxes are x, y, w, h. Entry number = anchor × classes + class."""
+    """One image's predictions by the reference; boxes are x, y, w, h. Entry number = anchor × classes + class."""
 
     boxes: Tensor  # (A, 4)
     scores: Tensor  # (A, C)
@@ -64,7 +64,7 @@ class Entries:
 
 @dataclass(frozen=True)
 class Pairing:
-    """Which entry each row of a picture stands for."""
+    """Which entry each row of an image stands for."""
 
     entry: Tensor
     """int64 (K,): the row's own entry; -1 for rows with values that are no numbers."""
@@ -77,7 +77,7 @@ class Pairing:
 
 
 def rows_of(specs: Sequence[TensorSpec], outputs: Mapping[str, Tensor]) -> list[Rows]:
-    """Read either output format by the names of its columns; returns a picture's rows each, [] without the rows."""
+    """Read either output format by the names of its columns; returns an image's rows each, [] without the rows."""
     spec = next(spec for spec in specs if "confidence" in spec.columns)
     if spec.name not in outputs:
         return []
@@ -109,7 +109,7 @@ def rows_of(specs: Sequence[TensorSpec], outputs: Mapping[str, Tensor]) -> list[
 
 
 def entries_of(task: Task, dense: Dense, keypoint_shape: tuple[int, int] | None) -> list[Entries]:
-    """Return each picture's predictions; `keypoint_shape` is (keypoints, values) for a model that has keypoints."""
+    """Return each image's predictions; `keypoint_shape` is (keypoints, values) for a model that has keypoints."""
     # Keypoints without visibility have the first two of the task's three quantities.
     cycle = itertools.cycle(task.extra[: keypoint_shape[1]] if keypoint_shape else task.extra)
     columns: dict[str, list[int]] = {}
@@ -125,7 +125,7 @@ def entries_of(task: Task, dense: Dense, keypoint_shape: tuple[int, int] | None)
 
 
 def centred(corners: Tensor) -> Tensor:
-    """Turn corners (…, 4) into centre and size, by the model's own arithmetic."""
+    """Turn corners (…, 4) into center and size, by the model's own arithmetic."""
     top_left, bottom_right = corners[..., :2], corners[..., 2:]
     return torch.cat([(top_left + bottom_right) / 2, bottom_right - top_left], dim=-1)
 

@@ -44,7 +44,7 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Agreement:
-    """What the figures mean for the task. A row is a detection, or a picture that is classified."""
+    """What the figures mean for the task. A row is a detection, or an image that is classified."""
 
     rows: int
     matched: int
@@ -64,12 +64,12 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Item:
-    """One row beside the prediction of PyTorch's that it stands for; or a picture that is classified, as a whole."""
+    """One row beside the prediction of PyTorch's that it stands for; or an image that is classified, as a whole."""
 
     image: int
-    """Which picture of the batch."""
+    """Which image of the batch."""
     row: int | None
-    """Which row of the picture; None for a prediction of PyTorch's that has no row."""
+    """Which row of the image; None for a prediction of PyTorch's that has no row."""
     label: int | None
     """PyTorch's class; None for a row that stands for no prediction of PyTorch's."""
     confidence: float | None
@@ -77,7 +77,7 @@ class Item:
     row_confidence: float | None
     """The row's own confidence."""
     box: tuple[float, ...] | None
-    """PyTorch's box: x, y, w, h in pixels of the network's input; None for a picture that is classified."""
+    """PyTorch's box: x, y, w, h in pixels of the network's input; None for an image that is classified."""
     matched: bool
     """Whether they agree within every tolerance, masks aside (classify: whether the top-1 is the same)."""
     class_equal: bool

@@ -1,9 +1,8 @@
-"""How far PyTorch itself strays in a reduced precision, and the tolerances that follow from it.
+"""How far PyTorch itself is off in a reduced precision, and the tolerances that follow from it.
 
-The limits of `tolerances` hold for well-behaved weights. A network that amplifies rounding strays farther in PyTorch,
-too, and to ask an exported model to come nearer to float32 than PyTorch does would be to ask too much. So each limit is
-stretched where PyTorch's own error, on the same input, is larger; never past `MOST`, where little would be left of the
-test.
+The tolerances of `tolerances` hold for well-behaved weights. A network that amplifies rounding errors is farther from
+float32 in PyTorch, too, and an exported model cannot be asked to be nearer than PyTorch is. So each tolerance is scaled
+up where PyTorch's own error, on the same input, is larger; by `MAX_SCALE` at most, beyond which little would be tested.
 
 In tf32 PyTorch's error says less than it seems: cuDNN is free to multiply in float32 after all, and does so for many
 small layers. What rounding costs is seen where every operand is rounded (`round_operands`).
@@ -24,14 +23,14 @@ from .matching import Entries, entries_of
 from .tolerances import MEASURES, TOLERANCES, Tolerance
 
 MARGIN = 3.0
-"""An exported model may stray so many times as far as PyTorch: both are off from float32, on either side, and the
-largest of a few hundred errors varies from one rounding to the next."""
+"""An exported model's error may be so many times PyTorch's: both are off from float32, on either side, and the largest
+of a few hundred errors varies from one kernel to the next."""
 
-MOST = 5.0
-"""No limit is stretched farther than this."""
+MAX_SCALE = 5.0
+"""No tolerance is scaled farther than this."""
 
 _DERIVED = {"mask_iou": ("coefficient", "proto"), "full_mask_iou": ("coefficient", "proto")}
-"""Quantities that have no dense form, stretched with those they are computed from."""
+"""Quantities that have no dense form, scaled with those they are computed from."""
 
 
 def round_operands(model: nn.Module) -> None:
@@ -50,7 +49,7 @@ def round_operands(model: nn.Module) -> None:
             layer.register_forward_pre_hook(rounded)
 
 
-def stretched(
+def scaled_tolerances(
     task: Task,
     reduced: Sequence[Dense | Tensor],
     exact: Dense | Tensor,
@@ -58,7 +57,7 @@ def stretched(
     precision: str,
     keypoint_shape: tuple[int, int] | None = None,
 ) -> dict[str, Tolerance]:
-    """Return the tolerances of a precision, each stretched by what PyTorch's own error asks for.
+    """Return the tolerances of a precision, each scaled by PyTorch's own error.
 
     Args:
         task: the model's task.
@@ -72,7 +71,7 @@ def stretched(
     for name, tolerance in TOLERANCES[precision].items():
         sources = (name, *_DERIVED.get(name, ()))
         ratios = [worst[source] for worst in every for source in sources if source in worst]
-        factor = min(MOST, max(1.0, MARGIN * max(ratios, default=0.0)))
+        factor = min(MAX_SCALE, max(1.0, MARGIN * max(ratios, default=0.0)))
         found[name] = replace(tolerance, absolute=tolerance.absolute * factor, relative=tolerance.relative * factor)
     for name in _DERIVED:
         found[name] = replace(found[name], absolute=min(0.5, found[name].absolute))
@@ -90,7 +89,8 @@ def own_ratios(
     """Return, by quantity, the largest of PyTorch's errors ÷ the table's tolerance, over the predictions that rank."""
     tolerances = TOLERANCES[precision]
     if isinstance(exact, Tensor) and isinstance(reduced, Tensor):
-        return {"probability": _ratio("probability", reduced, exact, torch.zeros(len(exact), 4), tolerances)}
+        (name,) = task.extra
+        return {name: _ratio(name, reduced, exact, torch.zeros(len(exact), 4), tolerances)}
     if isinstance(exact, Tensor) or isinstance(reduced, Tensor):
         raise TypeError("one of the predictions is ranked and the other is not")
     ratios: dict[str, float] = {}

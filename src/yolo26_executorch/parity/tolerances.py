@@ -49,7 +49,7 @@ def _side(values: Tensor, boxes: Tensor) -> Tensor:
 
 
 def _reach(values: Tensor, boxes: Tensor) -> Tensor:
-    """Return how far an object reaches: its box's longer side, or its farthest keypoint from the box's centre."""
+    """Return how far an object reaches: its box's longer side, or its farthest keypoint from the box's center."""
     centre = boxes[:, :2].repeat(1, values.shape[1] // 2)
     return torch.maximum((values - centre).abs().amax(1, keepdim=True), _side(values, boxes))
 

@@ -1,4 +1,4 @@
-"""The test after an export, at length and on the user's own pictures: an artifact against its checkpoint in PyTorch."""
+"""Compare an artifact with its checkpoint in PyTorch on the user's own images, as the smoke test after an export does."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from .aggregate import Confident, Figures
 
 Progress: TypeAlias = Callable[[int, int, str], None]
-"""Called after each picture: how many are done, of how many, and the picture's name."""
+"""Called after each image: how many are done, of how many, and the image's name."""
 
 SCHEMA = 1
 
 
 @dataclass(frozen=True)
 class PictureFigures:
-    """One picture's comparison."""
+    """One image's comparison."""
 
     name: str
-    """The file's name, its path where several have that name, or "random 1" for an input that was made up."""
+    """The file's name, its path where several have that name, or "random 1" for a random input."""
     path: str | None
-    """None for an input that was made up."""
+    """None for a random input."""
     reports: Mapping[str, ParityReport]
     """By reference, "eager fp32" and the like; figures only."""
     confident: Mapping[str, Confident]
@@ -81,13 +81,13 @@ class VerifyReport:
     checkpoint: Mapping[str, Any]
     """As in the manifest."""
     figures: Mapping[str, Figures]
-    """Over all pictures, by reference: "eager fp32", and for reduced precisions "eager tf32" and the like, too."""
+    """Over all images, by reference: "eager fp32", and for reduced precisions "eager tf32" and the like, too."""
     pictures: tuple[PictureFigures, ...]
     unreadable: tuple[Unreadable, ...]
 
     @property
     def failed(self) -> tuple[PictureFigures, ...]:
-        """The pictures on which the artifact is out of tolerance."""
+        """The images on which the artifact is out of tolerance."""
         return tuple(picture for picture in self.pictures if not picture.passed)
 
     @property
@@ -97,7 +97,7 @@ class VerifyReport:
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """Every failure in words, with its picture and reference."""
+        """Every failure in words, with its image and reference."""
         return tuple(
             f"{picture.name}, against {name}: {failure}"
             for picture in self.pictures
@@ -129,23 +129,23 @@ def verify(
     trusted: bool = False,
     progress: Progress | None = None,
 ) -> VerifyReport:
-    """Compare an artifact's outputs with PyTorch's, picture by picture.
+    """Compare an artifact's outputs with PyTorch's, image by image.
 
-    One batch is held at a time, and of every picture only figures are kept.
+    One batch is held at a time, and of every image only figures are kept.
 
     Args:
         folder: the artifact, or its folder, whose files' hashes are checked before anything is loaded.
-        images: a picture, a folder of pictures, or several of either; None takes the two photographs that Ultralytics
-            ships and two made-up inputs.
+        images: an image, a folder of images, or several of either; None takes the two photographs that Ultralytics
+            ships and two random inputs.
         checkpoint: the file that the artifact was made from, whatever its name; None looks for it as
-            `weights.find_checkpoint` does.
+            `checkpoints.find_checkpoint` does.
         weights_dir: a folder to look for it in first.
         runner: as in `open_runner`.
-        trusted: allow the checkpoint to run code while it is loaded; see `weights.load`.
-        progress: called after each picture.
+        trusted: allow the checkpoint to run code while it is loaded; see `checkpoints.load`.
+        progress: called after each image.
 
     Raises:
-        UsageError: no pictures there.
+        UsageError: no images there.
         CheckpointError: no checkpoint of the manifest's SHA-256.
         ArtifactError: the folder is no intact artifact, or cannot run here.
     """
@@ -153,7 +153,7 @@ def verify(
     import torch
 
     from ..runtime import open_runner
-    from .aggregate import Totals
+    from .aggregate import Aggregate
     from .baseline import Reference, device_of, precision_of
 
     with opened(folder) as artifact:
@@ -163,18 +163,18 @@ def verify(
         )
         reference = Reference(manifest, found)
         running = open_runner(artifact, runner=runner)
-    totals: dict[str, Totals] = {}
+    aggregates: dict[str, Aggregate] = {}
     done: list[PictureFigures] = []
     unreadable: list[Unreadable] = []
     with running:
         stream = _stream(paths, running.input, TASKS[manifest.task], unreadable, progress)
         for group in _groups(stream, running.input.shape[0]):
             batch = _batch([picture for _, _, picture in group], running.input)
-            given, answers = running(batch), reference.answers(batch)
+            given, predictions = running(batch), reference.predictions(batch)
             for index, (name, path, _) in enumerate(group):
-                reports = reference.compare(given, answers, index)
+                reports = reference.compare(given, predictions, index)
                 confident = {
-                    against: totals.setdefault(against, Totals(manifest.classes)).add(name, report)
+                    against: aggregates.setdefault(against, Aggregate(manifest.classes)).add(name, report)
                     for against, report in reports.items()
                 }
                 kept = {against: replace(report, items=(), errors={}) for against, report in reports.items()}
@@ -183,16 +183,16 @@ def verify(
         folder=str(artifact.folder), name=manifest.name, task=manifest.task, backend=manifest.backend,
         precision=precision_of(manifest), runner=running.name,
         device=torch.cuda.get_device_name() if device_of(manifest) == "cuda" else "cpu",
-        checkpoint=manifest.checkpoint, figures={against: total.figures() for against, total in totals.items()},
+        checkpoint=manifest.checkpoint, figures={against: one.figures() for against, one in aggregates.items()},
         pictures=tuple(done), unreadable=tuple(unreadable),
     )  # fmt: skip
 
 
 def find_pictures(images: Sequence[Path | str]) -> list[Path]:
-    """Return the picture files that paths name: files as they are, of folders those that look like pictures, sorted.
+    """Return the image files that paths name: files as they are, of folders those that look like images, sorted.
 
     Raises:
-        UsageError: there is no such path, or a folder without a picture.
+        UsageError: there is no such path, or a folder without an image.
     """
     known = pictures.suffixes()
 
@@ -220,11 +220,11 @@ def find_pictures(images: Sequence[Path | str]) -> list[Path]:
 def _stream(
     paths: Sequence[Path] | None, spec: TensorSpec, task: Task, unreadable: list[Unreadable], progress: Progress | None
 ) -> Iterator[tuple[str, str | None, Picture]]:
-    """Yield name, path and picture, fitted to the input, one by one; those that cannot be read go to `unreadable`."""
+    """Yield name, path and image, fitted to the input, one by one; those that cannot be read go to `unreadable`."""
     size = pictures.size_of(spec)
-    made_up = () if paths is not None else pictures.RANDOM_SEEDS
-    paths = pictures.sample_pictures() if paths is None else paths
-    total, names = len(paths) + len(made_up), Counter(path.name for path in paths)
+    random_seeds = () if paths is not None else pictures.RANDOM_SEEDS
+    paths = pictures.sample_images() if paths is None else paths
+    total, names = len(paths) + len(random_seeds), Counter(path.name for path in paths)
     for number, path in enumerate(paths, 1):
         name = path.name if names[path.name] == 1 else str(path)
         try:
@@ -233,9 +233,9 @@ def _stream(
             unreadable.append(Unreadable(name, str(path), str(error)))
         if progress:
             progress(number, total, name)
-    for number, seed in enumerate(made_up, len(paths) + 1):
-        made = pictures.random_input(replace(spec, shape=(1, *size, 3), dtype="uint8"), seed)
-        yield f"random {seed}", None, made[0].numpy()
+    for number, seed in enumerate(random_seeds, len(paths) + 1):
+        image = pictures.random_input(replace(spec, shape=(1, *size, 3), dtype="uint8"), seed)
+        yield f"random {seed}", None, image[0].numpy()
         if progress:
             progress(number, total, f"random {seed}")
 
@@ -247,7 +247,7 @@ def _groups(stream: Iterator[Any], size: int) -> Iterator[list[Any]]:
 
 
 def _batch(images: list[Picture], spec: TensorSpec) -> Any:
-    """Return pictures as the model's input, filled up with the last one."""
+    """Return images as the model's input, filled up with the last one."""
     import numpy as np
 
     return pictures.to_input(np.stack(images + images[-1:] * (spec.shape[0] - len(images))), spec)

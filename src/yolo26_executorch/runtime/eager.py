@@ -48,16 +48,15 @@ class EagerRunner(BaseRunner):
             return {self.outputs[index].name: results[index].to(device) for index in chosen}
 
     def reference(self, images: Images) -> Dense | Tensor:
-        """Return every prediction before the ranking, on the CPU; a classifier's probabilities."""
+        """Return what the model's outputs are compared with, on the CPU; see `ExportModel.reference`."""
         self._owner.check()
         batch = prepare(images, self.input).to(self.device)
         with self._computing():
-            if not self._model.task.ranked:
-                probabilities: Tensor = self._model(batch)[0]
-                return probabilities.cpu()
-            dense = self._model.dense(batch)
-        protos = None if dense.protos is None else dense.protos.cpu()
-        return Dense(dense.boxes.cpu(), dense.scores.cpu(), dense.extra.cpu(), protos)
+            found = self._model.reference(batch)
+        if isinstance(found, Tensor):
+            return found.cpu()
+        protos = None if found.protos is None else found.protos.cpu()
+        return Dense(found.boxes.cpu(), found.scores.cpu(), found.extra.cpu(), protos)
 
     @contextlib.contextmanager
     def _computing(self) -> Iterator[None]:

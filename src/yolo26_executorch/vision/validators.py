@@ -21,7 +21,7 @@ from ultralytics.utils import LOGGER, remove_colorstr
 
 from ..artifacts.manifest import Manifest
 from ..errors import UsageError, printable
-from ..models.tasks import TASKS, Task
+from ..models.tasks import TASKS, Task, ultralytics_class
 from .agreement import CONFIDENCE, MARGIN, Agreement, compare
 from .predict import predict_files
 from .torchvision_shim import import_torchvision
@@ -163,15 +163,6 @@ class Validation:
         Raises:
             UsageError: pictures or labels cannot be used.
         """
-        from ultralytics.models import yolo
-
-        kinds = {
-            "detect": yolo.detect.DetectionValidator,
-            "segment": yolo.segment.SegmentationValidator,
-            "pose": yolo.pose.PoseValidator,
-            "obb": yolo.obb.OBBValidator,
-            "classify": yolo.classify.ClassificationValidator,
-        }
         settings = {
             "mode": "val", "task": self._task.name, "data": str(self._data["path"]), "split": self._split,
             "batch": backend.batch, "rect": False, "workers": self._workers, "plots": plots_dir is not None,
@@ -182,7 +173,7 @@ class Validation:
             said = stack.enter_context(_quietly(self._progress))
             stack.enter_context(_stand_ins(backend, self._data))
             folder = plots_dir or stack.enter_context(tempfile.TemporaryDirectory(prefix="yolo26-et-val-"))
-            validator = kinds[self._task.name](args=settings, save_dir=Path(folder))
+            validator = ultralytics_class(self._task.validator)(args=settings, save_dir=Path(folder))
             # Its constructor makes a square of any size.
             validator.args.imgsz = backend.imgsz
             if self._loader is None:
