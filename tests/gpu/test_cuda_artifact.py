@@ -81,7 +81,7 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 def agrees(manifest: Manifest, outputs: dict[str, Tensor], images: Tensor) -> list[str]:
     """What is wrong with outputs, compared with eager on the GPU as in the trial."""
     reference = Reference(manifest, random_checkpoint(manifest.name))
-    reports = reference.compare(outputs, reference.answers(images))
+    reports = reference.compare(outputs, reference.predictions(images))
     return [failure for report in reports.values() for failure in report.failures]
 
 

@@ -26,7 +26,7 @@ def dense(extra: int = 0) -> Dense:
     return Dense(boxes, scores, torch.rand(1, 50, extra, generator=generator), None)
 
 
-def test_nothing_is_stretched_where_pytorch_does_not_stray() -> None:
+def test_nothing_is_scaled_where_pytorch_is_not_off() -> None:
     exact = dense()
     assert scaled_tolerances(DETECT, [exact], exact, precision="tf32") == TOLERANCES["tf32"]
 

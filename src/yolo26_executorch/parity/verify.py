@@ -1,4 +1,4 @@
-"""Compare an artifact with its checkpoint in PyTorch on the user's own images, as the smoke test after an export does."""
+"""Compare an artifact with its checkpoint in PyTorch on the user's own images, as the smoke test does on its own."""
 
 from __future__ import annotations
 
