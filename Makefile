@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench format docs clean
+.PHONY: help demo test test-all check bench format docs clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -15,10 +15,13 @@ PROGRESS := 's/^ *(Downloading|Using cached) (.*[0-9] [MG]B\))/   \2/p; s/^Insta
 PYTHON := python3 python3.14 python3.13 python3.12 python3.11 python3.10
 # Workers of the test suite; more than eight only wait for each other's imports.
 WORKERS := auto --maxprocesses=8
+# Where the random inputs of `make test-all` begin; a test that fails names the seed of its case.
+SEED = $(shell date +%Y%m%d)
 
 help:
 	@echo "make demo     set up, export a small trained model, and find the shapes in a picture with it"
-	@echo "make test     set up and run the tests"
+	@echo "make test     set up and run the tests that take a few minutes"
+	@echo "make test-all set up and run all tests, with other random inputs each day"
 	@echo "make check    set up and run the formatter, the linter and the type checker, changing nothing"
 	@echo "make format   format the code"
 	@echo "make bench    on a machine with a GPU: measure all that docs/results.md holds figures of, in build/measured"
@@ -35,7 +38,10 @@ demo: $(VENV)/package
 	@echo "picture: demo/found/scene.jpg"
 
 test: $(VENV)/development
-	@$(PY) -m pytest -n $(WORKERS) --dist loadgroup
+	@$(PY) -m pytest -n $(WORKERS) --dist loadgroup -m "not slow"
+
+test-all: $(VENV)/development
+	@YOLO26_ET_TEST_SEED=$(SEED) $(PY) -m pytest -n $(WORKERS) --dist loadgroup
 
 check: $(VENV)/development
 	$(PY) -m ruff format --check

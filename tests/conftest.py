@@ -6,9 +6,13 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
+
+if TYPE_CHECKING:
+    from support.interpreter import Interpreter
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -23,9 +27,32 @@ def pytest_configure(config: pytest.Config) -> None:
         # Whichever test imports it first would find its greeting on standard output.
         "YOLO_VERBOSE": "false",
     }
+    # Examples that are the same in each run, but for `make test-all`'s; how long one takes says how busy a machine is.
+    hypothesis.settings.register_profile(
+        "ours", deadline=None, database=None, derandomize="YOLO26_ET_TEST_SEED" not in os.environ, print_blob=True,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    )  # fmt: skip
+    hypothesis.settings.load_profile("ours")
     # A shell's background job (`make test &`) is deaf to Ctrl-C, and so would be what the tests start and interrupt.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a module on one worker, so that what they share is made once."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+
+
+@pytest.fixture(scope="session")
+def interpret() -> Iterator[Interpreter]:
+    """Start Triton's interpreter, once for each worker."""
+    from support.interpreter import Interpreter
+
+    with Interpreter() as run:
+        yield run
 
 
 @pytest.fixture(scope="session")

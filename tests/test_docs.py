@@ -70,7 +70,7 @@ def test_every_command_of_the_program_is_shown() -> None:
     assert shown == {*cli.COMMANDS}
 
 
-@pytest.mark.xdist_group("docs")
+@pytest.mark.slow
 def test_they_work_in_the_order_of_reading(
     exported: Callable[[str], Path],
     tmp_path: Path,
@@ -196,6 +196,7 @@ def test_the_site_is_whole(tmp_path: Path) -> None:
     assert re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="https?:', "".join(pages.values())) == []
 
 
+@pytest.mark.slow
 @needs_mkdocs
 @pytest.mark.parametrize(
     ("file", "old", "new"),

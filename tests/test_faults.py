@@ -16,12 +16,13 @@ from typing import Any
 import psutil
 import pytest
 
-from support import ROOT
+from support import ROOT, SLOW
 from yolo26_executorch.artifacts.manifest import PROGRAM
 from yolo26_executorch.artifacts.reading import check_tree, verify
 
 FAULTS = ROOT / "tests" / "support" / "faults.py"
 STAGES = ("load", "export", "lower", "compile", "write", "test")
+SOME_STAGES = [pytest.param(stage, marks=() if stage in ("lower", "write") else SLOW) for stage in STAGES]
 NAMES = ("yolo26n", "yolo26s")
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals and locks are Linux'")
@@ -102,7 +103,7 @@ def wait_for(condition: Any, what: str, process: Any = None, seconds: float = 60
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", SOME_STAGES)
 def test_a_worker_killed_costs_its_variant_alone(exports: Exports, stage: str) -> None:
     exports.run()
     before = exports.programs()
@@ -122,7 +123,7 @@ def test_a_worker_killed_costs_its_variant_alone(exports: Exports, stage: str) -
     assert exports.entries() == {*NAMES, "report.json"}
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", SOME_STAGES)
 def test_the_command_killed_ends_its_workers_and_the_next_one_finishes(exports: Exports, stage: str) -> None:
     exports.run()
     before = exports.programs()
@@ -145,7 +146,7 @@ def is_dead(pid: int) -> bool:
         return True
 
 
-@pytest.mark.parametrize("stage", ["load", "write", "test"])
+@pytest.mark.parametrize("stage", [pytest.param("load", marks=SLOW), "write", pytest.param("test", marks=SLOW)])
 def test_ctrl_c_says_what_is_done_and_a_second_start_goes_on(exports: Exports, stage: str) -> None:
     exports.hold.write_text(stage)
     process = exports.start("--jobs", "1", names=("yolo26s",))
@@ -242,6 +243,7 @@ def test_who_will_not_wait_says_who_holds_it(exports: Exports) -> None:
     assert f"is being exported by process {exports.worker} on " in out
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_nothing_is_lost(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(FAULTS), "kills", str(tmp_path), "200"], stdout=subprocess.PIPE, text=True, timeout=300

@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 
 from support import make_manifest, publish, run_python, xnnpack_program
-from support.fuzz import case, damage, junk, refusal
+from support.fuzz import SEED, case, damage, junk, refusal, seeds
 from support.manifests import mutate, valid
 from support.program_files import MATRIX, Net, cuda_program, data_file, payload
 from yolo26_executorch.artifacts import program_file, reading
@@ -54,7 +54,7 @@ def test_manifests_with_damaged_fields() -> None:
     inside = Contents((), {}, {})
     refused = 0
     whole = valid()
-    for seed in range(2000):
+    for number, seed in enumerate(seeds(200)):
         with case(seed) as chance:
             data = copy.deepcopy(whole)
             for _ in range(chance.randint(1, 3)):
@@ -63,14 +63,12 @@ def test_manifests_with_damaged_fields() -> None:
                 refused += 1
                 continue
             manifest = Manifest.from_json(data)
-            if seed % 4:
-                continue
             assert Manifest.from_json(manifest.to_json()) == manifest
-            if seed % 16 == 0:
+            if number % 4 == 0:
                 render(manifest)
             for title, rows in inspect._sections(manifest, inside).items():
                 inspect._print(console, title, rows)
-    assert 1000 < refused < 2000
+    assert 80 < refused < 200
 
 
 def test_manifests_with_damaged_bytes(cuda: Path, tmp_path: Path) -> None:
@@ -78,11 +76,11 @@ def test_manifests_with_damaged_bytes(cuda: Path, tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     path = tmp_path / "x" / MANIFEST
     refused = 0
-    for seed in range(2000):
+    for seed in seeds(200):
         with case(seed) as chance:
             path.write_bytes(damage(whole, chance))
             refused += refusal(lambda: load_manifest(path.parent)) is not None
-    assert 1000 < refused < 2000
+    assert 80 < refused < 200
 
 
 # ---- damage that hashes tell -----------------------------------------------------------------------------------------
@@ -96,7 +94,7 @@ def test_every_damage_is_refused_before_anything_is_opened(
     folder = publish(tmp_path, make_manifest(), (cuda / PROGRAM).read_bytes(), (cuda / WEIGHTS).read_bytes())
     whole = (folder / name).read_bytes()
     verify(folder)
-    for seed in range(1000):
+    for seed in seeds(100):
         with case(seed) as chance:
             (folder / name).write_bytes(damage(whole, chance))
             said = refusal(lambda: verify(folder), IntegrityError)
@@ -113,7 +111,7 @@ def sealed(cuda: Path, base: Path, **files: bytes) -> Path:
     return publish(base, make_manifest(), **given)
 
 
-@pytest.mark.parametrize("part, count", [("program", 500), ("weights", 1000)])
+@pytest.mark.parametrize("part, count", [("program", 50), ("weights", 100)])
 def test_looking_inside_never_crashes(
     cuda: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, count: int
 ) -> None:
@@ -133,25 +131,25 @@ def test_looking_inside_never_crashes(
             weight.tensor("cpu")
 
     with program_file.LittleMemory(tmp_path):
-        for seed in range(count):
+        for seed in seeds(count):
             with case(seed) as chance:
                 path.write_bytes(damage(whole, chance, chance.choice((None, 100, 600))))
                 said = refusal(look)
                 refused += said is not None
                 assert "MemoryError" not in (said or refusal(decode) or "")
-    assert count / 4 < refused < count
+    assert count / 8 < refused < count
 
 
 def test_inspecting_sealed_damage(cuda: Path, tmp_path: Path) -> None:
     """From the hashes to what is shown."""
     whole = {"program": (cuda / PROGRAM).read_bytes(), "weights": (cuda / WEIGHTS).read_bytes()}
     refused = 0
-    for seed in range(60):
+    for seed in seeds(20):
         with case(seed) as chance:
             part = chance.choice(list(whole))
             folder = sealed(cuda, tmp_path / str(seed % 2), **{part: damage(whole[part], chance, 600)})
             refused += refusal(lambda folder=folder: contents(folder)) is not None  # type: ignore[misc]
-    assert 10 < refused < 60
+    assert 0 < refused < 20
 
 
 RUN = """
@@ -164,7 +162,8 @@ RUN = """
     from yolo26_executorch.errors import ArtifactError
     from yolo26_executorch.runtime import executorch
 
-    folder, count, path = Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[1]) / "model.pte"
+    folder, count, first = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    path = folder / "model.pte"
     manifest, whole = load_manifest(folder), path.read_bytes()
     runtime = executorch._runtime()
 
@@ -176,7 +175,7 @@ RUN = """
 
     executorch._runtime = Watched
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    for seed in range(count):
+    for seed in range(first, first + count):
         chance = random.Random(seed)
         path.write_bytes(whole[: chance.randrange(len(whole))] if seed % 4 == 0 else damage(whole, chance))
         read, said = os.pipe()
@@ -184,7 +183,7 @@ RUN = """
         if child == 0:
             os.dup2(nowhere, 1), os.dup2(nowhere, 2)
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-            signal.alarm(10)
+            signal.alarm(60)
             try:
                 with executorch.ExecuTorchRunner(unverified(folder, manifest)) as runner:
                     runner(torch.zeros(1, 3, 8, 8))
@@ -213,16 +212,17 @@ def test_the_official_runtime_on_sealed_damage(program: bytes, tmp_path: Path) -
     specs = (TensorSpec("sums", (1, 4, 6, 6), "float32", ""), TensorSpec("features", (1, 4, 6, 6), "float32", ""))
     given = TensorSpec("images", (1, 3, 8, 8), "float32", "")
     folder = publish(tmp_path, make_manifest(backend="xnnpack", input=given, outputs=specs), program)
-    done = run_python(RUN, str(folder), "120")
+    count = 24
+    done = run_python(RUN, str(folder), str(count), str(SEED * 1_000_000))
     found = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(found) == 120, done.stderr[-2000:]
+    assert len(found) == count, done.stderr[-2000:]
     crashes = {"SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL"}
     for row in found:
         assert row["end"] in {"ran", "refused"} | (crashes if row["verified"] else set()), row
         assert not row["cut"] or row["end"] == "refused", row
     ends = [row["end"] for row in found]
-    assert ends.count("refused") > 60
-    assert sum(end in crashes for end in ends) < 15
+    assert ends.count("refused") > count / 3
+    assert sum(end in crashes for end in ends) < count / 2
 
 
 # ---- checkpoints, as far as they are looked at without being unpickled -----------------------------------------------
@@ -237,8 +237,8 @@ def test_checkpoints_that_are_damaged_archives(tmp_path: Path, method: int) -> N
     check_archive(path)
     whole = path.read_bytes()
     refused = 0
-    for seed in range(600):
+    for seed in seeds(60):
         with case(seed) as chance:
             path.write_bytes(damage(whole, chance))
             refused += refusal(lambda: check_archive(path), CheckpointError) is not None
-    assert refused > 300
+    assert refused > 20

@@ -25,7 +25,7 @@ TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 NEEDS = ("setup", "network", "checkpoint", "artifact", "gpu")
 
 # One worker runs them all, so that the walk is done once.
-together = pytest.mark.xdist_group("readme")
+pytestmark = pytest.mark.xdist_group("readme")
 
 
 def matches(shown: str, printed: str) -> bool:
@@ -75,7 +75,7 @@ def walk(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[Step, s
     return done
 
 
-@together
+@pytest.mark.slow
 @pytest.mark.parametrize("step", RUN, ids=label)
 def test_it_works_as_shown(step: Step, walk: dict[Step, subprocess.CompletedProcess[str]]) -> None:
     done = walk[step]
@@ -85,7 +85,7 @@ def test_it_works_as_shown(step: Step, walk: dict[Step, subprocess.CompletedProc
     assert step.language == "console" or done.stdout
 
 
-@together
+@pytest.mark.slow
 def test_the_demo_finds_the_shapes_in_a_picture(
     folder: Path, walk: dict[Step, subprocess.CompletedProcess[str]]
 ) -> None:

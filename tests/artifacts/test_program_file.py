@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -133,23 +132,6 @@ def test_truncated_data_is_refused_in_one_line(tmp_path: Path, stored: Path) -> 
         stored.write_bytes(whole[:cut])
         with pytest.raises(ArtifactError, match=r"data\.ptd is damaged: "):
             read_named_data(stored)
-
-
-def test_changed_bytes_are_read_or_refused_but_never_crash(tmp_path: Path, program: bytes) -> None:
-    path = tmp_path / "model.pte"
-    chance = random.Random(0)  # noqa: S311
-    refused = 0
-    for _ in range(60):
-        data = bytearray(program)
-        for _ in range(3):
-            data[chance.randrange(1500)] = chance.randrange(256)
-        path.write_bytes(data)
-        for read in READERS.values():
-            try:
-                read(path)
-            except ArtifactError:
-                refused += 1
-    assert refused > 5
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:

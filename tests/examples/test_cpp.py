@@ -36,7 +36,7 @@ CONFIDENCE = 0.25
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 
 # One worker does it all, so that the program is built once.
-pytestmark = pytest.mark.xdist_group("cpp")
+pytestmark = [pytest.mark.xdist_group("cpp"), pytest.mark.slow]
 
 
 def tool(*names: str) -> str:

@@ -14,6 +14,7 @@ from yolo26_executorch.vision.api import YOLO26
 SCRIPT = Path(__file__).parents[2] / "examples" / "ray_batch_inference.py"
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("ray")
 def test_it_counts_what_is_on_a_folder_of_pictures(
     tmp_path: Path, ray_cluster: str, exported: Callable[[str], Path]

@@ -113,6 +113,7 @@ def scratch_folders() -> set[Path]:
 # --- With two machines ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("ray")
 class TestTwoMachines:
     @pytest.fixture(autouse=True)
@@ -349,6 +350,7 @@ def wait_for(true: Callable[[], bool], what: str, seconds: float = 90) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("ray")
 def test_an_interruption_ends_everything(tmp_path: Path, stub: Stub) -> None:
     worker = stub("""
@@ -448,12 +450,11 @@ def test_nobody_at_the_address_is_said_soon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("ray.is_initialized", lambda: False)  # other tests may have connected this process
+    monkeypatch.setattr("ray.init", lambda *_, **__: pytest.fail("Ray was asked, which tries again for a minute"))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and nobody listens
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        began = time.monotonic()
         assert export(tmp_path / "out", "--ray", address) == 2
-        assert time.monotonic() - began < 20
     assert f"--ray {address}: no such cluster can be joined (Connection refused)" in error_of(capsys)
 
 

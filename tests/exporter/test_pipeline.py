@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from support import network, save_checkpoint
+from support import each_task, network, save_checkpoint
 from yolo26_executorch import cli
 from yolo26_executorch.artifacts.manifest import CARD, MANIFEST, PROGRAM
 from yolo26_executorch.artifacts.reading import load_manifest, verify
@@ -249,7 +249,7 @@ def test_a_trial_that_dies_is_said_so(tmp_path: Path, no_lowering: None, monkeyp
 # ---- for real --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", each_task("detect", "classify"))
 def test_every_task_is_exported_and_runs(exported: Callable[[str], Path], task: str) -> None:
     """Trained weights through XNNPACK and the official runtime, each within the trial's tolerances of eager PyTorch."""
     folder = exported(task)
@@ -304,6 +304,7 @@ def exported(tmp_path: Path, path: Path, *words: str) -> dict[str, Any]:
     return data
 
 
+@pytest.mark.slow
 def test_a_fine_tuned_pose_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Three classes, four keypoints of two values; pictures go in as bytes."""
     names = {0: "cat", 1: "dog", 2: "été | <b>"}
@@ -327,6 +328,7 @@ def test_a_fine_tuned_pose_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixt
     assert set(outputs["detections"][0, :, 5].tolist()) <= {0, 1, 2}
 
 
+@pytest.mark.slow
 def test_a_fine_tuned_detector_in_ultralytics_format(tmp_path: Path) -> None:
     """Three classes, two pictures at a time, the raw head's output."""
     names = {0: "bolt", 1: "nut", 2: "screw"}

@@ -17,7 +17,7 @@ from support import ROOT
 from yolo26_executorch.artifacts.program_file import CudaPayload, read_cuda_payload, read_methods
 from yolo26_executorch.system import probe
 
-pytestmark = pytest.mark.xdist_group("compiled")
+pytestmark = pytest.mark.slow
 
 TORCH = ("2.11", "2.13")
 SCRIPT = ROOT / "tests" / "support" / "without_gpu.py"

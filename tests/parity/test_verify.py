@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from support import damage, eager_artifact, shapes_checkpoint
+from support import SLOW, damage, each_task, eager_artifact, shapes_checkpoint
 from yolo26_executorch import runtime
 from yolo26_executorch.artifacts.manifest import MANIFEST, PROGRAM
 from yolo26_executorch.artifacts.reading import load_manifest
@@ -27,7 +27,6 @@ from yolo26_executorch.exporter.jobs import Job
 from yolo26_executorch.models.checkpoints import find_sources
 from yolo26_executorch.models.export_model import ExportModel
 from yolo26_executorch.models.preprocess import sample_images
-from yolo26_executorch.models.tasks import TASKS
 from yolo26_executorch.parity import baseline
 from yolo26_executorch.parity.verify import VerifyReport, find_pictures, verify
 from yolo26_executorch.runtime.eager import EagerRunner
@@ -66,7 +65,7 @@ def both_refuse(folder: Path, task: str, monkeypatch: pytest.MonkeyPatch) -> tup
     return report.failures
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", each_task("detect", "classify"))
 def test_an_artifact_passes(exported: Exported, task: str) -> None:
     seen: list[tuple[int, int, str]] = []
     report = verify(exported(task), checkpoint=shapes_checkpoint(task), progress=lambda *now: seen.append(now))
@@ -95,7 +94,7 @@ def test_an_artifact_passes(exported: Exported, task: str) -> None:
     told(report)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", each_task("classify"))
 def test_damaged_weights_are_refused(
     exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str
 ) -> None:
@@ -104,7 +103,7 @@ def test_damaged_weights_are_refused(
     assert any("times its tolerance" in failure for failure in failures)
 
 
-@pytest.mark.parametrize("task", ["detect", "obb", "pose"])
+@pytest.mark.parametrize("task", ["detect", *[pytest.param(task, marks=SLOW) for task in ("obb", "pose")]])
 def test_swapped_columns_are_refused(
     exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str
 ) -> None:
@@ -113,7 +112,7 @@ def test_swapped_columns_are_refused(
     assert any("rows have no class" in failure for failure in failures)
 
 
-@pytest.mark.parametrize("task", ["detect", "segment"])
+@pytest.mark.parametrize("task", ["detect", pytest.param("segment", marks=SLOW)])
 def test_a_dropped_sort_is_refused(
     exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str
 ) -> None:
@@ -123,6 +122,7 @@ def test_a_dropped_sort_is_refused(
     assert all("rows are not sorted by confidence" in failure for failure in failures)
 
 
+@SLOW
 def test_shifted_keypoints_are_refused(exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = damage.damaged(exported("pose"), tmp_path, damage.shift_keypoints)
     failures = both_refuse(folder, "pose", monkeypatch)

@@ -17,7 +17,7 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (apt-get install chromium)"),
-    pytest.mark.xdist_group("browser"),
+    pytest.mark.slow,
 ]
 
 COLUMNS = ["name", "task", "outcome", "size_mb", "latency_ms", "parity", "accuracy", "backend", "precision", "device"]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import functools
 import importlib.util
+import itertools
 import os
 import subprocess
 import sys
 import textwrap
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -49,6 +50,43 @@ ROOT = Path(__file__).parents[2]
 def project() -> dict[str, Any]:
     """Return the table `project` of pyproject.toml."""
     return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+SLOW = pytest.mark.slow
+"""What `make test` leaves out."""
+
+
+def each_task(*quick: str, ranked: bool = False) -> list[Any]:
+    """Return every task for `parametrize`; all but `quick` are slow."""
+    names = [name for name, task in TASKS.items() if task.ranked or not ranked]
+    assert {*quick} <= {*names}
+    return [pytest.param(name, marks=() if name in quick else SLOW) for name in names]
+
+
+def product(*axes: Iterable[Any], meeting: int = 2) -> list[Any]:
+    """Return every combination for `parametrize`; those that are not needed for `meeting` values to meet are slow.
+
+    With 2, each value of an axis meets each of every other axis in a quick case; with 1, each is in one. A tuple gives
+    the values of several arguments.
+    """
+    choices = [[*axis] for axis in axes]
+    combinations = [*itertools.product(*(range(len(axis)) for axis in choices))]
+
+    def meetings(combination: tuple[int, ...]) -> set[tuple[tuple[int, int], ...]]:
+        return {*itertools.combinations(enumerate(combination), meeting)}
+
+    missing = {one for combination in combinations for one in meetings(combination)}
+    quick = set()
+    while missing:
+        best = max(combinations, key=lambda combination: len(meetings(combination) & missing))
+        quick.add(best)
+        missing -= meetings(best)
+    cases = []
+    for combination in combinations:
+        values = [axis[index] for axis, index in zip(choices, combination, strict=True)]
+        flat = [one for value in values for one in (value if isinstance(value, tuple) else (value,))]
+        cases.append(pytest.param(*flat, marks=() if combination in quick else SLOW))
+    return cases
 
 
 CHECKPOINTS: dict[str, dict[str, Any]] = {

@@ -209,7 +209,7 @@ def main() -> int:
             scheduler.WORKER = (sys.executable, __file__, "worker")
             return cli.main(words)
         case ["kills", base, count]:
-            seed = int(os.environ.get("FAULTS_SEED", "26"))
+            seed = int(os.environ.get("YOLO26_ET_TEST_SEED", "26"))
             print(json.dumps(kills(Path(base), int(count), seed)))
             return 0
     raise SystemExit(__doc__)

@@ -41,10 +41,13 @@ def topk(scores: Any, k: int, block: int | None = None) -> tuple[Any, Any]:
 
     from yolo26_executorch.lowering.kernels import topk as module
 
-    if block:
-        module.BLOCK = block
+    usual = module.BLOCK
+    module.BLOCK = block or usual
     _call_directly(module)
-    values, indices = module.topk._init_fn(torch.from_numpy(scores), k)  # type: ignore[attr-defined]
+    try:
+        values, indices = module.topk._init_fn(torch.from_numpy(scores), k)  # type: ignore[attr-defined]
+    finally:
+        module.BLOCK = usual
     return values.numpy(), indices.numpy()
 
 

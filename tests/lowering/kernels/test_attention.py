@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -16,12 +14,6 @@ ROUNDING = 1e-5
 """Of float32 sums of some hundred products, in another order."""
 SHARED = 99 * 1024
 """Bytes of shared memory, as on sm_86."""
-
-
-@pytest.fixture(scope="module")
-def interpret() -> Iterator[Interpreter]:
-    with Interpreter() as run:
-        yield run
 
 
 def operands(heads: int, key: int, head: int, size: tuple[int, int], kernel: int = 3) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from support import interpreter
+from support import interpreter, product
 from support.interpreter import Interpreter
 from yolo26_executorch.lowering.kernels.conv import conv2d, conv2d_group
 from yolo26_executorch.lowering.kernels.stem import stem
@@ -17,12 +16,6 @@ from yolo26_executorch.lowering.tuning.cost_model import Problem, expected_faste
 
 ROUNDING = 2e-5
 """Sums of some hundred products of values near 1, in another order."""
-
-
-@pytest.fixture(scope="module")
-def interpret() -> Iterator[Interpreter]:
-    with Interpreter() as run:
-        yield run
 
 
 TILE = [16, 32, 16, 2, 4, 1]
@@ -102,15 +95,15 @@ SQUARE = [
 ]
 
 
-@pytest.mark.parametrize(("silu", "residual"), [(True, False), (False, True), (True, True)])
-@pytest.mark.parametrize("case", POINTWISE + SQUARE)
+@pytest.mark.parametrize(
+    ("case", "silu", "residual"), product(POINTWISE + SQUARE, [(True, False), (False, True), (True, True)], meeting=1)
+)
 def test_the_kernel_is_a_convolution(interpret: Interpreter, case: Case, silu: bool, residual: bool) -> None:
     given = interpret(interpreter.conv, *case.operands(residual), silu, False, "ieee", case.tile)
     torch.testing.assert_close(torch.from_numpy(given), case.expected(silu, residual), atol=ROUNDING, rtol=0)
 
 
-@pytest.mark.parametrize("case", POINTWISE[2:3] + SQUARE[:4])
-@pytest.mark.parametrize("split_k", [2, 3, 4])
+@pytest.mark.parametrize(("case", "split_k"), product(POINTWISE[2:3] + SQUARE[:4], [2, 3, 4], meeting=1))
 def test_split_k(interpret: Interpreter, case: Case, split_k: int) -> None:
     tile = [*case.tile[:-1], split_k]
     given = interpret(interpreter.conv, *case.operands(True), True, False, "ieee", tile)
@@ -163,9 +156,7 @@ LEVELS = [
 ]
 
 
-@pytest.mark.parametrize("levels", LEVELS)
-@pytest.mark.parametrize("kernel", [1, 3])
-@pytest.mark.parametrize("silu", [True, False])
+@pytest.mark.parametrize(("levels", "kernel", "silu"), product(LEVELS, [1, 3], [True, False]))
 def test_a_group_is_its_convolutions(
     interpret: Interpreter, levels: list[tuple[int, int, int]], kernel: int, silu: bool
 ) -> None:

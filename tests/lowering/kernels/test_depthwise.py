@@ -1,14 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from support import interpreter
+from support import interpreter, product
 from support.interpreter import Interpreter
 from yolo26_executorch.lowering.kernels.depthwise import depthwise_conv2d, depthwise_group
 
@@ -28,12 +26,6 @@ CASES = [
     (6, 6, 6, 1, 1, 0),
     (5, 4, 4, 3, 1, 4),
 ]
-
-
-@pytest.fixture(scope="module")
-def interpret() -> Iterator[Interpreter]:
-    with Interpreter() as run:
-        yield run
 
 
 def operands(channels: int, height: int, width: int, kernel: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -57,8 +49,9 @@ def to_float(tensors: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Te
     return images.float(), weight.float(), bias.float()
 
 
-@pytest.mark.parametrize("silu", [True, False])
-@pytest.mark.parametrize(("channels", "height", "width", "kernel", "stride", "padding"), CASES)
+@pytest.mark.parametrize(
+    ("channels", "height", "width", "kernel", "stride", "padding", "silu"), product(CASES, [True, False], meeting=1)
+)
 def test_the_kernel_is_a_convolution(
     interpret: Interpreter, channels: int, height: int, width: int, kernel: int, stride: int, padding: int, silu: bool
 ) -> None:
@@ -119,9 +112,10 @@ def test_it_is_exported_as_one_operator_with_its_shape() -> None:
     assert node.meta["val"].is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("levels", [[(32, 8, 8), (16, 4, 4), (70, 2, 3)], [(6, 5, 9), (130, 3, 3)]])
-@pytest.mark.parametrize("kernel", [3, 5])
-@pytest.mark.parametrize("silu", [True, False])
+@pytest.mark.parametrize(
+    ("levels", "kernel", "silu"),
+    product([[(32, 8, 8), (16, 4, 4), (70, 2, 3)], [(6, 5, 9), (130, 3, 3)]], [3, 5], [True, False]),
+)
 def test_a_group_is_its_convolutions(
     interpret: Interpreter, levels: list[tuple[int, int, int]], kernel: int, silu: bool
 ) -> None:

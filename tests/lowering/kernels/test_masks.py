@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
@@ -9,12 +7,6 @@ from support import interpreter
 from support.interpreter import Interpreter
 from yolo26_executorch.lowering.kernels.masks import masks
 from yolo26_executorch.models.export_model import aten_masks
-
-
-@pytest.fixture(scope="module")
-def interpret() -> Iterator[Interpreter]:
-    with Interpreter() as run:
-        yield run
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from support import SLOW
 from yolo26_executorch.lowering import kernels
 from yolo26_executorch.lowering.kernels.layout import unspecialized
 from yolo26_executorch.lowering.kernels.pdl import pdl_enabled, prefetch_arguments, use_pdl
@@ -40,7 +41,8 @@ def own_kernels() -> Iterator[Any]:
     for module in pkgutil.iter_modules(kernels.__path__, f"{kernels.__name__}."):
         for name, value in vars(importlib.import_module(module.name)).items():
             if name.endswith("_kernel") and value.fn.__module__ == module.name:
-                yield pytest.param(value, id=name)
+                # It takes as long to compile as all the others.
+                yield pytest.param(value, id=name, marks=SLOW if name == "attention_kernel" else ())
 
 
 KERNELS = list(own_kernels())
@@ -73,6 +75,7 @@ def test_a_kernel_waits_before_it_touches_anything(kernel: Any, monkeypatch: pyt
     assert "group" in kernel.__name__ or waits[0] < min([*branches, len(lines)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_elsewhere_it_does_not(kernel: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))

@@ -1,21 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from support import interpreter
+from support import interpreter, product
 from support.interpreter import Interpreter
 from yolo26_executorch.lowering.kernels.pool import max_pools
-
-
-@pytest.fixture(scope="module")
-def interpret() -> Iterator[Interpreter]:
-    with Interpreter() as run:
-        yield run
 
 
 def repeated(images: Tensor, radius: int, count: int) -> Tensor:
@@ -25,9 +17,14 @@ def repeated(images: Tensor, radius: int, count: int) -> Tensor:
     return torch.cat(pooled[1:], 1)
 
 
-@pytest.mark.parametrize(("radius", "count"), [(2, 3), (2, 2), (1, 3), (1, 1), (3, 2)])
-@pytest.mark.parametrize(("channels", "height", "width"), [(8, 9, 7), (40, 3, 16), (3, 1, 1)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize(
+    ("dtype", "channels", "height", "width", "radius", "count"),
+    product(
+        [torch.float32, torch.float16],
+        [(8, 9, 7), (40, 3, 16), (3, 1, 1)],
+        [(2, 3), (2, 2), (1, 3), (1, 1), (3, 2)],
+    ),
+)
 def test_the_kernel_is_repeated_pooling(
     interpret: Interpreter, dtype: torch.dtype, channels: int, height: int, width: int, radius: int, count: int
 ) -> None:

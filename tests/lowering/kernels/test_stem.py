@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch.nn import functional
 
-from support import interpreter
+from support import interpreter, product
 from support.interpreter import Interpreter
 from yolo26_executorch.lowering.kernels.stem import stem
 
@@ -14,16 +12,10 @@ ROUNDING = 1e-5
 """Of float32 sums of some ten products, in another order."""
 
 
-@pytest.fixture(scope="module")
-def interpret() -> Iterator[Interpreter]:
-    with Interpreter() as run:
-        yield run
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-@pytest.mark.parametrize("given_bytes", [True, False])
-@pytest.mark.parametrize("tf32", [True, False])
-@pytest.mark.parametrize("columns", [16, 24, 48])
+@pytest.mark.parametrize(
+    ("dtype", "given_bytes", "tf32", "columns"),
+    product([torch.float32, torch.float16], [True, False], [True, False], [16, 24, 48]),
+)
 def test_the_stem_reads_pictures_as_they_come(
     interpret: Interpreter, dtype: torch.dtype, given_bytes: bool, tf32: bool, columns: int
 ) -> None:

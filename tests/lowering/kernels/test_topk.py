@@ -1,25 +1,17 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from support import interpreter
+from support import interpreter, product
 from support.interpreter import Interpreter
 from yolo26_executorch.lowering.kernels.topk import topk
 
 BLOCK = 1024
 NAN, INF = float("nan"), float("inf")
-
-
-@pytest.fixture(scope="module")
-def interpret() -> Iterator[Interpreter]:
-    with Interpreter() as run:
-        yield run
 
 
 def scores(kind: str, rows: int, n: int) -> Tensor:
@@ -46,10 +38,13 @@ def expected(rows: Tensor, k: int) -> tuple[NDArray[np.int32], NDArray[np.int64]
 
 
 @pytest.mark.parametrize(
-    ("rows", "n", "k"),
-    [(1, 1, 1), (1, 7, 3), (3, 33, 33), (2, 256, 1), (2, 257, 40), (1, 900, 300)],
+    ("kind", "rows", "n", "k"),
+    product(
+        ["random", "ties", "odd"],
+        [(1, 1, 1), (1, 7, 3), (3, 33, 33), (2, 256, 1), (2, 257, 40), (1, 900, 300)],
+        meeting=1,
+    ),
 )
-@pytest.mark.parametrize("kind", ["random", "ties", "odd"])
 def test_the_kernel_is_a_stable_sort(interpret: Interpreter, kind: str, rows: int, n: int, k: int) -> None:
     given = scores(kind, rows, n)
     values, indices = interpret(interpreter.topk, given.numpy(), k)
@@ -59,16 +54,19 @@ def test_the_kernel_is_a_stable_sort(interpret: Interpreter, kind: str, rows: in
 
 
 @pytest.mark.parametrize(
-    ("rows", "n", "k"),
-    [
-        (1, BLOCK + 1, 4),
-        (2, 3000, 8),
-        (1, 5000, 300),
-        (1, 1500, 1100),  # more than the usual number of groups
-        (1, 1024, 1024),
-    ],
+    ("kind", "rows", "n", "k"),
+    product(
+        ["random", "ties", "odd", "equal", "rising", "probabilities", "clumped"],
+        [
+            (1, BLOCK + 1, 4),
+            (2, 3000, 8),
+            (1, 5000, 300),
+            (1, 1500, 1100),  # more than the usual number of groups
+            (1, 1024, 1024),
+        ],
+        meeting=1,
+    ),
 )
-@pytest.mark.parametrize("kind", ["random", "ties", "odd", "equal", "rising", "probabilities", "clumped"])
 def test_long_rows_are_sieved_in_blocks(interpret: Interpreter, kind: str, rows: int, n: int, k: int) -> None:
     given = scores(kind, rows, n)
     values, indices = interpret(interpreter.topk, given.numpy(), k, block=BLOCK)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from support import fused_network, random_model
+from support import fused_network, product, random_model
 from yolo26_executorch.lowering.kernels.conv import MAX_KERNEL_SIZE
 from yolo26_executorch.lowering.passes.fusion import fuse
 from yolo26_executorch.lowering.passes.rewrites import for_cuda, round_tf32
@@ -304,8 +304,7 @@ def outputs_of(model: ExportModel, network: Any, images: Tensor) -> dict[str, Te
         return dict(zip([spec.name for spec in model.output_specs], network(images), strict=True))
 
 
-@pytest.mark.parametrize("precision", ["fp32", "tf32", "fp16", "bf16"])
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(("task", "precision"), product(TASKS, ["fp32", "tf32", "fp16", "bf16"], meeting=1))
 def test_a_fused_model_is_the_model(task: str, precision: str) -> None:
     name = f"yolo26n{TASKS[task].suffix}"
     model = random_model(name)
