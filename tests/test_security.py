@@ -27,8 +27,9 @@ from yolo26_executorch import runtime
 from yolo26_executorch.artifacts import program_file, reading
 from yolo26_executorch.artifacts.manifest import LARGEST_MANIFEST, MANIFEST, PROGRAM, WEIGHTS, FileRecord, Manifest
 from yolo26_executorch.artifacts.reading import Artifact, check_tree, contents, load_manifest
-from yolo26_executorch.cli import console, main, progress
+from yolo26_executorch.cli import console, main
 from yolo26_executorch.errors import ArtifactError, CheckpointError, IntegrityError, Yolo26Error
+from yolo26_executorch.exporter import progress
 from yolo26_executorch.exporter.jobs import Record
 from yolo26_executorch.models.checkpoints import find_checkpoint
 from yolo26_executorch.models.tasks import TensorSpec
@@ -457,7 +458,7 @@ def test_what_workers_say_of_foreign_checkpoints(capsys: pytest.CaptureFixture[s
     record = Record(
         "best", None, None, "xnnpack", "tf32", "failed", stage="load", message=f"it holds {ESCAPE}", attempts=1
     )
-    face = progress.Plain()
+    face = progress.Display()
     face.show("best", {"event": "answer", "lines": [f"bus.jpg: {ESCAPE} 0.9"]})
     face.show("best", {"event": "record", "record": record.to_json()})
     face.show("best", {"event": "retry", "message": ESCAPE, "in_s": 1})
