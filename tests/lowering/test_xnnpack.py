@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from yolo26_executorch.artifacts.program_file import read_methods
 from yolo26_executorch.errors import LoweringError
-from yolo26_executorch.lowering.xnnpack import DELEGATE, lower
+from yolo26_executorch.lowering.xnnpack import DELEGATE, lower, masks
+from yolo26_executorch.models.export_model import aten_masks
 from yolo26_executorch.models.options import ExportOptions
 from yolo26_executorch.runtime.executorch import _runtime
 
@@ -75,3 +76,20 @@ def test_what_depends_on_the_data_is_refused() -> None:
     model: Any = Dynamic()
     with pytest.raises(LoweringError, match="XNNPACK: "):
         lower(model, ExportOptions(), lambda stage: None)
+
+
+def test_masks_by_arithmetic_are_those_by_comparison() -> None:
+    generator = torch.Generator().manual_seed(0)
+    coefficients = torch.randn(2, 40, 8, generator=generator)
+    coefficients[0, 0] = 0  # logits of 0 are outside
+    protos = torch.randn(2, 8, 20, 28, generator=generator)
+    corner, size = 100 * torch.rand(2, 40, 2, generator=generator) - 20, 60 * torch.rand(2, 40, 2, generator=generator)
+    boxes = torch.cat([corner, corner + size], -1)
+    boxes[:, ::2] = (boxes[:, ::2] / 4).round() * 4  # edges on a pixel's border
+    boxes[1, 1] = boxes[1, 1, [2, 3, 0, 1]]  # inside out
+    expected = aten_masks(coefficients, protos, boxes)
+    assert 0.02 < expected.float().mean() < 0.5
+    for scale in (1, 1e-30, 1e30):
+        given = masks(coefficients * scale, protos, boxes)
+        assert given.dtype == torch.uint8
+        assert torch.equal(given, expected)

@@ -70,17 +70,18 @@ class ExecuTorchRunner(BaseRunner):
         batch = prepare(images, self.input)
         with self._turn():
             try:
-                # Host memory is read as such, wherever a tensor says that its memory is.
-                results = self._method.execute([batch.cpu() if self._on_host else batch])
+                # Host memory is read as such, wherever a tensor says that its memory is. Outputs are the method's own
+                # memory, which the next call overwrites; `Method.execute` would copy all of them.
+                results = self._method._method([batch.cpu() if self._on_host else batch], clone_outputs=False)
             except RuntimeError as error:
                 raise ArtifactError(f"ExecuTorch could not run {self._folder}: {first_line(error)}") from error
-        given = [tuple(getattr(result, "shape", ())) for result in results]
-        if given != (expected := [spec.shape for spec in self.outputs]):
-            raise ArtifactError(
-                f"{self._folder} is not what its manifest says: expected outputs of shapes {expected}, given {given}; "
-                "export it again"
-            )
-        return {self.outputs[index].name: results[index] for index in chosen}
+            given = [tuple(getattr(result, "shape", ())) for result in results]
+            if given != (expected := [spec.shape for spec in self.outputs]):
+                raise ArtifactError(
+                    f"{self._folder} is not what its manifest says: expected outputs of shapes {expected}, given "
+                    f"{given}; export it again"
+                )
+            return {self.outputs[index].name: results[index].clone() for index in chosen}
 
     def _release(self) -> None:
         """Drop the method before its program."""
