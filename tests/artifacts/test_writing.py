@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,34 +72,42 @@ def test_former_artifact_is_replaced_whole(tmp_path: Path) -> None:
     assert entries(tmp_path) == ["yolo26n"]
 
 
+def no_renameat2(first: Path, second: Path, flag: int) -> None:
+    raise OSError(errno.ENOSYS, "Function not implemented")
+
+
+@pytest.fixture(params=["renameat2", "rename"])
+def system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A system that can swap two folders in one step, and one that cannot."""
+    if request.param == "rename":
+        monkeypatch.setattr(writing, "_renameat2", no_renameat2)
+    elif sys.platform != "linux":
+        pytest.skip("renameat2 is Linux'")
+    return str(request.param)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="renameat2 is Linux'")
 def test_swap_is_one_step(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / f"was {name}").touch()
-    writing._exchange(tmp_path / "a", tmp_path / "b")
+    writing._renameat2(tmp_path / "a", tmp_path / "b", writing._EXCHANGE)
     assert entries(tmp_path / "a") == ["was b"]
     assert entries(tmp_path / "b") == ["was a"]
     with pytest.raises(FileNotFoundError):
-        writing._exchange(tmp_path / "a", tmp_path / "none")
+        writing._renameat2(tmp_path / "a", tmp_path / "none", writing._EXCHANGE)
+    with pytest.raises(FileExistsError):
+        writing._renameat2(tmp_path / "a", tmp_path / "b", writing._NOREPLACE)
 
 
-def no_swap(first: Path, second: Path) -> None:
-    raise OSError(errno.ENOSYS, "Function not implemented")
-
-
-def test_former_artifact_is_replaced_where_the_system_cannot_swap(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(writing, "_exchange", no_swap)
+def test_former_artifact_is_replaced(tmp_path: Path, system: str) -> None:
     publish(tmp_path, b"former")
     assert (publish(tmp_path, b"new") / PROGRAM).read_bytes() == b"new"
     assert entries(tmp_path) == ["yolo26n"]
 
 
-@pytest.mark.parametrize("swap", [True, False])
 def test_former_artifact_stays_when_the_new_one_cannot_move_in(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swap: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str
 ) -> None:
     folder = publish(tmp_path, b"former")
     rename = Path.rename
@@ -107,16 +117,105 @@ def test_former_artifact_stays_when_the_new_one_cannot_move_in(
             raise OSError(errno.EIO, "Input/output error")
         return rename(path, target)
 
-    def broken_swap(first: Path, second: Path) -> None:
+    def broken_swap(first: Path, second: Path, flag: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(Path, "rename", failing)
-    monkeypatch.setattr(writing, "_exchange", broken_swap if swap else no_swap)
+    if system == "renameat2":
+        monkeypatch.setattr(writing, "_renameat2", broken_swap)
     with pytest.raises(ArtifactError, match="Input/output error"):
         publish(tmp_path, b"new")
     assert (folder / PROGRAM).read_bytes() == b"former"
     verify(folder)
     assert entries(tmp_path) == ["yolo26n"]
+
+
+def before(monkeypatch: pytest.MonkeyPatch, name: str, number: int, happening: Callable[[], object]) -> None:
+    """Have something happen just before a function of `writing` is called for the nth time."""
+    function, calls = getattr(writing, name), iter(range(1, 1000))
+
+    def called(*words: Any, **named: Any) -> Any:
+        if next(calls) == number:
+            happening()
+        return function(*words, **named)
+
+    monkeypatch.setattr(writing, name, called)
+
+
+def put_users_folder(place: Path) -> None:
+    if place.exists():
+        shutil.rmtree(place)
+    place.mkdir()
+    (place / "thesis.txt").write_text("mine")
+
+
+@pytest.mark.parametrize(
+    "step, former",
+    [
+        ("_put_in_place", False),
+        ("_put_in_place", True),
+        ("_rename_to_free_place", False),
+        ("_rename_to_free_place", True),
+        ("_check_place", True),
+        ("_replace", True),
+    ],
+)
+def test_a_folder_that_appears_while_an_artifact_is_put_in_place_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str, step: str, former: bool
+) -> None:
+    """Between any two steps: it was swapped out and erased once."""
+    place = tmp_path / "yolo26n"
+    if former:
+        publish(tmp_path, b"former")
+    with (
+        Draft(tmp_path, "yolo26n") as draft,
+        pytest.raises(UsageError, match=r"yolo26n is in the way: .*'thesis\.txt'"),
+    ):
+        (draft.folder / PROGRAM).write_bytes(b"new")
+        before(monkeypatch, step, 1, lambda: put_users_folder(place))
+        draft.commit(make_manifest(backend="xnnpack"))
+    assert (place / "thesis.txt").read_text() == "mine"
+    assert entries(tmp_path) == ["yolo26n"]
+
+
+def test_an_artifact_that_is_removed_meanwhile_leaves_its_place_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str
+) -> None:
+    place = publish(tmp_path, b"former")
+    before(monkeypatch, "_replace", 1, lambda: shutil.rmtree(place))
+    publish(tmp_path, b"new")
+    assert (place / PROGRAM).read_bytes() == b"new"
+    assert entries(tmp_path) == ["yolo26n"]
+
+
+def test_what_cannot_be_put_back_is_kept_and_its_place_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str
+) -> None:
+    place = publish(tmp_path, b"former")
+    with (
+        Draft(tmp_path, "yolo26n") as draft,
+        pytest.raises(UsageError, match=r"is now at (\S+) \(.*; move it back") as said,
+    ):
+        (draft.folder / PROGRAM).write_bytes(b"new")
+        before(monkeypatch, "_replace", 1, lambda: put_users_folder(place))
+        # Somebody else is faster again.
+        name = "_put_back"
+        if system == "renameat2":
+            before(monkeypatch, name, 1, lambda: shutil.rmtree(place))
+        else:
+            before(monkeypatch, name, 1, lambda: publish_plain(place))
+        draft.commit(make_manifest(backend="xnnpack"))
+    kept = Path(str(said.value).split(" is now at ")[1].split(" (")[0])
+    assert (kept / "thesis.txt").read_text() == "mine"
+    writing.remove_abandoned(tmp_path)
+    with Draft(tmp_path, "yolo26n"):
+        pass
+    assert (kept / "thesis.txt").read_text() == "mine"
+
+
+def publish_plain(place: Path) -> None:
+    place.mkdir()
+    (place / PROGRAM).write_bytes(b"another's")
 
 
 def publish_and_die(base: Path, point: str) -> None:
@@ -125,9 +224,10 @@ def publish_and_die(base: Path, point: str) -> None:
     def die(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def no_swap_and_die(first: Path, second: Path) -> None:
-        rename = Path.rename
-        Path.rename = lambda path, target: (rename(path, target), die())  # type: ignore[method-assign, assignment]
+    def no_swap_and_die(first: Path, second: Path, flag: int) -> None:
+        if flag == writing._EXCHANGE:
+            rename = Path.rename
+            Path.rename = lambda path, target: (rename(path, target), die())  # type: ignore[method-assign, assignment]
         raise OSError(errno.ENOSYS, "Function not implemented")
 
     try:
@@ -140,7 +240,7 @@ def publish_and_die(base: Path, point: str) -> None:
         elif point == "before":
             writing._put_in_place = die
         elif point == "between":
-            writing._exchange = no_swap_and_die
+            writing._renameat2 = no_swap_and_die
         elif point == "after":
             writing.Draft.__exit__ = die  # type: ignore[method-assign]
         publish(base, b"new")

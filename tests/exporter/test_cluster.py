@@ -103,7 +103,7 @@ def kinds(events: Events, name: str) -> list[str]:
 
 
 def hidden(base: Path) -> list[str]:
-    return [path.name for path in base.iterdir() if path.name.startswith(".") and path.name != LOGS]
+    return [p.name for p in base.iterdir() if p.name.startswith(".") and p.name != LOGS and p.suffix != ".lock"]
 
 
 def scratch_folders() -> set[Path]:

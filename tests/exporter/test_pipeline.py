@@ -47,7 +47,7 @@ def job_of(name: str, base_path: Path, **changes: Any) -> Job:
 
 
 def entries(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))  # those stay
 
 
 # ---- the steps -------------------------------------------------------------------------------------------------------

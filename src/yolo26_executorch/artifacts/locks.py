@@ -1,7 +1,7 @@
 """One export at a time into one place: a lock per variant, which the system lets go of when its owner dies.
 
-`BASE/.NAME.lock` is locked while NAME is being exported into BASE, and says who does it. It is removed afterwards; one
-that a killed process left behind is not locked, and in nobody's way.
+`BASE/.NAME.lock` is locked while NAME is being exported into BASE, and says who does it. The file stays: who removed it
+could, on a network file system, take it from under another who has just locked it, and a third would lock a new one.
 """
 
 from __future__ import annotations
@@ -53,9 +53,8 @@ def locked(base_path: Path, name: str, *, waiting: Callable[[str], None] | None)
             path.write_text(json.dumps(_ourselves()), encoding="utf-8")
         yield
     finally:
-        # While it is still held: who was waiting with the old file open sees that it is gone, and takes a new one.
         with contextlib.suppress(OSError):
-            path.unlink()
+            path.write_bytes(b"")  # nobody holds it any more
         lock.release()
 
 

@@ -22,12 +22,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ArtifactError, BusyError, UsageError, first_line
+from ..system.processes import is_running
 from .files import plain_sha256, plain_size
 from .locks import locked
 from .manifest import CARD, MANIFEST, PLAIN_NAME, PROGRAM, WEIGHTS, FileRecord, Manifest
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+_NOREPLACE, _EXCHANGE = 1, 2
+"""Flags of renameat2(2)."""
+_UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
+"""What systems and file systems without it, or without a flag of it, say."""
+_TRIES = 10
+"""How often an artifact's place is looked at anew while others change it."""
 
 
 def prepare_base_path(path: Path, names: Iterable[str] = ()) -> None:
@@ -55,18 +63,17 @@ def prepare_base_path(path: Path, names: Iterable[str] = ()) -> None:
 
 
 def remove_abandoned(base_path: Path) -> list[str]:
-    """Remove drafts and locks that killed exports have left in a base path, on whatever machine; returns their names.
+    """Remove drafts that killed exports have left in a base path, on whatever machine; returns their names.
 
-    A draft whose name nobody has locked is nobody's.
+    A draft whose name nobody has locked is nobody's. Files of locks stay (`locks`).
     """
     removed: dict[str, None] = {}
-    for path in sorted(base_path.glob(".*")):
-        match = re.fullmatch(r"\.(.+)\.(lock|tmp-[A-Za-z0-9._]+-\d+-\w+)", path.name)
-        if match and PLAIN_NAME.fullmatch(match[1]) and not path.is_symlink():
+    for path in sorted(base_path.glob(".*.tmp-*")):
+        match = re.fullmatch(r"\.(.+)\.tmp-[A-Za-z0-9._]+-\d+-\w+", path.name)
+        if match and PLAIN_NAME.fullmatch(match[1]) and path.is_dir() and not path.is_symlink():
             with contextlib.suppress(BusyError), locked(base_path, match[1], waiting=None):
-                if path.is_dir():
-                    shutil.rmtree(path, ignore_errors=True)
-                removed[match[1]] = None  # `locked` removes its own file
+                _discard(path)
+                removed[match[1]] = None
     return list(removed)
 
 
@@ -96,6 +103,7 @@ class Draft:
             # The folder that gets published is one below, so that it has the mode of any folder made here.
             self.folder = self._private / self.name
             self.folder.mkdir()
+            self._inode = self.folder.stat().st_ino
         except OSError as error:
             raise UsageError(f"--base-path {self.base_path}: cannot be written to ({first_line(error)})") from error
         return self
@@ -104,7 +112,10 @@ class Draft:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: types.TracebackType | None
     ) -> None:
         """Remove what was not published; a full disk becomes an ArtifactError."""
-        shutil.rmtree(self._private, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            if self.folder.stat().st_ino == self._inode:  # not what a swap has brought here
+                shutil.rmtree(self.folder, ignore_errors=True)
+        _discard(self._private)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise self._unwritable(error) from error
 
@@ -150,7 +161,6 @@ class Draft:
                 (self.folder / CARD).write_text(card, encoding="utf-8")
             for name in (*self.seal(manifest).files, MANIFEST, "."):
                 _sync(self.folder / name)
-            _check_place(target)
             _put_in_place(self.folder, target)
             _sync(self.base_path)
         except OSError as error:
@@ -168,56 +178,119 @@ class Draft:
         pattern = re.compile(rf"{re.escape(f'.{self.name}.tmp-{owner}-')}(\d{{1,9}})-\w+")
         for path in self.base_path.glob(".*"):
             match = pattern.fullmatch(path.name)
-            if match and not _is_running(int(match[1])):
-                shutil.rmtree(path, ignore_errors=True)
+            if match and not path.is_symlink() and not is_running(int(match[1])):
+                _discard(path)
 
 
 def _put_in_place(new: Path, target: Path) -> None:
-    """Rename a folder to its place; what was there ends beside `new`, in its private folder."""
-    try:
-        new.rename(target)
-        return
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
-    try:
-        _exchange(new, target)
-    except OSError as error:
-        if error.errno not in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
-            raise
-        # No swap on this system: for a moment there is no artifact at all, but never half of one.
-        former = new.parent / "former"
-        target.rename(former)
+    """Rename a folder to its place; a former artifact ends beside `new`, in its private folder.
+
+    Whatever appears at the place, and whenever: what is no artifact stays there.
+
+    Raises:
+        UsageError: something that is no artifact is in the way.
+        OSError: the system refused.
+    """
+    for _ in range(_TRIES):
         try:
-            new.rename(target)
+            _rename_to_free_place(new, target)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                raise
+        _check_place(target)
+        with contextlib.suppress(FileNotFoundError):  # what was in the way is gone again
+            _replace(new, target)
+            return
+    raise OSError(errno.EBUSY, "others change it at the same time")
+
+
+def _replace(new: Path, target: Path) -> None:
+    """Put a folder in the place of a former artifact, in one step where the system can; see `_put_in_place`."""
+    try:
+        _renameat2(new, target, _EXCHANGE)
+        former, swapped = new, True
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+        # For a moment there is no artifact at all, but never half of one.
+        former, swapped = new.parent / "former", False
+        target.rename(former)
+    try:
+        _check_place(former, target)  # it may be another one than was looked at before
+    except UsageError:
+        _put_back(former, target, swapped=swapped)
+        raise
+    if not swapped:
+        try:
+            _rename_to_free_place(new, target)
         except OSError:
-            former.rename(target)
+            _put_back(former, target, swapped=False)
             raise
 
 
-def _exchange(first: Path, second: Path) -> None:
-    """Swap two folders in one step, by Linux' renameat2(2); raises OSError where the system cannot."""
-    at_working_folder, exchange = -100, 2
+def _put_back(former: Path, target: Path, *, swapped: bool) -> None:
+    """Return what was taken out of a place; where that cannot be done it stays where it is, which is told."""
+    try:
+        if swapped:
+            _renameat2(former, target, _EXCHANGE)
+        else:
+            _rename_to_free_place(former, target)
+    except OSError as error:
+        raise UsageError(
+            f"{target} was taken by something else in the meantime, and is now at {former} ({first_line(error)}); "
+            "move it back, or elsewhere"
+        ) from error
+
+
+def _rename_to_free_place(source: Path, target: Path) -> None:
+    """Rename a folder to where nothing is; raises OSError where something is."""
+    try:
+        _renameat2(source, target, _NOREPLACE)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+        source.rename(target)  # replaces an empty folder, and nothing else
+
+
+def _renameat2(first: Path, second: Path, flag: int) -> None:
+    """Rename by Linux' renameat2(2), which can swap two folders; raises OSError where the system cannot."""
+    at_working_folder = -100
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if renameat2 is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     paths = os.fsencode(first), os.fsencode(second)
-    if renameat2(at_working_folder, paths[0], at_working_folder, paths[1], exchange) != 0:
+    if renameat2(at_working_folder, paths[0], at_working_folder, paths[1], flag) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
-def _check_place(target: Path) -> None:
-    """Refuse to replace anything but an artifact, whole or damaged; raises UsageError."""
+def _check_place(target: Path, named: Path | None = None) -> None:
+    """Refuse to replace anything but an artifact, whole or damaged.
+
+    Raises:
+        UsageError: it is something else; `named` is what the message calls it.
+    """
     if not os.path.lexists(target):
         return
+    place = named or target
     if target.is_symlink() or not target.is_dir():
-        raise UsageError(f"{target} is in the way, and no folder; move it, or name another --base-path")
+        raise UsageError(f"{place} is in the way, and no folder; move it, or name another --base-path")
     ours = {PROGRAM, WEIGHTS, MANIFEST, CARD}
     found = list(target.iterdir())
     foreign = sorted(p.name for p in found if p.name not in ours and (p.is_dir() or not p.name.startswith(".")))
-    if foreign or (found and not {PROGRAM, MANIFEST} & {p.name for p in found}):
+    if foreign or (found and not {PROGRAM, WEIGHTS, MANIFEST} & {p.name for p in found}):
         names = ", ".join(map(reprlib.repr, foreign[:5])) or "no artifact"
-        raise UsageError(f"{target} is in the way: it holds {names}; move that elsewhere, or name another --base-path")
+        raise UsageError(f"{place} is in the way: it holds {names}; move that elsewhere, or name another --base-path")
+
+
+def _discard(private: Path) -> None:
+    """Remove a draft's private folder, but nothing in it that is no artifact: a kill may have kept that in there."""
+    for entry in private.iterdir():
+        with contextlib.suppress(UsageError):
+            _check_place(entry)
+            shutil.rmtree(entry, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        private.rmdir()
 
 
 def _sync(path: Path) -> None:
@@ -231,13 +304,3 @@ def _sync(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
