@@ -159,7 +159,7 @@ def test_rows_take_turns_and_become_a_report(tmp_path: Path, folder: Path, tempo
     [
         ("failed", "failed", "because of?[2J it"),
         ("skipped", "skipped", "because of?[2J it"),
-        ("dies", "failed", "its process ended with status 3; last words: something broke"),
+        ("dies", "failed", "its process ended with status 3; log tail: something broke"),
         ("killed", "failed", "its process was killed by signal 9"),
         ("dies in round 2", "failed", "its process ended with status 4"),
         ("hangs", "failed", "stopped because it took longer than 0.05 min; see --time-limit"),

@@ -195,7 +195,7 @@ def test_a_crash_is_a_failure(out: Path, stub: Stub, capsys: pytest.CaptureFixtu
     """)
     assert run(out, "--models", "yolo26n") == 1
     assert (
-        "failed at the stage 'compile': its process was killed, probably by the kernel for want of memory"
+        "failed at the stage 'compile': its process was killed, probably by the kernel because memory ran out"
         in capsys.readouterr().out
     )
 
@@ -339,7 +339,7 @@ def test_auto_with_cuda_takes_it(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(scheduler.limits, "cores", lambda: 16)
+    monkeypatch.setattr(scheduler.system_limits, "cores", lambda: 16)
     machine(**gpu_machine())
     stub(GOOD)
     assert run(out, "--backend", "auto", "--models", "yolo26n", "yolo26s") == 0

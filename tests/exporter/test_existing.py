@@ -1,21 +1,16 @@
 from __future__ import annotations
 
+import dataclasses
 import platform
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from support import CHECKPOINTS, make_manifest
 from yolo26_executorch.artifacts.current import Identity
+from yolo26_executorch.artifacts.manifest import Platform
 from yolo26_executorch.errors import UsageError
-from yolo26_executorch.exporter.existing import (
-    fields_of_artifact,
-    identity_of,
-    is_another_runs,
-    refuse_to_replace,
-    wanted,
-)
+from yolo26_executorch.exporter.existing import identity_of, is_another_runs, refuse_to_replace, stale
 from yolo26_executorch.exporter.jobs import Job
 from yolo26_executorch.models.checkpoints import Source
 from yolo26_executorch.models.options import ExportOptions
@@ -86,17 +81,17 @@ def test_refusals_name_what_is_there_what_is_wanted_and_what_to_type() -> None:
         refuse_to_replace([("out/yolo26n", make_manifest(), Identity(False))])
 
 
-@pytest.mark.parametrize("test", [{}, {"latency_ms": None}, {"latency_ms": 3}, {"picture": {"passed": True}}])
-def test_a_test_without_latency_is_no_crash(test: dict[str, Any]) -> None:
-    fields = fields_of_artifact(make_manifest(test=test))
-    assert (fields["latency_ms"], fields["largest_error"], fields["task"]) == (None, None, "detect")
-    assert fields_of_artifact(make_manifest())["latency_ms"] == 1.25
-    assert "latency_ms" not in fields_of_artifact(make_manifest(test=None))
-
-
-def test_what_a_job_makes_is_for_this_machine_unless_said_otherwise() -> None:
-    job = Job(VARIANT, Path(), ExportOptions(), None, True, True, False, "", capabilities=("8.6",))
-    made = wanted(job, Identity(False, variant="yolo26n"))
-    assert (made.system, made.machine) == (platform.system(), platform.machine())
-    assert (made.tested, tuple(made.capabilities)) == (True, ("8.6",))
-    assert wanted(job, Identity(False), here=False).system is None
+def test_what_is_skipped_fits_this_machine() -> None:
+    here, elsewhere = platform.system(), "Plan9"
+    identity = Identity(True, seed=3, variant="yolo26n")
+    options = ExportOptions(backend="cuda", random_weights=True, seed=3)
+    job = Job(VARIANT, Path(), options, None, True, True, False, "", capabilities=("7.5", "8.6"))
+    manifest = make_manifest(platform=Platform(here, platform.machine(), ("8.0",), ()))
+    assert stale(manifest, job, identity) is None  # 8.6 runs what was made for 8.0
+    assert stale(manifest, dataclasses.replace(job, capabilities=("9.0",)), identity) == "for other machines"
+    foreign = make_manifest(platform=Platform(elsewhere, platform.machine(), ("8.0",), ()))
+    assert stale(foreign, job, identity) == "for other machines"
+    assert stale(foreign, job, identity, here=False) is None
+    assert stale(manifest, job, Identity(True, seed=4, variant="yolo26n")) == "made from another checkpoint"
+    other = dataclasses.replace(job, options=dataclasses.replace(options, batch=2))
+    assert stale(manifest, other, identity) == "made with other options"

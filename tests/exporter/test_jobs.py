@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from yolo26_executorch.exporter.jobs import OUTCOMES, Job, Record
+from support import make_manifest
+from yolo26_executorch.artifacts.manifest import FileRecord
+from yolo26_executorch.exporter.jobs import OUTCOMES, Job, Record, figures_of
 from yolo26_executorch.models.checkpoints import Source
 from yolo26_executorch.models.options import ExportOptions
 from yolo26_executorch.models.variants import VARIANTS
@@ -36,6 +38,35 @@ def test_a_jobs_record_knows_what_the_job_knows() -> None:
     assert record == Record(
         "yolo26n-obb", "yolo26n-obb", "pose", "xnnpack", "tf32", "failed", stage="lower", message="why"
     )
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        {},
+        {"latency_ms": None, "largest": None},
+        {"latency_ms": 3, "largest": "px"},
+        {"latency_ms": {"p50": "fast"}, "largest": {"value": "small", "unit": "px"}},
+        {"latency_ms": {"p99": 1.0}, "largest": {"value": 1.0}},
+    ],
+)
+def test_figures_that_a_manifest_lacks_are_left_out(test: dict[str, Any]) -> None:
+    job = Job(Source("yolo26n", VARIANTS["yolo26n"], None), Path("out"), ExportOptions(), None, True, False, False, "")
+    record = job.record_of("skipped", make_manifest(test=test), "out/yolo26n")
+    assert (record.test, record.latency_ms, record.largest_error) == (test, None, None)
+    assert Record.from_json(record.to_json()) == record
+
+
+def test_an_artifacts_record_has_its_figures() -> None:
+    job = Job(Source("yolo26n", VARIANTS["yolo26n"], None), Path("out"), ExportOptions(), None, True, False, False, "")
+    largest = {"value": 0.5, "unit": "px"}
+    manifest = make_manifest(
+        test={"latency_ms": {"p50": 2}, "largest": largest}, files={"model.pte": FileRecord("c" * 64, 7)}
+    )
+    record = job.record_of("exported", manifest, "out/yolo26n", seconds={"load": 1.0})
+    assert (record.task, record.folder, record.files) == ("detect", "out/yolo26n", {"model.pte": 7})
+    assert (record.latency_ms, record.largest_error, record.seconds) == (2.0, largest, {"load": 1.0})
+    assert figures_of(None) == {}
 
 
 FULL: dict[str, Any] = {

@@ -19,7 +19,7 @@ from yolo26_executorch import cli
 from yolo26_executorch.artifacts.manifest import CARD, MANIFEST, PROGRAM
 from yolo26_executorch.artifacts.reading import load_manifest, verify
 from yolo26_executorch.errors import LoweringError
-from yolo26_executorch.exporter import pipeline
+from yolo26_executorch.exporter import pipeline, smoke_test
 from yolo26_executorch.exporter.jobs import Job, Record
 from yolo26_executorch.exporter.pipeline import export_one
 from yolo26_executorch.lowering import xnnpack
@@ -85,13 +85,13 @@ def no_lowering(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_written_and_said(tmp_path: Path, no_lowering: None, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Path] = []
 
-    def test(folder: Path, job: Job) -> dict[str, Any]:
+    def test(folder: Path, **arguments: Any) -> dict[str, Any]:
         seen.append(folder)
         verify(folder)  # sealed, so that hashes are checked before anything is loaded
-        assert job.options.imgsz == (224, 224)
+        assert arguments == {"checkpoint": None, "weights_dir": None, "trusted": False}
         return PASSED
 
-    monkeypatch.setattr(pipeline, "_Trial", lambda backend: contextlib.nullcontext(test))
+    monkeypatch.setattr(pipeline, "SmokeTest", lambda backend: contextlib.nullcontext(test))
     events: Events = []
     record = export_one(job_of("yolo26n-cls", tmp_path, test=True, imgsz=None), events.append)
     assert [event["stage"] for event in events if event["event"] == "stage"] == [
@@ -129,6 +129,7 @@ def test_what_is_there_is_skipped_only_if_it_is_what_was_asked_for(tmp_path: Pat
     events: Events = []
     assert export_one(first, events.append).outcome == "exported"
     record = export_one(first, events.append)
+    assert not [event for event in events if event["event"] == "stale"]
     assert (record.outcome, set(record.files), record.folder) == (
         "skipped", {PROGRAM, CARD}, str(tmp_path / "yolo26n-cls")
     )  # fmt: skip
@@ -141,8 +142,14 @@ def test_what_is_there_is_skipped_only_if_it_is_what_was_asked_for(tmp_path: Pat
     assert load_manifest(tmp_path / "yolo26n-cls").options.seed == 5
     last = replace(first, options=replace(first.options, seed=5))
     assert export_one(last, events.append).outcome == "skipped"
+    assert export_one(replace(last, test=True), events.append).outcome == "failed"  # the stub is no program
     (tmp_path / "yolo26n-cls" / PROGRAM).write_bytes(b"damaged")
     assert export_one(last, events.append).outcome == "exported"
+    reasons = [event["reason"] for event in events if event["event"] == "stale"]
+    assert reasons[:3] == [
+        "made with other options", "made from another checkpoint", "exported without a test",
+    ]  # fmt: skip
+    assert "model.pte has 7 bytes" in reasons[3] or "was changed" in reasons[3]
     verify(tmp_path / "yolo26n-cls")
 
 
@@ -164,7 +171,7 @@ def test_a_failed_test_leaves_the_former_artifact_or_none(
 ) -> None:
     failures = ["bus.jpg, against eager fp32: 3 of 300 rows match no prediction", "random 1: more"]
     found = {**PASSED, "passed": False, "failures": failures}
-    monkeypatch.setattr(pipeline, "_Trial", lambda backend: contextlib.nullcontext(lambda folder, job: found))
+    monkeypatch.setattr(pipeline, "SmokeTest", lambda backend: contextlib.nullcontext(lambda folder, **_: found))
     job = job_of("yolo26n-cls", tmp_path, test=True)
     record = export_one(job, lambda event: None)
     assert (record.outcome, record.stage, record.task, record.folder) == ("failed", "test", "classify", None)
@@ -214,7 +221,7 @@ def test_the_tests_process_ends_with_an_export_that_fails(tmp_path: Path, monkey
         raise LoweringError("operators without a kernel: aten.topk")
 
     monkeypatch.setattr(xnnpack, "lower", lower)
-    monkeypatch.setattr(pipeline.subprocess, "Popen", Started)
+    monkeypatch.setattr(smoke_test.subprocess, "Popen", Started)
     assert export_one(job_of("yolo26n-cls", tmp_path, test=True), lambda event: None).outcome == "failed"
     assert [process.poll() for process in started] == [-9]
     assert export_one(job_of("yolo26n-cls", tmp_path, test=False), lambda event: None).outcome == "failed"
@@ -231,7 +238,7 @@ def test_failures_without_words_are_defects(tmp_path: Path, monkeypatch: pytest.
     assert entries(tmp_path) == []
 
 
-def test_a_trial_that_cannot_run_is_said_so(tmp_path: Path, no_lowering: None) -> None:
+def test_a_smoke_test_that_cannot_run_is_said_so(tmp_path: Path, no_lowering: None) -> None:
     """The real process, on what is no program."""
     record = export_one(job_of("yolo26n-cls", tmp_path, test=True), lambda event: None)
     assert (record.outcome, record.stage) == ("failed", "test")
@@ -239,7 +246,7 @@ def test_a_trial_that_cannot_run_is_said_so(tmp_path: Path, no_lowering: None) -
     assert entries(tmp_path) == []
 
 
-def test_a_trial_that_dies_is_said_so(tmp_path: Path, no_lowering: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_smoke_test_that_dies_is_said_so(tmp_path: Path, no_lowering: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.executable", "false")
     record = export_one(job_of("yolo26n-cls", tmp_path, test=True), lambda event: None)
     assert (record.outcome, record.stage) == ("failed", "test")
@@ -251,7 +258,7 @@ def test_a_trial_that_dies_is_said_so(tmp_path: Path, no_lowering: None, monkeyp
 
 @pytest.mark.parametrize("task", each_task("detect", "classify"))
 def test_every_task_is_exported_and_runs(exported: Callable[[str], Path], task: str) -> None:
-    """Trained weights through XNNPACK and the official runtime, each within the trial's tolerances of eager PyTorch."""
+    """Trained weights through XNNPACK and the official runtime, within the smoke test's tolerances of eager PyTorch."""
     folder = exported(task)
     made = json.loads((folder.parent / f"{task}.json").read_text())
     record = Record.from_json(made["record"])

@@ -60,7 +60,7 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: Callable[..., 
     )
     monkeypatch.setattr(scheduler, "WORKER", (sys.executable, "-S", str(path)))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(scheduler.limits, "cores", lambda: 16)
+    monkeypatch.setattr(scheduler.system_limits, "cores", lambda: 16)
 
     def carry(*models: Path | str, **flags: Any) -> Result:
         request = Request(

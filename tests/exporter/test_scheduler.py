@@ -16,7 +16,7 @@ import pytest
 
 from support.stub_worker import PREAMBLE
 from yolo26_executorch.exporter import scheduler
-from yolo26_executorch.exporter.child_process import Limits
+from yolo26_executorch.exporter.export_process import Limits
 from yolo26_executorch.exporter.jobs import Job, Record
 from yolo26_executorch.models.checkpoints import Source
 from yolo26_executorch.models.options import ExportOptions
@@ -134,7 +134,7 @@ def test_killed_by_the_kernel_says_what_to_try(tmp_path: Path, stub: Stub) -> No
     (made,), _ = run(tmp_path, stub("os.kill(os.getpid(), signal.SIGKILL)"))
     assert made.outcome == "failed"
     assert made.message is not None
-    assert "want of memory" in made.message
+    assert "memory ran out" in made.message
     assert "--jobs 1" in made.message
     assert "before its first stage" in made.message
 
@@ -548,7 +548,7 @@ def test_how_many_at_a_time(
     monkeypatch: pytest.MonkeyPatch, backend: str, jobs: int, cores: int, memory: int | None, gpu: int, parallel: int
 ) -> None:
     """Memory in GB."""
-    monkeypatch.setattr(scheduler.limits, "cores", lambda: cores)
+    monkeypatch.setattr(scheduler.system_limits, "cores", lambda: cores)
     memory_bytes = None if memory is None else memory * 10**9
     found = scheduler.default_parallel(backend, jobs, memory_bytes=memory_bytes, gpu_slots=scheduler.slots(gpu * 10**9))
     assert found == parallel

@@ -1,4 +1,4 @@
-"""The trial with eager PyTorch in the artifact's place; `tests/test_export.py` runs real artifacts through it."""
+"""The smoke test with eager PyTorch in the artifact's place; `test_pipeline` runs real artifacts through it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,11 @@ from typing import Any
 import pytest
 from torch import Tensor, nn
 
-from support import eager_artifact, random_model
+from support import eager_artifact
 from yolo26_executorch.errors import CompatibilityError
 from yolo26_executorch.exporter import smoke_test
-from yolo26_executorch.exporter.jobs import Job
-from yolo26_executorch.exporter.smoke_test import run_trial
-from yolo26_executorch.models.checkpoints import Source
 from yolo26_executorch.models.export_model import ExportModel
 from yolo26_executorch.models.tasks import TASKS
-from yolo26_executorch.models.variants import VARIANTS
 
 Damage = Callable[[ExportModel], object]
 
@@ -32,11 +28,9 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 def attempt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, damage: Damage = lambda model: None, **options: Any
 ) -> dict[str, Any]:
-    """Run the trial on a "program" that is the model itself, damaged."""
-    folder, model = eager_artifact(tmp_path, monkeypatch, task, damage, **options)
-    name = f"yolo26n{TASKS[task].suffix}"
-    job = Job(Source(name, VARIANTS[name], None), tmp_path, model.options, None, True, False, False, "")
-    figures = run_trial(folder, job)
+    """Test a "program" that is the model itself, damaged."""
+    folder, _ = eager_artifact(tmp_path, monkeypatch, task, damage, **options)
+    figures = smoke_test.run(folder)
     data: dict[str, Any] = json.loads(json.dumps(figures, allow_nan=False))  # it goes through a pipe into a manifest
     assert data == figures
     return figures
@@ -152,26 +146,18 @@ def test_damage_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: 
 
 
 def run_main(monkeypatch: pytest.MonkeyPatch, outcome: Any) -> None:
-    def trial_of(folder: Path, job: Job) -> dict[str, Any]:
-        assert (folder, job.source.name) == (Path("folder"), "yolo26n")
+    def run(folder: Path, **arguments: Any) -> dict[str, Any]:
+        assert folder == Path("folder")
+        assert arguments == {"checkpoint": Path("best.pt"), "weights_dir": None, "trusted": True}
         if isinstance(outcome, Exception):
             raise outcome
         data: dict[str, Any] = outcome
         return data
 
-    job = Job(
-        Source("yolo26n", VARIANTS["yolo26n"], None),
-        Path("out"),
-        random_model("yolo26n").options,
-        None,
-        True,
-        False,
-        False,
-        "",
-    )
-    monkeypatch.setattr(smoke_test, "run_trial", trial_of)
-    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps({"folder": "folder", "job": job.to_json()})))
-    monkeypatch.setattr("sys.argv", ["trial", "xnnpack"])
+    given = {"folder": "folder", "checkpoint": "best.pt", "weights_dir": None, "trusted": True}
+    monkeypatch.setattr(smoke_test, "run", run)
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(given)))
+    monkeypatch.setattr("sys.argv", ["smoke_test", "xnnpack"])
 
 
 def test_figures_are_the_last_line(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:

@@ -79,7 +79,7 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 
 
 def agrees(manifest: Manifest, outputs: dict[str, Tensor], images: Tensor) -> list[str]:
-    """What is wrong with outputs, compared with eager on the GPU as in the trial."""
+    """What is wrong with outputs, compared with eager on the GPU as in the smoke test."""
     reference = Reference(manifest, random_checkpoint(manifest.name))
     reports = reference.compare(outputs, reference.predictions(images))
     return [failure for report in reports.values() for failure in report.failures]
@@ -88,7 +88,7 @@ def agrees(manifest: Manifest, outputs: dict[str, Tensor], images: Tensor) -> li
 # ---- the export ------------------------------------------------------------------------------------------------------
 
 
-def test_it_is_exported_whole_and_passes_its_trial(folder: Path) -> None:
+def test_it_is_exported_whole_and_passes_its_smoke_test(folder: Path) -> None:
     (record,) = json.loads((folder.parent / "report.json").read_text())["records"]
     assert (record["outcome"], record["message"]) == ("exported", None)
     assert record["test"]["passed"]

@@ -23,8 +23,6 @@ from yolo26_executorch.artifacts.manifest import MANIFEST, PROGRAM
 from yolo26_executorch.artifacts.reading import load_manifest
 from yolo26_executorch.errors import CheckpointError, IntegrityError, UsageError
 from yolo26_executorch.exporter import smoke_test
-from yolo26_executorch.exporter.jobs import Job
-from yolo26_executorch.models.checkpoints import find_sources
 from yolo26_executorch.models.export_model import ExportModel
 from yolo26_executorch.models.preprocess import sample_images
 from yolo26_executorch.parity import baseline
@@ -56,9 +54,7 @@ def both_refuse(folder: Path, task: str, monkeypatch: pytest.MonkeyPatch) -> tup
     """Check that `verify` and the test after an export refuse an artifact; returns what `verify` says."""
     monkeypatch.setattr(smoke_test, "TIMED_RUNS", 3)
     report = verify(folder, checkpoint=shapes_checkpoint(task))
-    [source] = find_sources([str(shapes_checkpoint(task))])
-    job = Job(source, folder.parent, load_manifest(folder).options, None, True, False, False, "")
-    figures = smoke_test.run_trial(folder, job)
+    figures = smoke_test.run(folder, checkpoint=shapes_checkpoint(task))
     assert (report.passed, figures["passed"]) == (False, False)
     assert told(report)["passed"] is False
     assert [failure for failure in figures["failures"] if failure in report.failures]

@@ -75,14 +75,14 @@ class Lowered:
                 time.sleep(0.002)
 
 
-def lower(model: Any, job: Job, clock: Any) -> Lowered:
+def lower(model: Any, options: ExportOptions, clock: Any) -> Lowered:
     for stage in ("export", "lower", "compile", "write"):
         clock(stage)
         time.sleep(0.002)
     return Lowered()
 
 
-def trial(folder: Path, job: Job) -> dict[str, Any]:
+def smoke_test(folder: Path, **_: Any) -> dict[str, Any]:
     verify(folder)
     time.sleep(0.005)
     return {
@@ -99,7 +99,7 @@ def make_up() -> None:
     sys.modules["yolo26_executorch.models.export_model"] = stub
     checkpoints.load = lambda *args, **kwargs: checkpoint
     pipeline._lower = lower  # type: ignore[assignment]
-    pipeline._Trial = lambda backend: contextlib.nullcontext(trial)  # type: ignore[assignment]
+    pipeline.SmokeTest = lambda backend: contextlib.nullcontext(smoke_test)  # type: ignore[assignment]
     pipeline.versions = dict  # type: ignore[assignment]
     if "FAULTS_ROOM" in os.environ:
         pipeline._ROOM_BYTES = int(os.environ["FAULTS_ROOM"])

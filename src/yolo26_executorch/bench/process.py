@@ -1,30 +1,27 @@
-"""One worker of the benchmark, seen from the outside: what it is asked, what it answers, how it ends."""
+"""One worker process of the benchmark: what it is asked, what it answers, how it ends."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import signal
-import subprocess
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import printable
+from ..exporter.child_process import ChildProcess, wait_for_output
 from ..system.processes import run_module
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 WORKER = run_module("yolo26_executorch.bench.worker")
-"""What is started for each row. -P: a stray `random.py` where the user stands must not be imported."""
+"""What is started for each row."""
 
-_TAIL_LINES = 3
 _END_S = 10.0
+"""How long it may take to end by itself."""
 
 
 @dataclass(frozen=True)
@@ -63,24 +60,16 @@ class Process:
         """Start it; `limit_s` is how long each of its answers may take. Raises NoAnswer."""
         self.log = log
         self._limit_s = limit_s
-        self._rest = b""
-        with log.open("wb") as log_file:
-            try:
-                # A session of its own: the terminal's Ctrl-C must not reach it, and the compilers that it starts must
-                # end with it.
-                self._process = subprocess.Popen(
-                    worker, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log_file, start_new_session=True
-                )
-            except OSError as error:
-                raise NoAnswer(f"its process could not start: {error}") from error
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._stdin, self._stdout = self._process.stdin, self._process.stdout
-        os.set_blocking(self._stdout.fileno(), False)
-        self._say(asdict(job))
+        self._lines: deque[bytes] = deque()
+        try:
+            self._process = ChildProcess(worker, log)
+        except OSError as error:
+            raise NoAnswer(f"its process could not start: {error}") from error
+        self._process.send(asdict(job))
 
     def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Send a request and return the answer's fields; raises as `answer`."""
-        self._say(request)
+        self._process.send(request)
         return self.answer()
 
     def answer(self) -> dict[str, Any]:
@@ -93,30 +82,23 @@ class Process:
         while True:
             line = self._line(deadline)
             try:
-                said = json.loads(line)
-                event = said.pop("event")
+                data = json.loads(line)
+                event = data.pop("event")
             except (ValueError, AttributeError, KeyError, TypeError):
                 continue  # not ours
             if event in ("failed", "skipped"):
-                raise NoAnswer(printable(str(said.get("message"))), event)
-            return dict(said)
+                raise NoAnswer(printable(str(data.get("message"))), event)
+            return dict(data)
 
     def close(self) -> None:
         """Let it end by itself, for a while."""
-        with contextlib.suppress(OSError):
-            self._stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_END_S)
+        self._process.close_input()
+        self._process.wait(_END_S)
         self.kill()
 
     def kill(self) -> None:
         """End it and what it has started."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        with contextlib.suppress(OSError):
-            self._stdin.close()
-        self._stdout.close()
+        self._process.close()
 
     def __enter__(self) -> Self:
         return self
@@ -124,40 +106,26 @@ class Process:
     def __exit__(self, *_: object) -> None:
         self.kill()
 
-    def _say(self, request: Mapping[str, Any]) -> None:
-        with contextlib.suppress(BrokenPipeError):  # the answer will tell
-            self._stdin.write(json.dumps(request).encode() + b"\n")
-            self._stdin.flush()
-
     def _line(self, deadline: float) -> bytes:
         """Return the next line of its output; raises NoAnswer where there will be none."""
-        while b"\n" not in self._rest:
+        while not self._lines:
             left = deadline - time.monotonic()
             if left <= 0:
-                raise NoAnswer(
-                    f"stopped because it took longer than {self._limit_s / 60:g} min; see --time-limit"
-                    f"{self._last_words()}"
-                )
-            wait([self._stdout.fileno()], timeout=left)
-            chunk = self._stdout.read(1 << 16)
-            if chunk == b"":
-                raise NoAnswer(self._obituary())
-            self._rest += chunk or b""
-        line, self._rest = self._rest.split(b"\n", 1)
-        return line
+                too_long = f"stopped because it took longer than {self._limit_s / 60:g} min; see --time-limit"
+                raise NoAnswer(self._with_log_tail(too_long))
+            if self._process.silent:
+                raise NoAnswer(self._how_it_ended())
+            wait_for_output([self._process], left)
+            self._lines += self._process.lines()
+        return self._lines.popleft()
 
-    def _obituary(self) -> str:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_END_S)
+    def _how_it_ended(self) -> str:
+        self._process.wait(_END_S)
         status = self._process.returncode
         killed = status is not None and status < 0
-        how = f"was killed by signal {-status}" if killed else f"ended with status {status}"
-        return f"its process {how}{self._last_words()}"
+        how = f"was killed by signal {-status}" if killed else f"ended with status {status}"  # type: ignore[operator]
+        return self._with_log_tail(f"its process {how}")
 
-    def _last_words(self) -> str:
-        with contextlib.suppress(OSError):
-            lines = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
-            if lines:
-                said = printable(" | ".join(" ".join(line.split()) for line in lines[-_TAIL_LINES:]))
-                return f"; last words: {said[-500:]}"
-        return ""
+    def _with_log_tail(self, message: str) -> str:
+        tail = self._process.log_tail()
+        return f"{message}; log tail: {tail[-500:]}" if tail else message

@@ -5,9 +5,8 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-from ..artifacts.current import Identity, Wanted
+from ..artifacts.current import Identity, State, Wanted
 from ..artifacts.manifest import Manifest
 from ..errors import UsageError, printable
 from ..models import naming
@@ -36,9 +35,16 @@ def identity_of(source: Source, options: ExportOptions, weights_dir: Path | None
     return Identity(path is not None, sha256_of(path) if path else None, variant=variant)
 
 
-def wanted(job: Job, identity: Identity, *, here: bool = True) -> Wanted:
-    """Return what a job would make; `here` says that this machine will run it."""
-    return Wanted(
+def stale(manifest: Manifest, job: Job, identity: Identity, *, here: bool = True) -> str | None:
+    """Say why an intact artifact is not what a job would make; None where it is, and can be skipped.
+
+    Args:
+        manifest: the artifact's.
+        job: what is asked for.
+        identity: of the job's checkpoint.
+        here: whether this machine will run it; on a cluster nobody knows which will.
+    """
+    wanted = Wanted(
         checkpoint=identity,
         options=job.options,
         tested=job.test,
@@ -46,24 +52,8 @@ def wanted(job: Job, identity: Identity, *, here: bool = True) -> Wanted:
         machine=platform.machine() if here else None,
         capabilities=job.capabilities,
     )
-
-
-def fields_of_test(test: dict[str, Any] | None) -> dict[str, Any]:
-    """Return a record's fields of a test; those that a foreign manifest lacks are None."""
-    if test is None:
-        return {}
-    latency = test.get("latency_ms")
-    return {
-        "test": test,
-        "latency_ms": latency.get("p50") if isinstance(latency, dict) else None,
-        "largest_error": test.get("largest"),
-    }
-
-
-def fields_of_artifact(manifest: Manifest) -> dict[str, Any]:
-    """Return a record's fields of an artifact that is there."""
-    sizes = {name: record.bytes for name, record in manifest.files.items()}
-    return {"task": manifest.task, "files": sizes, **fields_of_test(manifest.test)}
+    state = wanted.state_of(manifest)
+    return None if state is State.CURRENT else str(state.value)
 
 
 def is_another_runs(source: Source, manifest: Manifest, identity: Identity) -> bool:

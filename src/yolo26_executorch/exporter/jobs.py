@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..models.checkpoints import Source
 from ..models.options import ExportOptions
+
+if TYPE_CHECKING:
+    from ..artifacts.manifest import Manifest
 
 STAGES = ("load", "export", "tune", "lower", "compile", "write", "test")
 """What a worker goes through, in this order; a backend that has nothing to do in one leaves it out."""
@@ -87,6 +90,29 @@ class Job:
             "precision": self.options.precision,
         }
         return Record(**{**known, "outcome": outcome, **values})
+
+    def record_of(self, outcome: str, manifest: Manifest, folder: str, **values: Any) -> Record:
+        """Return the record of an artifact that is in its place, in words that lead there."""
+        files = {name: file.bytes for name, file in manifest.files.items()}
+        known = {"task": manifest.task, "folder": folder, "files": files, **figures_of(manifest.test)}
+        return self.record(outcome, **{**known, **values})
+
+
+def figures_of(test: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return a record's fields of a smoke test's figures; what a manifest of somebody else's lacks is left out."""
+    if test is None:
+        return {}
+    latency, largest = test.get("latency_ms"), test.get("largest")
+    figures: dict[str, Any] = {"test": dict(test)}
+    if isinstance(latency, Mapping) and _is_number(latency.get("p50")):
+        figures["latency_ms"] = float(latency["p50"])
+    if isinstance(largest, Mapping) and _is_number(largest.get("value")) and isinstance(largest.get("unit"), str):
+        figures["largest_error"] = dict(largest)
+    return figures
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)

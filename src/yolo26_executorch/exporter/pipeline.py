@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import platform
 import shutil
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..artifacts import card
 from ..artifacts.current import Identity
 from ..artifacts.locks import locked
-from ..artifacts.manifest import PROGRAM, Manifest, Platform
-from ..artifacts.reading import load_manifest
+from ..artifacts.manifest import MANIFEST, PROGRAM, Manifest, Platform
+from ..artifacts.reading import load_manifest, verify
 from ..artifacts.writing import Draft
 from ..errors import ArtifactError, GpuMemoryError, LimitError, ParityError, Yolo26Error, first_line
 from ..models import checkpoints
+from ..models.options import ExportOptions
 from ..system.probe import versions
-from ..system.processes import run_module
 from . import existing
-from .jobs import Job, Record
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from .jobs import Job, Record, figures_of
+from .smoke_test import SmokeTest
 
 _ROOM_BYTES = 40_000_000
 """Room for what does not grow with the weights: kernels, the shared object and the program around them."""
@@ -43,30 +39,52 @@ def export_one(job: Job, say: Say) -> Record:
 
     Args:
         job: what to export, and how.
-        say: called with the worker's events (`supervision`): stages as they begin, and the model's answer.
+        say: called with the events of `export_process`.
 
     Returns:
         How it ended. A user's mistake or a failure that has words for it becomes a failed record; anything else is a
         defect and raised.
     """
     clock = _Clock(say)
+    place = job.base_path / job.source.name
     waiting = (lambda holder: say({"event": "wait", "holder": holder})) if job.wait else None
+    tested: dict[str, Any] = {}
     try:
         with locked(job.base_path, job.source.name, waiting=waiting):
-            return _export(job, say, clock)
+            manifest = _export(job, say, clock)
+            if manifest is None:
+                return job.record_of("skipped", load_manifest(place), str(place))
+            return job.record_of("exported", load_manifest(place), str(place), seconds=manifest.seconds)
     except Yolo26Error as error:
-        message, kind, transient = str(error), type(error), error.transient
+        message, kind, transient = str(error), _public(type(error)), error.transient
+        if isinstance(error, _Mismatch):
+            tested = {"task": error.task, **figures_of(error.figures)}
     except RuntimeError as error:  # PyTorch's own, which is no class of ours, and MemoryError's like
         if "out of memory" not in str(error):
             raise
         message = f"the GPU ran out of memory; close other programs or use --jobs 1: {first_line(error)}"
-        kind, transient = GpuMemoryError, GpuMemoryError.transient
+        kind, transient = GpuMemoryError.__name__, GpuMemoryError.transient
     return job.record(
-        "failed", stage=clock.stage, message=message, error=kind.__name__, seconds=clock.stop(), transient=transient
+        "failed", stage=clock.stage, message=message, error=kind, seconds=clock.stop(), transient=transient, **tested
     )
 
 
-def _export(job: Job, say: Say, clock: _Clock) -> Record:
+class _Mismatch(ParityError):
+    """The smoke test's failure, with its figures."""
+
+    def __init__(self, message: str, task: str, figures: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.task = task
+        self.figures = figures
+
+
+def _public(kind: type[Yolo26Error]) -> str:
+    """Return the name of an error's class in `errors`."""
+    return next(base.__name__ for base in kind.__mro__ if base.__module__ == Yolo26Error.__module__)
+
+
+def _export(job: Job, say: Say, clock: _Clock) -> Manifest | None:
+    """Put the job's artifact in its place and return its manifest; None where it was there already."""
     from ..models.export_model import ExportModel
     from ..parity.records import in_words
 
@@ -79,35 +97,28 @@ def _export(job: Job, say: Say, clock: _Clock) -> Record:
         trusted=job.trusted,
     )
     options = job.options.resolve(checkpoint.task, checkpoint.stride)
-    job = replace(job, options=options)
-    identity = {
-        "origin": checkpoint.origin,
-        "file": checkpoint.file,
-        "sha256": checkpoint.sha256,
-        "seed": checkpoint.seed,
-        "folder": job.run_folder,
-    }
-    place = job.base_path / job.source.name
-    variant = job.source.variant.name if job.source.variant else None
-    found = Identity(True, checkpoint.sha256, checkpoint.seed, variant)
-    if job.skip_existing and (there := existing.wanted(job, found).find(place)):
-        return job.record("skipped", folder=str(place), **existing.fields_of_artifact(there))
-    if not job.force:
-        _refuse_to_replace(place, found)
+    if not _is_wanted(replace(job, options=options), checkpoint, say):
+        return None
     with Draft(job.base_path, job.source.name) as draft, contextlib.ExitStack() as stack:
         _check_room(draft.folder, checkpoint)
-        trial = stack.enter_context(_Trial(options.backend)) if job.test else None
+        smoke_test = stack.enter_context(SmokeTest(options.backend)) if job.test else None
         model = ExportModel(checkpoint, options)
         specs = model.input_spec, model.output_specs
-        lowered = _lower(model, job, clock)
+        lowered = _lower(model, options, clock)
         lowered.write(draft.folder, PROGRAM)
         manifest = Manifest(
             name=job.source.name,
-            variant=variant,
+            variant=job.source.variant.name if job.source.variant else None,
             task=checkpoint.task.name,
             backend=options.backend,
             options=options,
-            checkpoint=identity,
+            checkpoint={
+                "origin": checkpoint.origin,
+                "file": checkpoint.file,
+                "sha256": checkpoint.sha256,
+                "seed": checkpoint.seed,
+                "folder": job.run_folder,
+            },
             classes=checkpoint.names,
             keypoint_shape=checkpoint.keypoint_shape,
             input=specs[0],
@@ -125,44 +136,52 @@ def _export(job: Job, say: Say, clock: _Clock) -> Record:
             files={},
             test=None,
         )
-        test = None
-        if trial is not None:
+        figures = None
+        if smoke_test is not None:
             clock("test")
             draft.seal(manifest)
-            test = trial(draft.folder, job)
-            if test["answer"]:
-                say({"event": "answer", "lines": [f"{test['picture']}: {line}" for line in test["answer"]]})
-            if not test["passed"]:
-                message = f"the {in_words(test['failures'])}"
-                task = checkpoint.task.name
-                return job.record(
-                    "failed",
-                    stage="test",
-                    message=message,
-                    error=ParityError.__name__,
-                    task=task,
-                    seconds=clock.stop(),
-                    **existing.fields_of_test(test),
-                )
-        seconds = clock.stop()
-        manifest = replace(manifest, seconds=seconds, test=test, files=draft.records())
+            figures = smoke_test(
+                draft.folder, checkpoint=job.source.path, weights_dir=job.weights_dir, trusted=job.trusted
+            )
+            if figures["answer"]:
+                say({"event": "answer", "lines": [f"{figures['picture']}: {line}" for line in figures["answer"]]})
+            if not figures["passed"]:
+                raise _Mismatch(f"the {in_words(figures['failures'])}", checkpoint.task.name, figures)
+        manifest = replace(manifest, seconds=clock.stop(), test=figures, files=draft.records())
         draft.commit(manifest, card.render(manifest))
-    there = load_manifest(place)
-    return job.record("exported", folder=str(place), seconds=seconds, **existing.fields_of_artifact(there))
+    return manifest
 
 
-def _refuse_to_replace(place: Path, identity: Identity) -> None:
-    """Look again, now that the checkpoint is known, at what lies in its artifact's place; raises UsageError."""
-    with contextlib.suppress(ArtifactError):  # a damaged one is nobody's
-        existing.refuse_to_replace([(str(place), load_manifest(place), identity)])
+def _is_wanted(job: Job, checkpoint: checkpoints.Checkpoint, say: Say) -> bool:
+    """Whether an artifact has to be made, now that its checkpoint is known.
+
+    Raises:
+        UsageError: one that was made from another checkpoint is in its place, and must not be replaced.
+    """
+    place = job.base_path / job.source.name
+    identity = Identity(
+        True, checkpoint.sha256, checkpoint.seed, variant=job.source.variant.name if job.source.variant else None
+    )
+    if job.skip_existing and (place / MANIFEST).exists():
+        try:
+            reason = existing.stale(verify(place), job, identity)
+        except ArtifactError as error:
+            reason = first_line(error)
+        if reason is None:
+            return False
+        say({"event": "stale", "reason": reason})
+    if not job.force:
+        with contextlib.suppress(ArtifactError):  # a damaged one is nobody's
+            existing.refuse_to_replace([(str(place), load_manifest(place), identity)])
+    return True
 
 
-def _lower(model: Any, job: Job, clock: _Clock) -> Any:
-    if job.options.backend == "cuda":
+def _lower(model: Any, options: ExportOptions, clock: _Clock) -> Any:
+    if options.backend == "cuda":
         from ..lowering import cuda as backend
     else:
         from ..lowering import xnnpack as backend  # type: ignore[no-redef]
-    return backend.lower(model, job.options, clock)
+    return backend.lower(model, options, clock)
 
 
 def _check_room(folder: Path, checkpoint: checkpoints.Checkpoint) -> None:
@@ -185,39 +204,6 @@ def _platform(backend: str) -> Platform:
     from ..lowering.cuda import architectures
 
     return Platform(platform.system(), platform.machine(), *architectures(torch.cuda.get_device_capability()))
-
-
-class _Trial:
-    """The process of the test, a fresh one: it imports what it needs while the model is lowered, and then waits for it.
-
-    Leaving the context ends it.
-    """
-
-    def __init__(self, backend: str) -> None:
-        self._process = subprocess.Popen(
-            run_module("yolo26_executorch.exporter.smoke_test", backend),
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-
-    def __call__(self, folder: Path, job: Job) -> dict[str, Any]:
-        """Have an artifact tested; raises ParityError where that could not be done."""
-        printed, _ = self._process.communicate(json.dumps({"folder": str(folder), "job": job.to_json()}))
-        lines = printed.splitlines()
-        if (status := self._process.returncode) or not lines:
-            raise ParityError(f"the test's process ended with status {status} before it had figures; see the log")
-        figures: dict[str, Any] = json.loads(lines[-1])
-        if "error" in figures:
-            kind = GpuMemoryError if figures["kind"] == GpuMemoryError.__name__ else ParityError
-            raise kind(f"the test could not run: {figures['error']}")
-        return figures
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.communicate()  # closes the pipes and waits
 
 
 class _Clock:

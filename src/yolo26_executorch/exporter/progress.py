@@ -97,6 +97,8 @@ def _texts(event: scheduler.Event) -> list[str]:
         return [event["stage"]]
     if event["event"] == "wait":
         return [f"waiting: it is being exported to the same place by {event['holder']}"]
+    if event["event"] == "stale":
+        return [f"what is there is not skipped: {event['reason']}"]
     if event["event"] == "retry":
         return [f"failed: {event['message']}; trying again in {event['in_s']:g} s"]
     if event["event"] == "answer":
@@ -154,7 +156,7 @@ def _figure(value: float | None, form: str) -> str:
 
 def _note(record: Record) -> str:
     if record.outcome == "skipped":
-        return "complete, intact and made with the same options"
+        return "complete, intact, made with the same options, and fit to run here"
     if record.ok:
         notes = ("not tested" if record.test is None else "", f"try {record.attempts}" if record.attempts > 1 else "")
         return ", ".join(filter(None, notes))

@@ -31,7 +31,8 @@ from ..system.probe import dotted
 from ..system.reports import REPORT, check_report, write_report
 from ..system.requirements import Device
 from . import existing, scheduler
-from .child_process import LOGS, Limits
+from .child_process import LOGS
+from .export_process import Limits
 from .jobs import Job, Record
 from .progress import Display
 

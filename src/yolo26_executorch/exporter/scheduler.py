@@ -1,30 +1,29 @@
 """Many exports, each in a process of its own, so that a crash costs one variant and all its memory comes back.
 
-`run` decides which job starts when, on which GPU, and whether it gets another try; `supervision` watches each process.
+`run` decides which job starts when, on which GPU, and whether it is tried again; `ExportProcess` watches each process.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import signal
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from multiprocessing.connection import wait
 
 from ..models.variants import SIZES
-from ..system import limits
+from ..system import limits as system_limits
 from ..system.processes import run_module
-from .child_process import LOGS, Event, Limits, OnEvent, Worker
+from .child_process import LOGS, wait_for_output
+from .export_process import Event, ExportProcess, Limits, OnEvent
 from .jobs import Job, Record
+from .queue import Queue, Task, signals_collected
 
 __all__ = ["LOGS", "WORKER", "Event", "Limits", "default_parallel", "run"]
 
 WORKER = run_module("yolo26_executorch.exporter.worker")
-"""What is started for each job. -P: a stray `random.py` where the user stands must not be imported."""
+"""What is started for each job."""
 
 CORES_PER_CUDA_JOB = 2
 """An export keeps about so many cores busy on average: Triton's processes more, Python and the C++ compiler one."""
@@ -55,19 +54,15 @@ def default_parallel(backend: str, jobs: int, *, memory_bytes: int | None, gpu_s
     """
     if backend != "cuda":
         return 1
-    most = [jobs, limits.cores() // CORES_PER_CUDA_JOB, gpu_slots]
+    most = [jobs, system_limits.cores() // CORES_PER_CUDA_JOB, gpu_slots]
     if memory_bytes is not None:
         most.append(memory_bytes // MEMORY_PER_CUDA_JOB)
     return max(1, min(most))
 
 
-@dataclass
-class _Task:
-    """A job that has not ended, and when it may start."""
-
-    job: Job
+@dataclass(eq=False)
+class _Task(Task):
     attempt: int = 1
-    not_before: float = 0.0
     device: str | None = None
 
 
@@ -102,65 +97,59 @@ def run(
         devices: GPUs to spread the jobs over, as CUDA_VISIBLE_DEVICES names them, and for how many exports each has
             memory; none leaves the choice to CUDA.
     """
-    waiting = [_Task(job) for job in (sorted(jobs, key=largest_first) if parallel > 1 else jobs)]
-    running: dict[Worker, _Task] = {}
+    queue = Queue(
+        [_Task(job.source.name, job) for job in (sorted(jobs, key=largest_first) if parallel > 1 else jobs)], on_event
+    )
+    running: dict[ExportProcess, _Task] = {}
     environment = _share_of_cores(min(parallel, len(jobs)))
-    records: dict[str, Record] = {}
 
     def finish(task: _Task, record: Record) -> None:
-        name = task.job.source.name
-        records[name] = replace(record, attempts=task.attempt, device=task.device)
-        on_event(name, {"event": "record", "record": records[name].to_json()})
+        queue.finish(task, replace(record, attempts=task.attempt, device=task.device))
 
     def start(task: _Task) -> None:
+        queue.report(task, "start")
         task.device = _least_busy(devices or {}, running.values())
         own = {**environment, **_of_attempt(environment, task)}
         try:
-            one = Worker(task.job, worker or WORKER, own, limits or Limits(), on_event)
+            process = ExportProcess(task.job, worker or WORKER, own, limits or Limits(), on_event)
         except OSError as error:
             finish(task, task.job.record("failed", message=f"its process could not start: {error}"))
         else:
-            running[one] = task
+            running[process] = task
 
     def ended(task: _Task, record: Record) -> None:
         if not record.transient or task.attempt > retries or signals:
             finish(task, record)
             return
         pause = back_off_s * 4 ** (task.attempt - 1)
-        message = record.message or record.outcome
-        on_event(task.job.source.name, {"event": "retry", "message": message, "in_s": pause})
-        waiting.insert(0, _Task(task.job, task.attempt + 1, time.monotonic() + pause))
+        queue.report(task, "retry", message=record.message or record.outcome, in_s=pause)
+        task.attempt += 1
+        queue.put_off(task, pause)
 
     with signals_collected() as signals:
         try:
-            while waiting or running:
-                ready = [task for task in waiting if time.monotonic() >= task.not_before]
-                for task in ready[: 0 if signals else parallel - len(running)]:
-                    waiting.remove(task)
-                    if task.attempt == 1:
-                        on_event(task.job.source.name, {"event": "start"})
+            while queue.waiting or running:
+                for task in queue.due(0 if signals else parallel - len(running)):
                     start(task)
                 if signals:
-                    for task in waiting:
-                        finish(task, task.job.record("interrupted"))
-                    waiting.clear()
-                    for one in running:
-                        one.stop(now=len(signals) > 1)
-                wait([one.stdout.fileno() for one in running if not one.stdout.closed], timeout=_TICK_S)
+                    queue.interrupt()
+                    for process in running:
+                        process.stop(now=len(signals) > 1)
+                wait_for_output([process.process for process in running], _TICK_S)
                 if not running:
-                    time.sleep(_TICK_S if waiting else 0)
-                for one in list(running):
-                    gone = one.poll()
-                    one.read()
+                    time.sleep(_TICK_S if queue.waiting else 0)
+                for process in list(running):
+                    gone = process.poll()
+                    process.read()
                     if gone:
-                        ended(running.pop(one), one.close(keep_logs))
+                        ended(running.pop(process), process.close(keep_logs))
         finally:
-            for one in running:  # only after an error of ours or of on_event
-                one.kill()
+            for process in running:  # only after an error of ours or of on_event
+                process.process.close()
     for folder in {job.base_path / LOGS for job in jobs}:
         with contextlib.suppress(OSError):
             folder.rmdir()  # fails, as it should, while logs are in it
-    return [records[job.source.name] for job in jobs]
+    return [queue.records[job.source.name] for job in jobs]
 
 
 def largest_first(job: Job) -> int:
@@ -180,8 +169,8 @@ def _share_of_cores(workers: int) -> dict[str, str]:
 
     The compilers' share is twice the threads', since they wait for each other more than they compute together.
     """
-    share = max(1, limits.cores() // max(1, workers))
-    ours = {"OMP_NUM_THREADS": str(share), "YOLO26_ET_COMPILE_THREADS": str(min(limits.cores(), 2 * share))}
+    share = max(1, system_limits.cores() // max(1, workers))
+    ours = {"OMP_NUM_THREADS": str(share), "YOLO26_ET_COMPILE_THREADS": str(min(system_limits.cores(), 2 * share))}
     return {**ours, **os.environ}
 
 
@@ -190,20 +179,3 @@ def _of_attempt(environment: Mapping[str, str], task: _Task) -> dict[str, str]:
     threads = int(environment["YOLO26_ET_COMPILE_THREADS"])
     own = {"YOLO26_ET_COMPILE_THREADS": str(max(1, threads // 2 ** (task.attempt - 1)))}
     return own if task.device is None else {**own, "CUDA_VISIBLE_DEVICES": task.device}
-
-
-@contextlib.contextmanager
-def signals_collected() -> Iterator[list[int]]:
-    """Collect the signals that ask us to end instead of dying of them: the workers would go on without us."""
-    caught: list[int] = []
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            handler = signal.getsignal(number)
-            if handler is not None and handler is not signal.SIG_IGN:  # nohup, and shells' background jobs
-                before[number] = signal.signal(number, lambda number, _: caught.append(number))
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

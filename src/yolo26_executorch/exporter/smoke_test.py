@@ -1,8 +1,9 @@
-"""The test after an export: the written files, in a fresh process, against PyTorch.
+"""The smoke test after an export: the written files, in a fresh process, against PyTorch.
 
-Run as `python -m yolo26_executorch.exporter.smoke_test BACKEND`; reads {"folder", "job"} from standard input and prints
-one line of JSON. It has a process of its own, so that nothing of the export (its graph, kernels, settings) can help the
-model to the right answer, and is started early, since its imports take seconds.
+`SmokeTest` starts `python -m yolo26_executorch.exporter.smoke_test BACKEND`, which reads the arguments of `run` as JSON
+from standard input and prints the figures as one line of JSON. It has a process of its own, so that nothing of the
+export (its graph, kernels, settings) can help the model to the right answer, and is started early, since its imports
+take seconds.
 """
 
 from __future__ import annotations
@@ -11,33 +12,85 @@ import contextlib
 import importlib
 import json
 import statistics
+import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import Yolo26Error
+from ..errors import GpuMemoryError, ParityError, Yolo26Error
 from ..models.tasks import TASKS
+from ..system.processes import run_module
 from .child_process import leave
-from .jobs import Job
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from typing_extensions import Self
 
     from ..models.tasks import Task
     from ..runtime import Runner
 
+Figures = dict[str, Any]
+
 WARM_UP, TIMED_RUNS, TIME_LIMIT_S = 3, 20, 5.0
 
 
-def run_trial(folder: Path, job: Job) -> dict[str, Any]:
-    """Run an artifact on a picture and on random inputs and compare every output with eager.
+class SmokeTest:
+    """The process of a smoke test, which imports what it needs while the model is lowered, and then waits for it.
+
+    A context manager that ends it.
+    """
+
+    def __init__(self, backend: str) -> None:
+        self._process = subprocess.Popen(
+            run_module("yolo26_executorch.exporter.smoke_test", backend),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def __call__(self, folder: Path, *, checkpoint: Path | None, weights_dir: Path | None, trusted: bool) -> Figures:
+        """Have an artifact tested; arguments and figures are those of `run`.
+
+        Raises:
+            GpuMemoryError: the GPU's memory ran out.
+            ParityError: it could not be done otherwise.
+        """
+        arguments = {
+            "folder": str(folder),
+            "checkpoint": str(checkpoint) if checkpoint else None,
+            "weights_dir": str(weights_dir) if weights_dir else None,
+            "trusted": trusted,
+        }
+        printed, _ = self._process.communicate(json.dumps(arguments))
+        lines = printed.splitlines()
+        if (status := self._process.returncode) or not lines:
+            raise ParityError(f"the test's process ended with status {status} before it had figures; see the log")
+        figures: Figures = json.loads(lines[-1])
+        if "error" in figures:
+            kind = GpuMemoryError if figures["kind"] == GpuMemoryError.__name__ else ParityError
+            raise kind(f"the test could not run: {figures['error']}")
+        return figures
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.communicate()  # closes the pipes and waits
+
+
+def run(
+    folder: Path, *, checkpoint: Path | None = None, weights_dir: Path | None = None, trusted: bool = False
+) -> Figures:
+    """Run an artifact on an image and on random inputs and compare every output with eager PyTorch.
 
     Each input is compared with eager in the artifact's precision and with eager fp32.
 
     Args:
         folder: the artifact, sealed (hashes in its manifest).
-        job: how it was made; its checkpoint is loaded again for the reference.
+        checkpoint: the file that it was made from; None looks for it as `checkpoints.find_checkpoint` does.
+        weights_dir: where to look first.
+        trusted: whether the checkpoint may run code while it is unpickled.
 
     Returns:
         {"passed", "runner", "device", "inputs": [{"input", "against", report …}], "failures": [str], "largest":
@@ -60,11 +113,9 @@ def run_trial(folder: Path, job: Job) -> dict[str, Any]:
     reports: list[dict[str, Any]] = []
     failures: list[str] = []
     largest: dict[str, Any] | None = None
-    options = manifest.options
-    checkpoint = checkpoints.load(
-        job.source, weights_dir=job.weights_dir, random=options.random_weights, seed=options.seed, trusted=job.trusted
+    reference = Reference(
+        manifest, checkpoints.find_checkpoint(manifest, checkpoint, weights_dir=weights_dir, trusted=trusted)
     )
-    reference = Reference(manifest, checkpoint)
     for name, batch in inputs.items():
         for against, report in reference.compare(given[name], reference.predictions(batch)).items():
             reports.append({"input": name, "against": against, **report.to_json()})
@@ -90,7 +141,7 @@ def run_trial(folder: Path, job: Job) -> dict[str, Any]:
 
 
 def _inputs(task: Task, runner: Runner) -> dict[str, Tensor]:
-    """Return the test's inputs by name: a real picture first."""
+    """Return the test's inputs by name: a real image first."""
     import numpy as np
 
     from ..models import preprocess
@@ -116,14 +167,14 @@ def _latency_ms(runner: Runner, batch: Tensor) -> dict[str, Any]:
     while len(times) < TIMED_RUNS and (len(times) < 3 or time.perf_counter() - began < TIME_LIMIT_S):
         start = time.perf_counter()
         outputs = runner(batch)
-        if any(output.is_cuda for output in outputs.values()):  # --io device: they may still be in the making
+        if any(output.is_cuda for output in outputs.values()):  # --io device: the GPU may still be at work
             torch.cuda.synchronize()
         times.append((time.perf_counter() - start) * 1000)
     return {"p50": statistics.median(times), "min": min(times), "max": max(times), "runs": len(times)}
 
 
 def _import_early(backend: str) -> None:
-    """Import what a trial needs; what cannot be imported is left to it, which has words for that."""
+    """Import what the test needs; a missing module is left to the test, which reports it."""
     from ..artifacts.program_file import quiet
 
     reader = "executorch.exir._serialize" if backend == "cuda" else "executorch.runtime"
@@ -142,9 +193,14 @@ def main() -> int:
     _import_early(sys.argv[1])
     if not (told := sys.stdin.read()):
         return 0  # the export came to nothing
-    task = json.loads(told)
+    given = json.loads(told)
     try:
-        figures = run_trial(Path(task["folder"]), Job.from_json(task["job"]))
+        figures = run(
+            Path(given["folder"]),
+            checkpoint=Path(given["checkpoint"]) if given["checkpoint"] else None,
+            weights_dir=Path(given["weights_dir"]) if given["weights_dir"] else None,
+            trusted=given["trusted"],
+        )
     except Yolo26Error as error:
         figures = {"error": str(error), "kind": type(error).__name__}
     print(json.dumps(figures))

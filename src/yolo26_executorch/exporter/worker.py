@@ -1,4 +1,4 @@
-"""The process that exports one model: a job on standard input, events on standard output (`supervision` says which)."""
+"""A process that exports one model: a job on standard input, events on standard output (listed in `export_process`)."""
 
 from __future__ import annotations
 

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from ...artifacts.current import State
 from ...errors import BusyError, Yolo26Error, first_line
 from .. import existing, scheduler
-from ..child_process import GRACE_S, Limits, OnEvent
+from ..child_process import GRACE_S
+from ..export_process import Limits, OnEvent
 from ..jobs import Job, Record
+from ..queue import Queue, Task, signals_collected
 from . import node
 from .connection import Resources
 from .stores import Store, log_of
@@ -31,22 +32,17 @@ _BUSY_S = 1.0
 """Between two looks at a lock that somebody else holds."""
 
 
-@dataclass
-class _Export:
-    """An export that has not ended."""
-
-    label: str
-    job: Job
-    demand: dict[str, Any]
-    checkpoint: Path | None
+@dataclass(eq=False)
+class _Export(Task):
+    demand: dict[str, Any] = field(default_factory=dict)
+    checkpoint: Path | None = None
+    """The file of weights that travels to the machine."""
     begun: int = 0
     """How often a machine has begun with it."""
-    shown: bool = False
-    not_before: float = 0.0
     held: ExitStack = field(default_factory=ExitStack)
     """Its place's lock."""
     stranded_since: float | None = None
-    verdict: str | None = None
+    cancelled: str | None = None
     """Why it was cancelled, where that was not the user's wish."""
 
 
@@ -64,17 +60,17 @@ def run(
 ) -> list[Record]:
     """Run the jobs on the cluster that is connected to, and return their records in the same order.
 
-    Arguments, events, signals and records are those of `fleet.run`, but that names are `ARCHITECTURE/NAME` where there
+    Arguments, events, signals and records are those of `scheduler.run`, but names are `ARCHITECTURE/NAME` where there
     are architectures.
 
     Args:
         jobs: what to do.
         store: where the artifacts go; the jobs' own base paths are not used.
-        on_event: see `fleet.run`.
+        on_event: see `scheduler.run`.
         architectures: kinds of GPU, each of which gets an export of every job; none lets Ray choose any machine.
         parallel: exports at a time; None is as many as the cluster has room for.
-        worker: see `fleet.run`; the command of the machines, not of this one.
-        keep_logs: see `fleet.run`.
+        worker: see `scheduler.run`; the command of the machines, not of this one.
+        keep_logs: see `scheduler.run`.
         limits: what each export may take, on its machine.
         retries: further tries after a cause that may pass, and after a worker or its machine was lost.
     """
@@ -104,9 +100,8 @@ class _Driver:
         self._keep_logs = keep_logs
         self._limits = limits
         self._retries = retries
-        self._waiting: list[_Export] = []
+        self._queue: Queue[_Export] = Queue([], on_event)
         self._running: dict[Any, _Export] = {}
-        self._records: dict[str, Record] = {}
         self._carried: dict[Path, Any] = {}
         """Files of weights in Ray's object store."""
         self._look_at = time.monotonic() + _LOOK_S
@@ -118,26 +113,25 @@ class _Driver:
         resources = Resources.of_cluster()
         labels = []
         for job in sorted(jobs, key=scheduler.largest_first):
+            checkpoint = existing.file_of(job.source, job.options, job.weights_dir)
             for kind in architectures or (None,):
                 label = f"{kind}/{job.source.name}" if kind else job.source.name
                 demand = resources.demand(job.options.backend, kind)
-                self._waiting.append(
-                    _Export(label, job, demand, existing.file_of(job.source, job.options, job.weights_dir))
-                )
+                self._queue.waiting.append(_Export(label, job, demand=demand, checkpoint=checkpoint))
         for job in jobs:
             labels += [f"{kind}/{job.source.name}" for kind in architectures] or [job.source.name]
-        with scheduler.signals_collected() as signals:
+        with signals_collected() as signals:
             asked: float | None = None
             forced = False
             try:
-                while self._waiting or self._running:
+                while self._queue.waiting or self._running:
                     if not signals:
-                        self._start_what_can()
+                        most = None if self._parallel is None else self._parallel - len(self._running)
+                        for export in self._queue.due(most):
+                            self._start(export)
                     elif asked is None:
                         asked = time.monotonic()
-                        for export in self._waiting:
-                            self._finish(export, export.job.record("interrupted"))
-                        self._waiting.clear()
+                        self._queue.interrupt()
                         self._cancel(force=False)
                     elif not forced and (len(signals) > 1 or time.monotonic() - asked > GRACE_S + 5):
                         forced = True
@@ -154,14 +148,7 @@ class _Driver:
                     export.held.close()
                 with contextlib.suppress(self._ray.exceptions.RayError):
                     self._events.shutdown(force=True)
-        return [self._records[label] for label in labels]
-
-    def _start_what_can(self) -> None:
-        for export in [one for one in self._waiting if time.monotonic() >= one.not_before]:
-            if self._parallel is not None and len(self._running) >= self._parallel:
-                return
-            self._waiting.remove(export)
-            self._start(export)
+        return [self._queue.records[label] for label in labels]
 
     def _start(self, export: _Export) -> None:
         """Hold the export's place and hand it to Ray; or put it off, or skip it."""
@@ -169,23 +156,18 @@ class _Driver:
             export.held.enter_context(self._store.hold(export.label))
         except BusyError as error:
             if not export.job.wait:
-                self._finish(export, export.job.record("failed", message=str(error)))
+                self._finish(export, export.job.record("failed", message=str(error), error=type(error).__name__))
                 return
             if not export.shown:
-                self._show_start(export)
-                self._on_event(export.label, {"event": "wait", "holder": "another process"})
-            export.not_before = time.monotonic() + _BUSY_S
-            self._waiting.append(export)
+                self._queue.report(export, "wait", holder="another process")
+            self._queue.put_off(export, _BUSY_S)
             return
         except Yolo26Error as error:
-            self._finish(export, export.job.record("failed", message=str(error)))
+            self._finish(export, export.job.record("failed", message=str(error), error=type(error).__name__))
             return
-        if export.job.skip_existing and (manifest := self._store.there(export.label)):
-            identity = existing.identity_of(export.job.source, export.job.options, export.job.weights_dir)
-            # Which machine will run it is not known.
-            if existing.wanted(export.job, identity, here=False).state_of(manifest) is State.CURRENT:
-                self._finish(export, export.job.record("skipped", **existing.fields_of_artifact(manifest)))
-                return
+        if record := self._skipped(export):
+            self._finish(export, record)
+            return
         task = node.Task(
             label=export.label,
             job=export.job,
@@ -200,6 +182,17 @@ class _Driver:
         remote = self._ray.remote(node.export).options(**export.demand, max_retries=self._retries, name=export.label)
         self._running[remote.remote(task, self._weights(export.checkpoint), self._events)] = export
 
+    def _skipped(self, export: _Export) -> Record | None:
+        """Return the record of an export that need not be done; None where it must."""
+        job = export.job
+        if not job.skip_existing or not (manifest := self._store.there(export.label)):
+            return None
+        identity = existing.identity_of(job.source, job.options, job.weights_dir)
+        if reason := existing.stale(manifest, job, identity, here=False):
+            self._queue.report(export, "stale", reason=reason)
+            return None
+        return job.record_of("skipped", manifest, self._store.where(export.label))
+
     def _weights(self, path: Path | None) -> Any:
         """Return a file of weights as it lies in Ray's object store, once for all who need it."""
         if path is None:
@@ -211,7 +204,7 @@ class _Driver:
     def _wait(self) -> list[Any]:
         """Return the tasks that have ended, after a moment at most."""
         if not self._running:
-            time.sleep(_TICK_S if self._waiting else 0)
+            time.sleep(_TICK_S if self._queue.waiting else 0)
             return []
         ended, _ = self._ray.wait([*self._running], num_returns=len(self._running), timeout=_TICK_S)
         return list(ended)
@@ -228,21 +221,15 @@ class _Driver:
             if export is None:  # its worker was given up
                 continue
             if event["event"] != "begin":
-                self._on_event(label, event)
+                self._queue.report(export, event.pop("event"), **event)
                 continue
             export.begun += 1
-            self._show_start(export)
+            self._queue.report(export, "start")
             if export.begun > 1:
-                message = "the cluster lost its worker"
-                self._on_event(label, {"event": "retry", "message": message, "in_s": 0})
+                self._queue.report(export, "retry", message="the cluster lost its worker", in_s=0)
             if export.begun > self._retries + 1:  # Ray goes on for ever where a machine's memory ran out
-                export.verdict = f"the cluster lost its worker {export.begun - 1} times"
+                export.cancelled = f"the cluster lost its worker {export.begun - 1} times"
                 self._cancel(force=True, only=export)
-
-    def _show_start(self, export: _Export) -> None:
-        if not export.shown:
-            export.shown = True
-            self._on_event(export.label, {"event": "start"})
 
     def _result(self, ref: Any, export: _Export, *, interrupted: bool, killed: bool) -> Record:
         """Fetch what an export has made, put it in its place, and return its record.
@@ -253,20 +240,20 @@ class _Driver:
             interrupted: the user has interrupted the command.
             killed: … and the machines were told to end at once.
         """
-        failure = "interrupted" if interrupted and export.verdict is None else "failed"
+        failure = "interrupted" if interrupted and export.cancelled is None else "failed"
         try:
             delivery: node.Delivery = self._ray.get(ref)
         except self._ray.exceptions.TaskCancelledError:
-            return export.job.record(failure, message=export.verdict)
-        except self._ray.exceptions.RayTaskError as error:  # a defect of ours there, or a foreign version of us
+            return export.job.record(failure, message=export.cancelled)
+        except self._ray.exceptions.RayTaskError as error:  # a defect of ours there, or another version of us
             return export.job.record(failure, message=f"{type(error.cause).__name__}: {first_line(error.cause)}")
         except self._ray.exceptions.RayError as error:
             lost = f"the cluster lost its worker: {first_line(error)}"
-            return export.job.record(failure, message=export.verdict or lost)
+            return export.job.record(failure, message=export.cancelled or lost)
         record = delivery.record
-        if not record.ok and (killed or export.verdict is not None):
+        if not record.ok and (killed or export.cancelled is not None):
             # We ended it; its machine, which may see the worker die before it dies itself, can only guess why.
-            record = replace(record, outcome=failure, message=export.verdict)
+            record = replace(record, outcome=failure, message=export.cancelled)
         try:
             if delivery.log is not None:
                 self._store.write(log_of(export.label), delivery.log)
@@ -278,11 +265,8 @@ class _Driver:
 
     def _finish(self, export: _Export, record: Record) -> None:
         export.held.close()
-        self._show_start(export)
         folder = self._store.where(export.label) if record.ok else None
-        record = replace(record, name=export.label, folder=folder)
-        self._records[export.label] = record
-        self._on_event(export.label, {"event": "record", "record": record.to_json()})
+        self._queue.finish(export, replace(record, folder=folder))
 
     def _cancel(self, *, force: bool, only: _Export | None = None) -> None:
         """Ask the machines to end what they do, or end it."""
@@ -302,7 +286,7 @@ class _Driver:
                 export.stranded_since = None
                 continue
             export.stranded_since = export.stranded_since or now
-            if now - export.stranded_since > PATIENCE_S and export.verdict is None:
+            if now - export.stranded_since > PATIENCE_S and export.cancelled is None:
                 wanted = ", ".join(f"{name} {amount}" for name, amount in export.demand.items())
-                export.verdict = f"no machine of the cluster is left that could do it ({wanted})"
+                export.cancelled = f"no machine of the cluster is left that could do it ({wanted})"
                 self._cancel(force=True, only=export)

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from ...system import requirements
 from ...system.processes import is_running
 from .. import scheduler
-from ..child_process import LOGS, Event, Limits
+from ..child_process import LOGS
+from ..export_process import Event, Limits
 from ..jobs import Job, Record
 
 
@@ -41,7 +42,7 @@ class Task:
     """Where its log will be found, for messages."""
     keep_log: bool
     worker: Sequence[str] | None
-    """The worker's command, None for `fleet`'s own."""
+    """The worker's command, None for `scheduler.WORKER`."""
 
 
 @dataclass(frozen=True)
