@@ -13,7 +13,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .device import group_member, size_of, to_tf32
+from .device import group_member, of_member, size_of, to_tf32
 from .pdl import prefetch, wait_for_previous
 
 
@@ -242,11 +242,13 @@ def group_kernel(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Convolve up to three batches of images, each with its own weight, as `conv_kernel` would; sizes are kept."""
     prefetch(next0, next1, next2, units0, units1, units2, share0, share1, share2, PDL)
-    tile, images, weight, bias, out, channels, height, width, pixels, stride = group_member(
-        x0, x1, x2, weight0, weight1, weight2, bias0, bias1, bias2, out0, out1, out2,
-        channels0, channels1, channels2, height0, height1, height2, width0, width1, width2,
-        pixels0, pixels1, pixels2, stride0, stride1, stride2, first1, first2, UNIT,
-    )  # fmt: skip
+    member, tile = group_member(first1, first2)
+    images, weight = of_member(member, x0, x1, x2), of_member(member, weight0, weight1, weight2)
+    bias, out = of_member(member, bias0, bias1, bias2), of_member(member, out0, out1, out2)
+    channels = size_of(of_member(member, channels0, channels1, channels2)) * UNIT
+    stride = size_of(of_member(member, stride0, stride1, stride2)) * UNIT
+    height, width = of_member(member, height0, height1, height2), of_member(member, width0, width1, width2)
+    height, width, pixels = size_of(height), size_of(width), size_of(of_member(member, pixels0, pixels1, pixels2))
     out_channels = size_of(out_channels) * OUT_UNIT
     row = tile * BLOCK_M + tl.arange(0, BLOCK_M)
     column = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)

@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
-from .device import group_member, size_of, to_tf32
+from .device import group_member, of_member, size_of, to_tf32
 from .layout import as_nchw, group_arguments, to_nhwc, unit_of, unspecialized
 from .pdl import pdl_enabled, wait_for_previous
 from .tf32 import round_tf32
@@ -80,11 +80,13 @@ def depthwise_group_kernel(  # type: ignore[no-untyped-def]
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """Convolve up to three batches of images as `depthwise_kernel` would; sizes are kept, strides are of pixels."""
-    tile, images, weight, bias, out, channels, height, width, pixels, stride = group_member(
-        x0, x1, x2, weight0, weight1, weight2, bias0, bias1, bias2, out0, out1, out2,
-        channels0, channels1, channels2, height0, height1, height2, width0, width1, width2,
-        pixels0, pixels1, pixels2, stride0, stride1, stride2, first1, first2, UNIT,
-    )  # fmt: skip
+    member, tile = group_member(first1, first2)
+    images, weight = of_member(member, x0, x1, x2), of_member(member, weight0, weight1, weight2)
+    bias, out = of_member(member, bias0, bias1, bias2), of_member(member, out0, out1, out2)
+    channels = size_of(of_member(member, channels0, channels1, channels2)) * UNIT
+    stride = size_of(of_member(member, stride0, stride1, stride2)) * UNIT
+    height, width = of_member(member, height0, height1, height2), of_member(member, width0, width1, width2)
+    height, width, pixels = size_of(height), size_of(width), size_of(of_member(member, pixels0, pixels1, pixels2))
     across = tl.cdiv(channels, BLOCK_C)
     pixel = tile // across * BLOCK_P + tl.arange(0, BLOCK_P)
     channel = tile % across * BLOCK_C + tl.arange(0, BLOCK_C)
