@@ -18,7 +18,7 @@ from ..system.processes import run_module
 from .child_process import LOGS, wait_for_output
 from .export_process import Event, ExportProcess, Limits, OnEvent
 from .jobs import Job, Record
-from .queue import Queue, Task, signals_collected
+from .task_queue import Task, TaskQueue, signals_collected
 
 __all__ = ["LOGS", "WORKER", "Event", "Limits", "default_parallel", "run"]
 
@@ -97,7 +97,7 @@ def run(
         devices: GPUs to spread the jobs over, as CUDA_VISIBLE_DEVICES names them, and for how many exports each has
             memory; none leaves the choice to CUDA.
     """
-    queue = Queue(
+    queue = TaskQueue(
         [_Task(job.source.name, job) for job in (sorted(jobs, key=largest_first) if parallel > 1 else jobs)], on_event
     )
     running: dict[ExportProcess, _Task] = {}

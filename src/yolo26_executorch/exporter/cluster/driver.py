@@ -17,7 +17,7 @@ from .. import existing, scheduler
 from ..child_process import GRACE_S
 from ..export_process import Limits, OnEvent
 from ..jobs import Job, Record
-from ..queue import Queue, Task, signals_collected
+from ..task_queue import Task, TaskQueue, signals_collected
 from . import node
 from .connection import Resources
 from .stores import Store, log_of
@@ -94,13 +94,12 @@ class _Driver:
 
         self._ray = ray
         self._store = store
-        self._on_event = on_event
         self._parallel = parallel
         self._worker = worker
         self._keep_logs = keep_logs
         self._limits = limits
         self._retries = retries
-        self._queue: Queue[_Export] = Queue([], on_event)
+        self._queue: TaskQueue[_Export] = TaskQueue([], on_event)
         self._running: dict[Any, _Export] = {}
         self._carried: dict[Path, Any] = {}
         """Files of weights in Ray's object store."""

@@ -30,7 +30,7 @@ class Task:
 AnyTask = TypeVar("AnyTask", bound=Task)
 
 
-class Queue(Generic[AnyTask]):
+class TaskQueue(Generic[AnyTask]):
     """The tasks that wait and the records of those that have ended.
 
     Each task's events are reported between exactly one `{"event": "start"}` and one `{"event": "record", …}`, the
