@@ -265,6 +265,16 @@ class TestTwoMachines:
         (made,), _ = run(out, worker, again)
         assert made.outcome == "exported"
 
+    @pytest.mark.parametrize("test", [{}, {"latency_ms": None}, {"latency_ms": {"p99": 1.0}, "largest": {}}])
+    def test_skipping_what_lacks_figures(self, tmp_path: Path, stub: Stub, test: dict[str, Any]) -> None:
+        """A manifest that another program wrote, or changed: it is no reason for the driver to end."""
+        out = tmp_path / "out"
+        options = dataclasses.replace(OPTIONS, imgsz=(640, 640))
+        publish(out, make_manifest(backend="xnnpack", options=options, test=test))
+        records, _ = run(out, stub(GOOD), job(skip_existing=True), job("yolo26s"))
+        assert [made.outcome for made in records] == ["skipped", "exported"]
+        assert (records[0].latency_ms, records[0].largest_error, records[0].test) == (None, None, test)
+
     def test_a_place_that_somebody_else_has(self, tmp_path: Path, stub: Stub) -> None:
         out, worker = tmp_path / "out", stub(GOOD)
         with locked(out, "yolo26n", waiting=None):
