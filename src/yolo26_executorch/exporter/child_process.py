@@ -151,7 +151,7 @@ PARENT = "YOLO26_ET_PARENT"
 
 
 def leave(status: int) -> NoReturn:
-    """End this process at once: taking PyTorch, CUDA and the compilers' pool apart takes seconds, and somebody waits.
+    """End this process at once: taking PyTorch, CUDA and the compilers' pool apart takes seconds, and the parent waits.
 
     What is left of a child's session is ended by who started it.
     """

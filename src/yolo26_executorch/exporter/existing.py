@@ -42,7 +42,7 @@ def stale(manifest: Manifest, job: Job, identity: Identity, *, here: bool = True
         manifest: the artifact's.
         job: what is asked for.
         identity: of the job's checkpoint.
-        here: whether this machine will run it; on a cluster nobody knows which will.
+        here: whether this machine will run it; on a cluster it is not known which will.
     """
     wanted = Wanted(
         checkpoint=identity,

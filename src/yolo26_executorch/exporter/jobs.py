@@ -1,4 +1,4 @@
-"""What a worker process is asked to do, and what it reports back: plain data, written as JSON on both ways."""
+"""What an export's process is asked to do, and what it reports back: plain data, sent as JSON both ways."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Job:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Job:
-        """Read back what `to_json` wrote; raises KeyError or TypeError on foreign data."""
+        """Read back what `to_json` wrote; raises KeyError or TypeError on other data."""
         return cls(
             source=Source.from_json(data["source"]),
             base_path=Path(data["base_path"]),
@@ -99,7 +99,7 @@ class Job:
 
 
 def figures_of(test: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return a record's fields of a smoke test's figures; what a manifest of somebody else's lacks is left out."""
+    """Return a record's fields of a smoke test's figures; what a manifest lacks is left out."""
     if test is None:
         return {}
     latency, largest = test.get("latency_ms"), test.get("largest")

@@ -31,27 +31,27 @@ _ROOM_BYTES = 40_000_000
 _ROOM_PER_PARAMETER = 5
 """Bytes a weight: float32, and what lies between."""
 
-Say = Callable[[dict[str, Any]], None]
+Emit = Callable[[dict[str, Any]], None]
 
 
-def export_one(job: Job, say: Say) -> Record:
+def export_one(job: Job, emit: Emit) -> Record:
     """Export one model, test the files that were written, and put them in place.
 
     Args:
         job: what to export, and how.
-        say: called with the events of `export_process`.
+        emit: called with the events of `export_process`.
 
     Returns:
         How it ended. A user's mistake or a failure that has words for it becomes a failed record; anything else is a
         defect and raised.
     """
-    clock = _Clock(say)
+    clock = _Clock(emit)
     place = job.base_path / job.source.name
-    waiting = (lambda holder: say({"event": "wait", "holder": holder})) if job.wait else None
+    waiting = (lambda holder: emit({"event": "wait", "holder": holder})) if job.wait else None
     tested: dict[str, Any] = {}
     try:
         with locked(job.base_path, job.source.name, waiting=waiting):
-            manifest = _export(job, say, clock)
+            manifest = _export(job, emit, clock)
             if manifest is None:
                 return job.record_of("skipped", load_manifest(place), str(place))
             return job.record_of("exported", load_manifest(place), str(place), seconds=manifest.seconds)
@@ -83,7 +83,7 @@ def _public(kind: type[Yolo26Error]) -> str:
     return next(base.__name__ for base in kind.__mro__ if base.__module__ == Yolo26Error.__module__)
 
 
-def _export(job: Job, say: Say, clock: _Clock) -> Manifest | None:
+def _export(job: Job, emit: Emit, clock: _Clock) -> Manifest | None:
     """Put the job's artifact in its place and return its manifest; None where it was there already."""
     from ..models.export_model import ExportModel
     from ..parity.records import in_words
@@ -97,7 +97,7 @@ def _export(job: Job, say: Say, clock: _Clock) -> Manifest | None:
         trusted=job.trusted,
     )
     options = job.options.resolve(checkpoint.task, checkpoint.stride)
-    if not _is_wanted(replace(job, options=options), checkpoint, say):
+    if not _is_wanted(replace(job, options=options), checkpoint, emit):
         return None
     with Draft(job.base_path, job.source.name) as draft, contextlib.ExitStack() as stack:
         _check_room(draft.folder, checkpoint)
@@ -144,7 +144,7 @@ def _export(job: Job, say: Say, clock: _Clock) -> Manifest | None:
                 draft.folder, checkpoint=job.source.path, weights_dir=job.weights_dir, trusted=job.trusted
             )
             if figures["answer"]:
-                say({"event": "answer", "lines": [f"{figures['picture']}: {line}" for line in figures["answer"]]})
+                emit({"event": "answer", "lines": [f"{figures['picture']}: {line}" for line in figures["answer"]]})
             if not figures["passed"]:
                 raise _Mismatch(f"the {in_words(figures['failures'])}", checkpoint.task.name, figures)
         manifest = replace(manifest, seconds=clock.stop(), test=figures, files=draft.records())
@@ -152,7 +152,7 @@ def _export(job: Job, say: Say, clock: _Clock) -> Manifest | None:
     return manifest
 
 
-def _is_wanted(job: Job, checkpoint: checkpoints.Checkpoint, say: Say) -> bool:
+def _is_wanted(job: Job, checkpoint: checkpoints.Checkpoint, emit: Emit) -> bool:
     """Whether an artifact has to be made, now that its checkpoint is known.
 
     Raises:
@@ -169,9 +169,9 @@ def _is_wanted(job: Job, checkpoint: checkpoints.Checkpoint, say: Say) -> bool:
             reason = first_line(error)
         if reason is None:
             return False
-        say({"event": "stale", "reason": reason})
+        emit({"event": "stale", "reason": reason})
     if not job.force:
-        with contextlib.suppress(ArtifactError):  # a damaged one is nobody's
+        with contextlib.suppress(ArtifactError):  # a damaged one may be replaced
             existing.refuse_to_replace([(str(place), load_manifest(place), identity)])
     return True
 
@@ -209,8 +209,8 @@ def _platform(backend: str) -> Platform:
 class _Clock:
     """Times the stages; calling it begins one."""
 
-    def __init__(self, say: Say) -> None:
-        self._say = say
+    def __init__(self, emit: Emit) -> None:
+        self._emit = emit
         self._began = time.perf_counter()
         self._seconds: dict[str, float] = {}
         self.stage: str | None = None
@@ -218,7 +218,7 @@ class _Clock:
     def __call__(self, stage: str) -> None:
         self.stop()
         self.stage = stage
-        self._say({"event": "stage", "stage": stage})
+        self._emit({"event": "stage", "stage": stage})
 
     def stop(self) -> dict[str, float]:
         """Close the running stage and return the seconds of all."""

@@ -364,7 +364,7 @@ def _places(
     def there(name: str) -> list[tuple[str, Any]]:
         found = []
         for place in places(name):
-            with contextlib.suppress(ArtifactError):  # a damaged one is nobody's
+            with contextlib.suppress(ArtifactError):  # a damaged one may be replaced
                 manifest = store.there(place) if store else load_manifest(base_path / place)
                 if manifest is not None:
                     found.append((store.where(place) if store else str(base_path / place), manifest))

@@ -123,10 +123,10 @@ def run(
             worst = report.largest
             if worst and (largest is None or worst.ratio > largest["ratio"]):
                 largest = {"quantity": worst.name, "value": worst.max, "unit": worst.unit, "ratio": worst.ratio}
-    picture = next(iter(inputs))
+    image = next(iter(inputs))
     answer: list[str] = []
     if manifest.options.outputs == "named":
-        answer = summary.lines(task, given[picture], manifest.classes, limit=5)
+        answer = summary.lines(task, given[image], manifest.classes, limit=5)
     return {
         "passed": not failures,
         "runner": runner.name,
@@ -135,7 +135,7 @@ def run(
         "failures": failures,
         "largest": largest,
         "latency_ms": latency,
-        "picture": picture,
+        "picture": image,
         "answer": answer,
     }
 
@@ -148,8 +148,8 @@ def _inputs(task: Task, runner: Runner) -> dict[str, Tensor]:
 
     spec = runner.input
     path = preprocess.sample_images()[0]
-    picture = preprocess.fit(preprocess.read(path), preprocess.size_of(spec), task)
-    batch = preprocess.to_input(np.repeat(picture[None], spec.shape[0], axis=0), spec)
+    image = preprocess.fit(preprocess.read(path), preprocess.size_of(spec), task)
+    batch = preprocess.to_input(np.repeat(image[None], spec.shape[0], axis=0), spec)
     return {
         path.name: batch,
         **{f"random {seed}": preprocess.random_input(spec, seed) for seed in preprocess.RANDOM_SEEDS},

@@ -30,11 +30,11 @@ def main() -> int:
         os.environ.update(toolkit_variables())
         _keep_kernels()
 
-    def say(event: dict[str, Any]) -> None:
+    def emit(event: dict[str, Any]) -> None:
         events.write(json.dumps(event) + "\n")
 
-    record = export_one(job, say)
-    say({"event": "record", "record": record.to_json()})
+    record = export_one(job, emit)
+    emit({"event": "record", "record": record.to_json()})
     return 0
 
 

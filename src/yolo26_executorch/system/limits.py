@@ -75,8 +75,8 @@ def _first(group: Path, names: tuple[str, ...], read: Callable[[str], int]) -> l
     """Return what the first of some files says; nothing where none does, or says "max"."""
     for name in names:
         with contextlib.suppress(OSError, ValueError):
-            if said := (group / name).read_text().strip():
-                return [read(said)]
+            if text := (group / name).read_text().strip():
+                return [read(text)]
     return []
 
 

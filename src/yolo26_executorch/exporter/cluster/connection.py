@@ -35,8 +35,8 @@ def connect(address: str) -> Iterator[Resources]:
     Raises:
         UsageError: Ray is not installed, or there is no such cluster.
     """
-    # Read when Ray is imported or started: no reports to its makers; exports that give way to no other programs, as
-    # those without Ray; and one long try to connect instead of twenty.
+    # Read when Ray is imported or started: no usage reports; exports at the usual niceness, as without Ray; and one
+    # long try to connect instead of twenty.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     if address == "local":
         os.environ.setdefault("RAY_worker_niceness", "0")
@@ -55,14 +55,14 @@ def connect(address: str) -> Iterator[Resources]:
         return
     local = {"include_dashboard": False, "object_store_memory": 512 * 2**20} if address == "local" else {}
     try:
-        _knock(address)
+        _check_address(address)
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", **local)
     except Exception as error:  # ValueError, ConnectionError, RuntimeError for other versions, classes of Ray's
         raise UsageError(
             f"--ray {address}: no such cluster can be joined ({first_line(error)}); `ray status` on its head node "
             "shows whether it runs, and --ray local starts one on this machine"
         ) from error
-    # Whatever it is told, it prints on standard output what becomes of its workers; `run` says so itself.
+    # It prints on standard output what becomes of its workers, whatever its settings; `run` reports that itself.
     printing = ray._private.worker.print_to_stdstream
     ray._private.worker.print_to_stdstream = lambda *_, **__: None
     try:
@@ -72,10 +72,10 @@ def connect(address: str) -> Iterator[Resources]:
         ray.shutdown()
         ray._private.worker.print_to_stdstream = printing
         if address == "local":
-            _sweep(ours)
+            _clean_up(ours)
 
 
-def _sweep(ours: set[int]) -> None:
+def _clean_up(ours: set[int]) -> None:
     """Wait for exports that are being ended with the cluster, and remove what those that were killed have left."""
     ending = []
     for pid, _ in node.scratch_folders():
@@ -86,8 +86,8 @@ def _sweep(ours: set[int]) -> None:
     node.remove_abandoned()
 
 
-def _knock(address: str) -> None:
-    """See whether anybody is at an address; Ray itself would try for minutes. Raises OSError."""
+def _check_address(address: str) -> None:
+    """Check that a server listens at an address; Ray itself would try for minutes. Raises OSError."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()

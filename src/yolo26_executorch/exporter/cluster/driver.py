@@ -29,7 +29,7 @@ _TICK_S = 0.2
 _LOOK_S = 5.0
 """Between two looks at the cluster's machines."""
 _BUSY_S = 1.0
-"""Between two looks at a lock that somebody else holds."""
+"""Between two looks at a lock that another process holds."""
 
 
 @dataclass(eq=False)
@@ -209,13 +209,13 @@ class _Driver:
         return list(ended)
 
     def _show_events(self) -> None:
-        """Pass on what the machines have said since."""
+        """Pass on the machines' events since the last time."""
         exports = {export.label: export for export in self._running.values()}
         try:
-            said = self._events.get_nowait_batch(self._events.qsize())
+            events = self._events.get_nowait_batch(self._events.qsize())
         except self._ray.exceptions.RayError:  # the queue's process was lost; only progress is
             return
-        for label, event in said:
+        for label, event in events:
             export = exports.get(label)
             if export is None:  # its worker was given up
                 continue

@@ -67,11 +67,11 @@ def export(task: Task, weights: NDArray[np.uint8] | None, events: Any) -> Delive
     """
     host = socket.gethostname()
 
-    def say(event: Event) -> None:
+    def emit(event: Event) -> None:
         with contextlib.suppress(Exception):  # whatever became of the queue, the export goes on
             events.put((task.label, dict(event)))
 
-    say({"event": "begin", "host": host, "pid": os.getpid()})
+    emit({"event": "begin", "host": host, "pid": os.getpid()})
     if task.worker is None and (problem := _problem(task.job)):
         return Delivery(task.job.record("failed", message=f"{host} cannot do it: {problem}"))
     # Ray's own setting of OMP_NUM_THREADS comes through; the compilers' share is ours to set.
@@ -81,7 +81,7 @@ def export(task: Task, weights: NDArray[np.uint8] | None, events: Any) -> Delive
         (record,) = scheduler.run(
             [job],
             parallel=1,
-            on_event=lambda _, event: say(event) if event["event"] not in ("start", "record") else None,
+            on_event=lambda _, event: emit(event) if event["event"] not in ("start", "record") else None,
             worker=task.worker,
             keep_logs=task.keep_log,
             limits=task.limits,
