@@ -1,8 +1,14 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import logging
+import os
 import subprocess
 import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -111,6 +117,71 @@ def test_a_reader_who_leaves_is_no_error() -> None:
     assert process.stderr.read() == b""
     process.stderr.close()
     assert process.wait() == 1
+
+
+@pytest.mark.parametrize("words", [["list"], ["--help"], ["inspect", "detect"], ["doctor"]])
+def test_a_terminal_of_plain_letters(words: list[str], exported: Callable[[str], Path]) -> None:
+    if words[0] == "inspect":
+        words = ["inspect", str(exported("detect"))]
+    command = [sys.executable, "-m", "yolo26_executorch", *words]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    done = subprocess.run(command, capture_output=True, env=environment, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    text = done.stdout.decode("ascii")
+    assert text.strip()
+    if words == ["list"]:
+        assert "640x640" in text
+    if words[0] == "inspect":
+        assert "1 x 3 x 320 x 320" in text
+
+
+def test_errors_are_in_plain_letters_too(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "yolo26_executorch", "inspect", "bïld×"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, env=environment, check=False, cwd=tmp_path)
+    assert done.returncode == 1 and b"no artifact at bildx: " in done.stderr
+
+
+def test_what_the_system_refuses_is_no_defect(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for error, message in (
+        (OSError(errno.ENOSPC, "No space left on device", "out/a.jpg"), "out/a.jpg: No space left on device"),
+        (MemoryError(), "there is not enough memory"),
+    ):
+        list_command(monkeypatch, error)
+        assert cli.main(["list"]) == 1
+        assert capsys.readouterr().err == f"yolo26-et: error: {message}\n"
+
+
+def test_noise_of_c_is_kept_away_unless_something_fails(capfd: pytest.CaptureFixture[str]) -> None:
+    with cli.without_native_noise(debug=False):
+        os.write(2, b"noise")
+    assert capfd.readouterr().err == ""
+    with cli.without_native_noise(debug=True):
+        os.write(2, b"noise")
+    assert capfd.readouterr().err == "noise"
+    with pytest.raises(ValueError, match="it"), cli.without_native_noise(debug=False):
+        os.write(2, b"why")
+        raise ValueError("it")
+    assert capfd.readouterr().err == "why"
+
+
+def test_the_package_s_warnings_are_lines_and_others_are_for_debug(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(args: argparse.Namespace) -> int:
+        logging.getLogger("yolo26_executorch").warning("%s was left out", "a.jpg")
+        warnings.warn("noise", FutureWarning, stacklevel=1)
+        return 0
+
+    from yolo26_executorch.cli import list as module
+
+    monkeypatch.setattr(module, "run", run)
+    monkeypatch.setattr(sys, "warnoptions", [])
+    for _ in range(2):  # handlers do not stack
+        assert cli.main(["list"]) == 0
+        assert capsys.readouterr().err == "yolo26-et: warning: a.jpg was left out\n"
 
 
 def test_python_m_is_the_command() -> None:

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from support import make_manifest, publish
+from support.site import Site
 from support.stub_runner import NAMES, StubRunner, backend, cut, folder_of_pictures, picture, video
 from yolo26_executorch import cli
 from yolo26_executorch.models.options import ExportOptions
@@ -265,6 +267,30 @@ def test_results_that_cannot_be_saved_are_named(command: Command, tmp_path: Path
     assert status == 1 and err[0].startswith(named) and len(err) == 2
     status, document, err = command(tmp_path / "wide.png", "--save", "--save-dir", out, "--json")
     assert status == 1 and len(err) == 1 and json.loads(document)["unsaved"] == [str(out / "wide.jpg")]
+
+
+def test_an_address_gives_json_alone_and_leaves_nothing(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    site = Site()
+    for name, width in (("a", 32), ("b", 64)):
+        site[f"/{name}/image.jpg"] = (200, "image/jpeg", cv2.imencode(".jpg", picture(16, width))[1].tobytes())
+    thread = threading.Thread(target=site.server.serve_forever)
+    thread.start()
+    before = {*tmp_path.rglob("*")}
+    try:
+        for name, width in (("a", 32), ("b", 64)):
+            address = f"{site.address}/{name}/image.jpg"
+            status, out, err = command(address, "--json")
+            (result,) = json.loads(out)["results"]
+            assert (status, result["path"], result["width"], err) == (0, address, width, [])
+        assert command(f"{site.address}/c/image.jpg", "--json")[:2] == (1, "")
+    finally:
+        site.server.shutdown()
+        thread.join()
+        site.server.server_close()
+    assert {*tmp_path.rglob("*")} == before
 
 
 def test_standard_output_without_room_is_no_defect(command: Command, photo: Path) -> None:

@@ -19,7 +19,7 @@ from support import random_checkpoint
 from yolo26_executorch import cli
 from yolo26_executorch.artifacts.manifest import PROGRAM, WEIGHTS, Manifest
 from yolo26_executorch.artifacts.reading import verify
-from yolo26_executorch.errors import CompatibilityError, InputError, IntegrityError
+from yolo26_executorch.errors import CompatibilityError, InputError, IntegrityError, UsageError
 from yolo26_executorch.models.preprocess import random_input
 from yolo26_executorch.parity.baseline import Reference
 from yolo26_executorch.runtime import open_runner
@@ -265,7 +265,7 @@ def test_closing_twice_is_no_error_and_gives_the_memory_back(folder: Path) -> No
     assert torch.cuda.memory_allocated() > before
     runner.close()
     runner.close()
-    with pytest.raises(RuntimeError, match="closed"):
+    with pytest.raises(UsageError, match="closed"):
         runner(pictures(runner, 1))
     torch.cuda.synchronize()
     assert torch.cuda.memory_allocated() <= before + 2**20

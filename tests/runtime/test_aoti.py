@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from support.fake_gpu import FakeGpus, fake_runner, gpus, images
-from yolo26_executorch.errors import InputError
+from yolo26_executorch.errors import InputError, UsageError
 from yolo26_executorch.runtime import gpu
 
 __all__ = ["gpus"]
@@ -97,7 +97,7 @@ def test_a_closed_runner_gives_its_model_back_once(gpus: FakeGpus) -> None:
     runner.close()
     assert (runner._model.closed, gpus.waited) == (1, [torch.device("cuda", 1)])
     for call in (lambda: runner(images(1)), lambda: runner.run(images(1)), runner.capture):
-        with pytest.raises(RuntimeError, match="the runner was closed"):
+        with pytest.raises(UsageError, match="the runner was closed; open the artifact again"):
             call()
 
 

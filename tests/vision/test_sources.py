@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import gc
-import http.server
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,37 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
+from support.site import Site
 from support.stub_runner import cut, folder_of_pictures, picture, video
 from yolo26_executorch.errors import InputError, UsageError
 from yolo26_executorch.vision import sources
 from yolo26_executorch.vision.sources import Files, checked, is_stream, name_of, open_source
-
-
-class Site:
-    """A server on this machine: `site[path] = (status, content type, content)`; what was asked for is in `asked`."""
-
-    def __init__(self) -> None:
-        self.pages: dict[str, tuple[int, str, bytes]] = {}
-        self.asked: list[str] = []
-        site = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                site.asked.append(self.path)
-                status, kind, content = site.pages.get(self.path, (404, "text/plain", b""))
-                self.send_response(status)
-                self.send_header("Content-Type", kind)
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.address = f"http://127.0.0.1:{self.server.server_port}"
-
-    def __setitem__(self, path: str, page: tuple[int, str, bytes]) -> None:
-        self.pages[path] = page
 
 
 @pytest.fixture

@@ -225,8 +225,8 @@ def _directory(folder: Path) -> Iterator[int]:
     """Open a folder, so that all that is read comes from one, whatever takes its place meanwhile."""
     try:
         directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise _no_artifact(folder) from error
+    except (FileNotFoundError, NotADirectoryError):
+        raise _no_artifact(folder) from None
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{folder} cannot be read: {first_line(error)}") from error
     try:
@@ -248,8 +248,8 @@ def _manifest(folder: Path, directory: int) -> Manifest:
             raise ArtifactError(f"it has {size} bytes, and an export writes at most {LARGEST_MANIFEST}")
         with open_plain(path, directory) as file:
             return Manifest.from_json(json.loads(file.read(LARGEST_MANIFEST)))
-    except FileNotFoundError as error:
-        raise _no_artifact(folder) from error
+    except FileNotFoundError:
+        raise _no_artifact(folder) from None
     except (ArtifactError, OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} is damaged: {first_line(error)}; copy or export it again") from error
 

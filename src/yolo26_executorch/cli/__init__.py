@@ -162,7 +162,8 @@ def _in_plain_letters(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end]
-    plain = "".join(_PLAIN.get(char) or unicodedata.normalize("NFKD", char) for char in text)
+    letters = "".join(_PLAIN.get(char) or unicodedata.normalize("NFKD", char) for char in text)
+    plain = "".join(char for char in letters if not unicodedata.combining(char))  # an accent without its letter
     return plain.encode("ascii", "replace").decode(), error.end
 
 

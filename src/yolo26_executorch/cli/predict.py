@@ -272,7 +272,8 @@ class _Totals:
 
     def text(self, speed: dict[str, float] | None) -> str:
         """Return the line; `speed` is Ultralytics' milliseconds an image, by stage."""
-        objects = ", ".join(f"{count} {name}{'s' * (count > 1)}" for name, count in self._objects.most_common())
+        ranked = sorted(self._objects.items(), key=lambda item: (-item[1], item[0]))
+        objects = ", ".join(f"{count} {name}{'s' * (count > 1)}" for name, count in ranked)
         stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in (speed or {}).items())
         rate = f"{self.images / self._seconds:.1f} a second in all" if self._seconds else ""
         images = f"{self.images} image{'s' * (self.images > 1)}"

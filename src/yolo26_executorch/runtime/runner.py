@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -53,7 +54,7 @@ class Runner(Protocol):
 
         Raises:
             InputError: a shape, dtype or range that is not the model's, or an output that it does not have.
-            UsageError: this process is a forked child of the one that opened the runner.
+            UsageError: the runner was closed, or this process is a forked child of the one that opened it.
         """
 
     def close(self) -> None:
@@ -112,13 +113,13 @@ class BaseRunner:
         """Have the runner to oneself.
 
         Raises:
-            UsageError: this is a forked child. The lock is not looked at: whoever held it then is not in this process.
-            RuntimeError: the runner was closed.
+            UsageError: the runner was closed, or this is a forked child. The lock is not looked at then: whoever held
+                it is not in this process.
         """
         self._owner.check()
         with self._lock:
             if self._closed:
-                raise RuntimeError("the runner was closed")
+                raise UsageError("the runner was closed; open the artifact again")
             yield
 
     def __enter__(self) -> Self:
@@ -176,7 +177,12 @@ def prepare(images: Any, spec: TensorSpec) -> torch.Tensor:
         tensor = tensor.to(wanted)
     if wanted.is_floating_point and not tensor.is_cuda:
         low, high = (float(x) for x in torch.aminmax(tensor.detach()))
-        if not (low >= -0.01 and high <= 1.01):  # also refuses NaN
+        if not math.isfinite(low) or not math.isfinite(high):
+            raise InputError(
+                f"expected {spec.name} in 0..1, given NaN or infinite values: what made them divided by zero, or "
+                "overflowed"
+            )
+        if low < -0.01 or high > 1.01:
             raise InputError(f"expected {spec.name} in 0..1, given {low:.4g}..{high:.4g}: divide pixel values by 255")
     return tensor.detach().contiguous()
 
