@@ -15,6 +15,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+import check_runners
 from support import random_checkpoint
 from yolo26_executorch import cli
 from yolo26_executorch.artifacts.manifest import PROGRAM, WEIGHTS, Manifest
@@ -269,3 +270,69 @@ def test_closing_twice_is_no_error_and_gives_the_memory_back(folder: Path) -> No
         runner(pictures(runner, 1))
     torch.cuda.synchronize()
     assert torch.cuda.memory_allocated() <= before + 2**20
+
+
+def test_threads_get_the_answers_to_their_own_images(folder: Path) -> None:
+    check = check_runners.check_threads(lambda device: open_aoti(folder), "cuda:0", 4, 400)
+    assert check.wrong == 0
+
+
+def test_opening_and_closing_leaves_no_memory_behind(exported: Exported) -> None:
+    folder = exported("yolo26n")
+    check = check_runners.check_openings(lambda device: open_aoti(folder), "cuda:0", 40)
+    assert check.passed, check
+
+
+def test_what_was_closed_gives_the_same_when_it_is_opened_again(folder: Path) -> None:
+    with open_aoti(folder) as runner:
+        expected = {seed: runner(pictures(runner, seed)) for seed in (1, 2)}
+    with open_aoti(folder) as runner, open_aoti(folder) as other:
+        for seed, outputs in expected.items():
+            assert same(runner(pictures(runner, seed)), outputs)
+            assert same(other(pictures(other, seed)), outputs)
+
+
+def test_outputs_stay_on_the_gpu_where_that_is_asked_for(runner: Any) -> None:
+    expected = runner(pictures(runner, 1))
+    first = runner.outputs[0].name
+    kept = runner(pictures(runner, 1), outputs=[first], on_device=True)
+    assert list(kept) == [first]
+    assert kept[first].device == runner.device
+    runner(pictures(runner, 2))
+    assert torch.equal(kept[first].cpu(), expected[first])
+
+
+def test_a_fork_is_refused_in_words(runner: Any) -> None:
+    import multiprocessing
+
+    images = pictures(runner, 1)
+    expected = runner(images)
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+
+    def call() -> None:
+        try:
+            runner(images)
+        except Exception as error:
+            sender.send(f"{type(error).__name__}: {error}")
+        runner.close()
+
+    child = context.Process(target=call)
+    child.start()
+    try:
+        assert receiver.poll(60), "it hangs"
+        assert "open the model in the child" in receiver.recv()
+    finally:
+        child.kill()
+        child.join()
+    assert same(runner(images), expected)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_runners_on_two_gpus(folder: Path) -> None:
+    def open_on(device: str) -> Any:
+        return open_runner(folder, runner="aoti", device=device)
+
+    for check in check_runners.check_two(open_on, ("cuda:0", "cuda:1"), 4, 250):
+        assert check.wrong == 0, check
+    assert torch.cuda.current_device() == 0

@@ -67,12 +67,24 @@ class Weight:
         last = sum((size - 1) * stride for size, stride in zip(self.sizes, self.strides, strict=True))
         return 0 in self.sizes or (self.offset + last + 1) * self.dtype.itemsize <= len(self.data)
 
-    def tensor(self, device: str) -> torch.Tensor:
+    def tensor(self, device: torch.device | str) -> torch.Tensor:
         """Return it as a tensor on a device, with its own strides."""
         import torch
 
-        flat = torch.frombuffer(bytearray(self.data), dtype=self.dtype).to(device)
-        return flat.as_strided(self.sizes, self.strides, self.offset)
+        storage = torch.UntypedStorage(len(self.data), device=device)  # type: ignore[no-untyped-call]
+        tensor = torch.empty(0, dtype=self.dtype, device=device).set_(storage, self.offset, self.sizes, self.strides)
+        self.fill(tensor)
+        return tensor
+
+    def fill(self, tensor: torch.Tensor) -> None:
+        """Write the values into a tensor that `tensor` has made, or a weight like this one; it may lack its memory."""
+        import torch
+
+        storage = tensor.untyped_storage()
+        storage.resize_(len(self.data))
+        block = torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(storage)
+        if self.data:
+            block.copy_(torch.frombuffer(bytearray(self.data), dtype=torch.uint8))
 
 
 @dataclass(frozen=True)

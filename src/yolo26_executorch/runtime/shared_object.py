@@ -85,20 +85,16 @@ class CompiledModel:
         PyTorch's container keeps a reference of its own to every tensor that it was lent, and never lets go of it:
         the tensors of the first time are filled anew.
         """
-        device = self._place[1]
         stored = {weight.name: weight for weight in weights}
         chosen = [stored[name] for name in self._names.values()]
-        if not self._weights:
-            self._weights = [weight.tensor(str(device)) for weight in chosen]
+        if self._weights:
+            for weight, tensor in zip(chosen, self._weights, strict=True):
+                weight.fill(tensor)
+        else:
+            self._weights = [weight.tensor(self._place[1]) for weight in chosen]
             handles = _handles(self._weights)
             pairs = [_Pair(name, handle) for name, handle in zip(self._names, handles, strict=True)]
             self._pairs = (_Pair * len(pairs))(*pairs)
-        else:
-            for weight, tensor in zip(chosen, self._weights, strict=True):
-                storage = tensor.untyped_storage()
-                storage.resize_(len(weight.data))
-                block = torch.empty(0, dtype=torch.uint8, device=device).set_(storage)
-                block.copy_(torch.frombuffer(bytearray(weight.data), dtype=torch.uint8))
         self._call(
             "AOTInductorModelContainerUpdateUserManagedConstantBufferPairs",
             self._container, self._pairs, ctypes.c_size_t(len(self._pairs)), ctypes.c_bool(False), ctypes.c_bool(True),
