@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from support import ROOT, SLOW
+from support import PATIENCE_S, ROOT, SLOW, wait_for
 from yolo26_executorch.artifacts.manifest import PROGRAM
 from yolo26_executorch.artifacts.reading import check_tree, verify
 
@@ -51,7 +50,7 @@ class Exports:
 
     def run(self, *words: str, **options: Any) -> tuple[int, str]:
         process = self.start(*words, **options)
-        out, errors = process.communicate(timeout=120)
+        out, errors = process.communicate(timeout=PATIENCE_S)
         assert "Traceback" not in errors
         return process.returncode, out + errors
 
@@ -95,21 +94,13 @@ def exports(tmp_path: Path) -> Iterator[Exports]:
     found.close()
 
 
-def wait_for(condition: Any, what: str, process: Any = None, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited too long for {what}"
-        assert process is None or process.poll() is None, process.communicate()
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize("stage", SOME_STAGES)
 def test_a_worker_killed_costs_its_variant_alone(exports: Exports, stage: str) -> None:
     exports.run()
     before = exports.programs()
     process = exports.start_held(stage)
     os.kill(exports.worker, signal.SIGKILL)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1, out
     after = exports.programs()
     assert after["yolo26n"] == before["yolo26n"]
@@ -129,7 +120,7 @@ def test_the_command_killed_ends_its_workers_and_the_next_one_finishes(exports: 
     before = exports.programs()
     process = exports.start_held(stage)
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE_S)
     wait_for(lambda: not psutil.pid_exists(exports.worker) or is_dead(exports.worker), "the worker's end")
     assert exports.programs() == before
     assert {name for name in exports.entries() if not name.startswith(".")} == {*NAMES, "report.json"}
@@ -152,7 +143,7 @@ def test_ctrl_c_says_what_is_done_and_a_second_start_goes_on(exports: Exports, s
     process = exports.start("--jobs", "1", names=("yolo26s",))
     wait_for(exports.held.exists, "a worker at the stage", process)
     process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert "1 interrupted" in out
     assert exports.report["yolo26s"]["stage"] == stage
@@ -216,17 +207,17 @@ def test_the_second_of_two_exports_waits(exports: Exports) -> None:
     waiting = next(line for line in lines if "waiting" in line)
     assert f"by process {exports.worker} on " in waiting
     os.kill(exports.worker, signal.SIGKILL)  # a dead owner's lock is taken over
-    out, _ = second.communicate(timeout=60)
+    out, _ = second.communicate(timeout=PATIENCE_S)
     assert second.returncode == 0
     assert "1 exported" in out
-    first.communicate(timeout=60)
+    first.communicate(timeout=PATIENCE_S)
     assert first.returncode == 1
     assert set(exports.programs()) == {"yolo26n"}
 
 
 def test_the_second_takes_what_the_first_has_made(exports: Exports) -> None:
     processes = [exports.start("--skip-existing", names=("yolo26n",), FAULTS_BYTES="800000") for _ in range(2)]
-    outs = [process.communicate(timeout=60)[0] for process in processes]
+    outs = [process.communicate(timeout=PATIENCE_S)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     assert sorted("1 exported" in out for out in outs) == [False, True], outs
     assert sorted("1 skipped" in out for out in outs) == [False, True], outs
@@ -246,7 +237,10 @@ def test_who_will_not_wait_says_who_holds_it(exports: Exports) -> None:
 @pytest.mark.slow
 def test_killed_at_any_moment_nothing_is_lost(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, str(FAULTS), "kills", str(tmp_path), "200"], stdout=subprocess.PIPE, text=True, timeout=300
+        [sys.executable, str(FAULTS), "kills", str(tmp_path), "200"],
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=4 * PATIENCE_S,
     )
     found = json.loads(done.stdout)
     print(found)  # the seed, where it fails

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from support import ROOT
+from support import PATIENCE_S, ROOT
 from support.pages import SCRIPT, Step, parse, steps
 from yolo26_executorch import cli
 from yolo26_executorch.errors import UsageError
@@ -70,7 +70,7 @@ def walk(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[Step, s
     for step in RUN:
         words = ["sh", "-c", step.code] if step.language == "console" else [sys.executable, "-c", step.code]
         done[step] = subprocess.run(
-            words, cwd=folder, env=environment, capture_output=True, text=True, timeout=400, check=False
+            words, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
         )
     return done
 

@@ -178,10 +178,10 @@ def test_a_manifest_of_ten_gigabytes_is_not_read(tmp_path: Path) -> None:
     folder = publish(tmp_path, make_manifest())
     with (folder / MANIFEST).open("r+b") as file:
         file.truncate(10_000_000_000)  # sparse
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(ArtifactError, match=f"10000000000 bytes, and an export writes at most {LARGEST_MANIFEST}"):
         load_manifest(folder)
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 1  # of the processor's time, whatever else the machine does
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from PIL import Image
 
 from shapes import dataset
 from shapes.dataset import scene
-from support import ROOT
+from support import PATIENCE_S, ROOT
 from support.pages import Step, parse, steps
 from yolo26_executorch import TASKS, load_manifest, open_runner
 from yolo26_executorch.models.preprocess import fit, to_input
@@ -75,7 +75,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(folder: Path, *words: Path | str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [folder / "build" / "cpp" / "yolo26", *words], capture_output=True, text=True, timeout=60, check=False
+        [folder / "build" / "cpp" / "yolo26", *words], capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
 
 

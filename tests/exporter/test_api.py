@@ -83,7 +83,7 @@ def test_it_raises_what_the_command_prints(
 
 
 def test_an_interruption_is_one(tmp_path: Path, stub: Stub) -> None:
-    stub("os.kill(os.getppid(), signal.SIGINT); time.sleep(60)")
+    stub("os.kill(os.getppid(), signal.SIGINT); time.sleep(600)")
     with pytest.raises(KeyboardInterrupt):
         export("yolo26n", base_path=tmp_path, backend="xnnpack", random_weights=True)
 

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import numpy as np
 import psutil
 import pytest
 
-from support import make_manifest, network, publish, save_checkpoint
+from support import PATIENCE_S, make_manifest, network, publish, save_checkpoint, wait_for
 from support.stub_worker import PREAMBLE
 from yolo26_executorch.artifacts.locks import locked
 from yolo26_executorch.artifacts.manifest import MANIFEST, PROGRAM
@@ -128,7 +127,7 @@ class TestTwoMachines:
             if name == "yolo26s" and not (here / "killed").exists():
                 (here / "pid").write_text(str(os.getppid()))
                 say(event="stage", stage="lower")
-                time.sleep(60)
+                time.sleep(600)
             made(name)
             record(seconds={"load": 1.0})
         """)
@@ -162,10 +161,8 @@ class TestTwoMachines:
     def test_two_at_a_time_with_their_events(self, tmp_path: Path, stub: Stub) -> None:
         worker = stub(f"""
             (here / name).touch()
-            deadline = time.monotonic() + 30
-            while len([*here.glob("yolo26*")]) < 2 and time.monotonic() < deadline:
+            while len([*here.glob("yolo26*")]) < 2:
                 time.sleep(0.02)
-            assert len([*here.glob("yolo26*")]) == 2
             say(event="answer", lines=["4 persons"])
             {textwrap.indent(GOOD, " " * 12).strip()}
         """)
@@ -200,7 +197,7 @@ class TestTwoMachines:
             say(event="stage", stage="load")
             time.sleep(0.3)
             os.kill(os.getppid(), signal.SIGKILL)
-            time.sleep(60)
+            time.sleep(600)
         """)
         (made,), events = run(tmp_path / "out", worker, retries=1)
         assert made.outcome == "failed"
@@ -296,7 +293,7 @@ class TestTwoMachines:
         monkeypatch.setattr(Resources, "can", lambda *_: False)
         monkeypatch.setattr(driver, "PATIENCE_S", 0.3)
         monkeypatch.setattr(driver, "_LOOK_S", 0.1)
-        (made,), _ = run(tmp_path / "out", stub("time.sleep(60)"))
+        (made,), _ = run(tmp_path / "out", stub("time.sleep(600)"))
         message = "no machine of the cluster is left that could do it (num_cpus 1, num_gpus 0)"
         assert (made.outcome, made.message) == ("failed", message)
 
@@ -306,7 +303,7 @@ class TestTwoMachines:
         worker = stub("""
             (here / "part").write_text(str(os.getpid()))
             (here / "part").rename(here / "pid")
-            time.sleep(60)
+            time.sleep(600)
         """)
         pid = tmp_path / "pid"
 
@@ -328,7 +325,7 @@ class TestTwoMachines:
         worker = stub("""
             (here / "pid").write_text(str(os.getpid()))
             say(event="stage", stage="load")
-            time.sleep(60)
+            time.sleep(600)
         """)
 
         def listen(name: str, event: scheduler.Event) -> None:
@@ -353,13 +350,6 @@ sys.exit(main(["export", "--ray", "local", "--models", "yolo26n", "--backend", "
 """
 
 
-def wait_for(true: Callable[[], bool], what: str, seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(0.05)
-
-
 @pytest.mark.slow
 @pytest.mark.xdist_group("ray")
 def test_an_interruption_ends_everything(tmp_path: Path, stub: Stub) -> None:
@@ -368,7 +358,7 @@ def test_an_interruption_ends_everything(tmp_path: Path, stub: Stub) -> None:
         first = not (here / "first").exists()
         (here / "new").write_text(f"{os.getppid()} {os.getpid()}")
         (here / "new").rename(here / ("first" if first else "second"))
-        time.sleep(60)
+        time.sleep(600)
     """)
     script = SCRIPT.format(worker=worker, out=str(tmp_path / "out"))
     before = scratch_folders()
@@ -384,7 +374,7 @@ def test_an_interruption_ends_everything(tmp_path: Path, stub: Stub) -> None:
         children = psutil.Process(command.pid).children(recursive=True)
         assert len(children) > 2
         os.killpg(command.pid, signal.SIGINT)  # as a terminal does
-        _, err = command.communicate(timeout=60)
+        _, err = command.communicate(timeout=PATIENCE_S)
     finally:
         command.kill()
         command.communicate()
@@ -395,7 +385,7 @@ def test_an_interruption_ends_everything(tmp_path: Path, stub: Stub) -> None:
     assert "failed: the cluster lost its worker; trying again in 0 s" in said
     assert "1 interrupted · xnnpack" in out
     assert "raylet" not in out
-    _, alive = psutil.wait_procs(children, timeout=20)
+    _, alive = psutil.wait_procs(children, timeout=PATIENCE_S)
     assert alive == []
     assert not any(psutil.pid_exists(int(pid)) for pid in (tmp_path / "second").read_text().split())
     assert hidden(tmp_path / "out") == []

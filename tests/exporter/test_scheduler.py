@@ -6,21 +6,22 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import psutil
 import pytest
 
+from support import PATIENCE_S, wait_for
 from support.stub_worker import PREAMBLE
-from yolo26_executorch.exporter import scheduler
-from yolo26_executorch.exporter.export_process import Limits
+from yolo26_executorch.exporter import export_process, scheduler
+from yolo26_executorch.exporter.export_process import ExportProcess, Limits
 from yolo26_executorch.exporter.jobs import Job, Record
 from yolo26_executorch.models.checkpoints import Source
 from yolo26_executorch.models.options import ExportOptions
 from yolo26_executorch.models.variants import VARIANTS
+from yolo26_executorch.system.processes import is_running
 
 Stub = Callable[[str], list[str]]
 
@@ -230,31 +231,16 @@ def test_closing_standard_output_early_is_not_the_end(tmp_path: Path, stub: Stub
     assert (tmp_path / "done").exists()
 
 
-def is_running(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def wait_for(true: Callable[[], bool], what: str, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(0.02)
-
-
 def test_what_a_worker_leaves_behind_is_ended_and_not_waited_for(tmp_path: Path, stub: Stub) -> None:
     worker = stub("""
-        child = subprocess.Popen(["sleep", "60"])
+        child = subprocess.Popen(["sh", "-c", f"sleep 600; touch {here}/waited_for"])
         (here / "pid").write_text(str(child.pid))
         record()
         os._exit(0)
     """)
-    before = time.monotonic()
     (made,), _ = run(tmp_path, worker)
     assert made.outcome == "exported"
-    assert time.monotonic() - before < 30
+    assert not (tmp_path / "waited_for").exists()
     pid = int((tmp_path / "pid").read_text())
     wait_for(lambda: not is_running(pid), "the child's end")
 
@@ -262,10 +248,9 @@ def test_what_a_worker_leaves_behind_is_ended_and_not_waited_for(tmp_path: Path,
 def test_workers_run_side_by_side(tmp_path: Path, stub: Stub) -> None:
     worker = stub("""
         (here / name).touch()
-        deadline = time.monotonic() + 20
-        while len([*here.glob("yolo26*")]) < 2 and time.monotonic() < deadline:
+        while len([*here.glob("yolo26*")]) < 2:
             time.sleep(0.02)
-        record("exported" if len([*here.glob("yolo26*")]) == 2 else "failed")
+        record()
     """)
     records, _ = run(tmp_path, worker, ("yolo26n", "yolo26s"), parallel=2)
     assert [made.outcome for made in records] == ["exported", "exported"]
@@ -289,7 +274,7 @@ def test_an_error_of_the_listener_leaves_no_worker_behind(tmp_path: Path, stub: 
     worker = stub("""
         (here / "pid").write_text(str(os.getpid()))
         say(event="stage", stage="load")
-        time.sleep(60)
+        time.sleep(600)
     """)
 
     def listen(name: str, event: scheduler.Event) -> None:
@@ -302,10 +287,14 @@ def test_an_error_of_the_listener_leaves_no_worker_behind(tmp_path: Path, stub: 
 
 
 SCRIPT = """
-import json
-from yolo26_executorch.exporter import child_process, scheduler
+import json, os
+from yolo26_executorch.exporter import child_process, export_process, scheduler
 from yolo26_executorch.exporter.jobs import Job
 child_process.GRACE_S = {grace}
+if files := {until!r}:
+    class time:
+        monotonic = staticmethod(lambda: 3600.0 * all(map(os.path.exists, files)))
+    export_process.time = time
 records = scheduler.run([Job.from_json(job) for job in json.loads({jobs!r})], parallel=2,
     on_event=lambda name, event: None, worker={worker!r})
 print(json.dumps([record.to_json() for record in records]))
@@ -317,9 +306,10 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Return a function that runs three jobs, two at a time, in a process of their own."""
     started: list[subprocess.Popen[str]] = []
 
-    def make(worker: list[str], grace: float = 20) -> subprocess.Popen[str]:
+    def make(worker: list[str], grace: float = 600, until: Sequence[Path] = ()) -> subprocess.Popen[str]:
+        """Where files are given, an hour goes by when they are there, and no time before or after that."""
         jobs = json.dumps([job(tmp_path, name).to_json() for name in ("yolo26s", "yolo26x", "yolo26m")])
-        script = SCRIPT.format(jobs=jobs, grace=grace, worker=worker)
+        script = SCRIPT.format(jobs=jobs, grace=grace, worker=worker, until=[*map(str, until)])
         process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
         started.append(process)
         return process
@@ -331,7 +321,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 
 def outcomes(process: subprocess.Popen[str]) -> dict[str, tuple[str, str | None]]:
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=PATIENCE_S)
     return {data["name"]: (data["outcome"], data["stage"]) for data in json.loads(output)}
 
 
@@ -344,10 +334,10 @@ def test_an_interruption_ends_workers_and_their_children(
             record()
             sys.exit()
         say(event="stage", stage="compile")
-        child = subprocess.Popen(["sleep", "60"])
+        child = subprocess.Popen(["sleep", "600"])
         (here / f"{name}.new").write_text(str(child.pid))
         (here / f"{name}.new").rename(here / f"{name}.pid")
-        time.sleep(60)
+        time.sleep(600)
     """)
     process = start(worker)
     pids = [tmp_path / "yolo26s.pid", tmp_path / "yolo26m.pid"]
@@ -365,7 +355,7 @@ def test_an_interruption_ends_workers_and_their_children(
 def test_what_was_not_started_is_interrupted_too(
     tmp_path: Path, stub: Stub, start: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    process = start(stub("(here / name).touch(); time.sleep(60)"))
+    process = start(stub("(here / name).touch(); time.sleep(600)"))
     wait_for(lambda: (tmp_path / "yolo26m").exists() and (tmp_path / "yolo26x").exists(), "the workers")
     process.send_signal(signal.SIGINT)
     assert set(outcomes(process).values()) == {("interrupted", None)}
@@ -376,14 +366,15 @@ STUBBORN = """
 signal.signal(signal.SIGTERM, lambda *_: (here / f"{name}.asked").touch())
 (here / name).touch()
 while True:
-    time.sleep(60)
+    time.sleep(600)
 """
 
 
 def test_who_does_not_end_is_killed_after_a_grace(
     tmp_path: Path, stub: Stub, start: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    process = start(stub(STUBBORN), grace=0.5)
+    asked = [tmp_path / f"{name}.asked" for name in ("yolo26x", "yolo26m")]
+    process = start(stub(STUBBORN), until=asked)
     wait_for(lambda: (tmp_path / "yolo26m").exists() and (tmp_path / "yolo26x").exists(), "the workers")
     process.send_signal(signal.SIGINT)
     assert set(outcomes(process).values()) == {("interrupted", None)}
@@ -414,19 +405,24 @@ def test_one_at_a_time_they_start_in_the_order_given(tmp_path: Path, stub: Stub)
     assert [name for name, event in events if event["event"] == "start"] == ["yolo26n", "yolo26x"]
 
 
-def test_a_hang_is_stopped_with_all_it_started(tmp_path: Path, stub: Stub) -> None:
+def clock(monkeypatch: pytest.MonkeyPatch, hours: Callable[[], int]) -> None:
+    """Tell the workers' watch a time that only events move."""
+    monkeypatch.setattr(export_process, "time", SimpleNamespace(monotonic=lambda: 3600.0 * hours()))
+
+
+def test_a_hang_is_stopped_with_all_it_started(tmp_path: Path, stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock(monkeypatch, lambda: (tmp_path / "hangs").exists())
     worker = stub("""
         if name == "yolo26n":
             record()
             sys.exit()
         say(event="stage", stage="compile")
-        (here / "pid").write_text(str(subprocess.Popen(["sleep", "60"]).pid))
+        (here / "pid").write_text(str(subprocess.Popen(["sleep", "600"]).pid))
         print("still compiling", file=sys.stderr, flush=True)
-        time.sleep(60)
+        (here / "hangs").touch()
+        time.sleep(600)
     """)
-    began = time.monotonic()
     records, _ = run(tmp_path, worker, ("yolo26s", "yolo26n"), limits=Limits(seconds=1.5))
-    assert time.monotonic() - began < 20
     assert [made.outcome for made in records] == ["failed", "exported"]
     assert records[0].stage == "compile"
     assert records[0].message is not None
@@ -435,23 +431,44 @@ def test_a_hang_is_stopped_with_all_it_started(tmp_path: Path, stub: Stub) -> No
     wait_for(lambda: not is_running(int((tmp_path / "pid").read_text())), "the child's end")
 
 
-def test_time_spent_waiting_for_another_export_does_not_count(tmp_path: Path, stub: Stub) -> None:
+def test_time_spent_waiting_for_another_export_does_not_count(
+    tmp_path: Path, stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     worker = stub("""
         say(event="wait", holder="process 7")
-        time.sleep(1.2)
+        while not (here / "free").exists():
+            time.sleep(0.02)
         say(event="stage", stage="load")
+        while not (here / "seen").exists():
+            time.sleep(0.02)
         record()
     """)
+    clock(monkeypatch, lambda: (tmp_path / "free").exists())
+    poll = ExportProcess.poll
+    polled: list[bool] = []
+
+    def watched(one: ExportProcess) -> bool:
+        if one._waiting and (tmp_path / "free").exists():  # an hour has gone by while it waits, which was looked at
+            polled.append(poll(one))
+            return polled[-1]
+        if one._waiting:
+            (tmp_path / "free").touch()
+        elif polled:
+            (tmp_path / "seen").touch()
+        return poll(one)
+
+    monkeypatch.setattr(ExportProcess, "poll", watched)
     (made,), events = run(tmp_path, worker, limits=Limits(seconds=0.9))
     assert made.outcome == "exported"
     assert {"event": "wait", "holder": "process 7"} in [event for _, event in events]
+    assert polled
 
 
 def test_who_eats_memory_is_stopped(tmp_path: Path, stub: Stub) -> None:
     worker = stub("""
         say(event="stage", stage="lower")
         held = bytearray(os.urandom(1)) * 400_000_000
-        time.sleep(60)
+        time.sleep(600)
     """)
     (made,), _ = run(tmp_path, worker, limits=Limits(memory_bytes=200_000_000))
     assert (made.outcome, made.stage) == ("failed", "lower")
@@ -490,7 +507,8 @@ def test_tries_come_to_an_end_and_other_causes_get_one(tmp_path: Path, stub: Stu
 def test_jobs_are_spread_over_the_gpus(tmp_path: Path, stub: Stub) -> None:
     worker = stub("""
         (here / f"{name}.device").write_text(os.environ["CUDA_VISIBLE_DEVICES"])
-        time.sleep(0.5)
+        while len([*here.glob("*.device")]) < 4:
+            time.sleep(0.02)
         record()
     """)
     names = ("yolo26n", "yolo26s", "yolo26m", "yolo26l")
@@ -504,7 +522,8 @@ def test_a_small_gpu_limits_no_other(tmp_path: Path, stub: Stub) -> None:
     """The one with memory for three gets three exports, the largest first, while the small one gets one."""
     worker = stub("""
         (here / f"{name}.device").write_text(os.environ["CUDA_VISIBLE_DEVICES"])
-        time.sleep(0.5)
+        while len([*here.glob("*.device")]) < 4:
+            time.sleep(0.02)
         record()
     """)
     names = ("yolo26n", "yolo26s", "yolo26m", "yolo26x")

@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from support import PATIENCE_S
 from yolo26_executorch.exporter.jobs import Job, Record
 from yolo26_executorch.exporter.scheduler import WORKER
 from yolo26_executorch.models.checkpoints import Source
@@ -69,7 +70,7 @@ def test_only_events_reach_standard_output(tmp_path: Path) -> None:
         return job.record("exported")
         """,
     )
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0
     stage, last = (json.loads(line) for line in out.splitlines())
     assert stage == {"event": "stage", "stage": "load"}
@@ -93,20 +94,20 @@ def test_events_arrive_as_they_happen(tmp_path: Path) -> None:
     assert process.stdout is not None
     assert json.loads(process.stdout.readline())["stage"] == "load"
     mark.touch()
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=PATIENCE_S)
     assert json.loads(out)["record"]["outcome"] == "exported"
 
 
 def test_a_failed_export_is_status_0_and_a_record(tmp_path: Path) -> None:
     process = start(job_of(tmp_path), 'return job.record("failed", message="no luck")')
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0
     assert json.loads(out)["record"]["message"] == "no luck"
 
 
 def test_a_defect_is_another_status_with_its_traceback_in_the_log(tmp_path: Path) -> None:
     process = start(job_of(tmp_path), "raise ZeroDivisionError")
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, out) == (1, "")
     assert "ZeroDivisionError" in err
 
@@ -120,7 +121,7 @@ def test_sigterm_removes_the_draft(tmp_path: Path) -> None:
             break
     assert sorted(path.name[:17] for path in tmp_path.iterdir()) == [".yolo26n-cls.lock", ".yolo26n-cls.tmp-"]
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 143
     assert [path.name for path in tmp_path.iterdir()] == [".yolo26n-cls.lock"]
 
@@ -133,7 +134,7 @@ def test_ultralytics_installs_nothing_for_a_checkpoint(tmp_path: Path) -> None:
         return job.record("failed", message=str(AUTOINSTALL))
         """,
     )
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=PATIENCE_S)
     assert json.loads(out)["record"]["message"] == "False"
 
 
@@ -146,5 +147,5 @@ def test_a_cuda_export_finds_the_toolkit(tmp_path: Path) -> None:
         return job.record("failed", message=str(said))
         """
     process = start(job_of(tmp_path, backend="cuda"), body, CUDA_PATH=str(tmp_path / "cuda"))
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=PATIENCE_S)
     assert json.loads(out)["record"]["message"] == str([str(tmp_path / "cuda"), False])

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from support import ROOT
+from support import PATIENCE_S, ROOT
 from yolo26_executorch.artifacts.program_file import CudaPayload, read_cuda_payload, read_methods
 from yolo26_executorch.system import probe
 
@@ -51,11 +51,13 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("compiled")
     driver = folder / "driver"  # what is linked against in place of the driver's library
     driver.mkdir()
-    subprocess.run(["g++", "-shared", "-x", "c", "-", "-o", driver / "libcuda.so"], input=b"", check=True, timeout=60)
+    subprocess.run(
+        ["g++", "-shared", "-x", "c", "-", "-o", driver / "libcuda.so"], input=b"", check=True, timeout=PATIENCE_S
+    )
     for name in ("libcudart.so", "libcuda.so.1"):
         shutil.copy(driver / "libcuda.so", driver / name)
     done = subprocess.run(
-        [sys.executable, SCRIPT, folder, "yolo26n", "fp16", "1"], capture_output=True, text=True, timeout=600,
+        [sys.executable, SCRIPT, folder, "yolo26n", "fp16", "1"], capture_output=True, text=True, timeout=PATIENCE_S,
         env={
             **os.environ, "LIBRARY_PATH": str(driver), "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
             "TRITON_CACHE_DIR": str(folder / "triton"), "XDG_CACHE_HOME": str(folder / "cache"),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from support import PATIENCE_S
 from yolo26_executorch.lowering import inductor
 
 
@@ -173,7 +174,7 @@ def launcher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("launcher")
     source = folder / "launcher.cpp"
     source.write_text(DRIVER + inductor._LAUNCH_EARLY + CALL)
-    subprocess.run([compiler, "-o", folder / "launcher", source], check=True, timeout=120)
+    subprocess.run([compiler, "-o", folder / "launcher", source], check=True, timeout=PATIENCE_S)
     return folder / "launcher"
 
 
@@ -187,4 +188,4 @@ def launcher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_kernels_are_launched_early_in_a_graph_alone(launcher: Path, state: str, told: str) -> None:
-    assert subprocess.check_output([launcher, state], text=True, timeout=60) == told
+    assert subprocess.check_output([launcher, state], text=True, timeout=PATIENCE_S) == told

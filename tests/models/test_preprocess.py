@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from support import PATIENCE_S
 from yolo26_executorch.errors import InputError
 from yolo26_executorch.models import preprocess
 from yolo26_executorch.models.tasks import CLASSIFY, DETECT, TASKS, TensorSpec
@@ -206,4 +207,4 @@ def test_torchvision_stays_out() -> None:
         "i = p.read(p.sample_images()[0]); [p.fit(i, (320, 320), t) for t in tasks.TASKS.values()];"
         "sys.exit('torchvision' in sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE_S)

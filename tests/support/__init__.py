@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -45,6 +46,18 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).parents[2]
+
+PATIENCE_S = 900
+"""For what an event ends: only a defect takes so long, however busy the machine is."""
+
+
+def wait_for(true: Callable[[], bool], what: str, process: subprocess.Popen[str] | None = None) -> None:
+    """Wait until something is so, which a process that ends meanwhile would not bring about."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not true():
+        assert time.monotonic() < deadline, f"waited {PATIENCE_S} s for {what}"
+        assert process is None or process.poll() is None, process.communicate()
+        time.sleep(0.02)
 
 
 def project() -> dict[str, Any]:
@@ -272,7 +285,7 @@ def run_python(code: str, *words: str) -> subprocess.CompletedProcess[str]:
     """Run a program of ours in a fresh process, which sees this package and these modules."""
     return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code), *words],
-        env=child_environment(), capture_output=True, text=True, timeout=600, check=False,
+        env=child_environment(), capture_output=True, text=True, timeout=PATIENCE_S, check=False,
     )  # fmt: skip
 
 

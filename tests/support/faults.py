@@ -119,7 +119,7 @@ def hold_stages(hold: Path) -> None:
             part = hold.with_name("part")
             part.write_text(str(os.getpid()))
             part.rename(hold.with_name("held"))  # who waits for it finds it whole
-            time.sleep(60)
+            time.sleep(600)
 
     pipeline._Clock.__call__ = stop  # type: ignore[method-assign]
 

@@ -27,7 +27,7 @@ if how == "dies":
 if how == "killed":
     os.kill(os.getpid(), 9)
 if how == "hangs":
-    time.sleep(60)
+    time.sleep(600)
 if how in ("failed", "skipped"):
     say(how, message="because of\\x1b[2J it")
     sys.exit()

@@ -1,4 +1,4 @@
-"""How the stub workers of the tests begin: what they read and how they speak, as `exporter.child_process` has it."""
+"""How the stub workers of the tests begin: what they read and how they speak, as `exporter.export_process` has it."""
 
 PREAMBLE = """
 import json, os, pathlib, signal, subprocess, sys, time

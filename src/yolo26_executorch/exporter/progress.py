@@ -66,7 +66,6 @@ class Live(Display):
             self._rows[name] = self._progress.add_task(name, stage="start", total=None)
         elif event["event"] == "stage":
             self._progress.update(self._rows[name], stage=event["stage"])
-            return
         elif event["event"] in ("wait", "retry"):
             self._progress.update(self._rows[name], stage="waiting")
         elif event["event"] == "record":
@@ -76,6 +75,7 @@ class Live(Display):
                 self._progress.remove_task(self._rows.pop(name))
         for text in _texts(event):
             self._progress.console.print(f"{name}: {printable(text)}", soft_wrap=True)
+        self._progress.refresh()
 
 
 def display(jobs: int, out: Console | None = None) -> Display:
