@@ -6,7 +6,7 @@ import pytest
 
 from yolo26_executorch.errors import OptionError
 from yolo26_executorch.models.tasks import TASKS
-from yolo26_executorch.vision.settings import HONOURED, IDLE, REFUSED, SWITCHES, check_settings
+from yolo26_executorch.vision.settings import _OUTPUTS, HONOURED, IDLE, REFUSED, SWITCHES, check_settings
 
 
 def check(given: dict[str, Any], task: str = "detect", **options: Any) -> list[str]:
@@ -59,6 +59,12 @@ def test_a_task_without_what_a_setting_is_about(task: str, names: list[str]) -> 
         "line_width": 2, "save": True,
     }  # fmt: skip
     assert [note.split("=")[0] for note in check(given, task)] == names
+
+
+def test_every_output_that_a_setting_is_about_is_of_some_task() -> None:
+    outputs = {row.name for task in TASKS.values() for row in task.named}
+    for names in _OUTPUTS.values():
+        assert names[0] in outputs
 
 
 def test_settings_that_need_another() -> None:

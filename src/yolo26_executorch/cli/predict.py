@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 CONFIDENCE = 0.25
 
+_FEW = 5
+"""Classes of a map that a line names, the largest."""
+
 PASSED_ON = (
     "conf", "classes", "max_det", "retina_masks", "save", "save_txt", "save_conf", "save_crop", "save_frames",
     "show_labels", "show_conf", "show_boxes", "line_width", "vid_stride", "stream_buffer", "tracker", "save_dir",
@@ -226,6 +229,9 @@ def _write(args: argparse.Namespace, manifest: Manifest, model: YOLO26, results:
 def _found(result: Results) -> str:
     """Word what was found, with the numbers of tracked objects."""
     boxes = result.boxes if result.obb is None else result.obb
+    if result.semantic_mask is not None:
+        shares = sorted(result.summary(), key=lambda row: -row["pixel_ratio"])
+        return ", ".join(f"{row['name']} {row['pixel_ratio']:.1%}" for row in shares[:_FEW]) or "nothing"
     if boxes is None or not boxes.is_track:
         return result.verbose().rstrip(", ") or "nothing"
     numbers: dict[int, list[int]] = {}
@@ -242,7 +248,7 @@ class _Totals:
 
     def __init__(self) -> None:
         self.images = 0
-        self._moving = False
+        self._counted = False
         self._objects: Counter[str] = Counter()
         self._tracked: set[tuple[str, int]] = set()
         self._seconds = 0.0
@@ -260,6 +266,7 @@ class _Totals:
         if result.probs is not None:
             self._objects[result.names[result.probs.top1]] += 1
         boxes = result.boxes if result.obb is None else result.obb
+        self._counted |= boxes is not None or result.probs is not None
         if boxes is None:
             return
         labels = [result.names[label] for label in boxes.cls.int().tolist()]
@@ -277,7 +284,8 @@ class _Totals:
         stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in (speed or {}).items())
         rate = f"{self.images / self._seconds:.1f} a second in all" if self._seconds else ""
         images = f"{self.images} image{'s' * (self.images > 1)}"
-        return f"{images}: {objects or 'nothing found'}; " + "; ".join(filter(None, (f"ms an image: {stages}", rate)))
+        found = f"{images}: {objects or 'nothing found'}" if self._counted else images
+        return "; ".join(filter(None, (found, f"ms an image: {stages}", rate)))
 
 
 def _shown(results: Iterator[Results], source: Any) -> Iterator[Results]:

@@ -5,6 +5,7 @@ Knows `ultralytics/engine/predictor.py` (8.4).
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,14 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ultralytics.models.yolo.classify.predict import ClassificationPredictor
-from ultralytics.models.yolo.detect.predict import DetectionPredictor
-from ultralytics.models.yolo.obb.predict import OBBPredictor
-from ultralytics.models.yolo.pose.predict import PosePredictor
-from ultralytics.models.yolo.segment.predict import SegmentationPredictor
 
 from ..errors import OptionError, first_line
-from ..models.tasks import TASKS
+from ..models.tasks import TASKS, Task, ultralytics_class
 from .saving import Saver
 from .settings import check_settings
 from .sources import Files
@@ -81,18 +77,11 @@ class _Predicting:
         return f"{height}x{width} {result.verbose()}{result.speed['inference']:.1f}ms"
 
 
-def _predictor(kind: type[Any]) -> type[Any]:
+@functools.cache
+def predictor_class(task: Task) -> type[Any]:
+    """Return Ultralytics' predictor for a task, with what is ours in it."""
+    kind = ultralytics_class(task.predictor)
     return type(kind.__name__, (_Predicting, kind), {})
-
-
-PREDICTORS: dict[str, Any] = {
-    "detect": _predictor(DetectionPredictor),
-    "segment": _predictor(SegmentationPredictor),
-    "pose": _predictor(PosePredictor),
-    "obb": _predictor(OBBPredictor),
-    "classify": _predictor(ClassificationPredictor),
-}
-"""By the task's name."""
 
 
 def make_predictor(backend: RunnerBackend, mode: str, settings: Mapping[str, Any]) -> Any:
@@ -120,7 +109,7 @@ def make_predictor(backend: RunnerBackend, mode: str, settings: Mapping[str, Any
     }  # fmt: skip
     import_torchvision()
     try:
-        predictor = PREDICTORS[backend.task](overrides={**defaults, **wanted, "imgsz": backend.imgsz})
+        predictor = predictor_class(task)(overrides={**defaults, **wanted, "imgsz": backend.imgsz})
         if any(getattr(predictor.args, flag) for flag in ("save", "save_txt", "save_crop")):
             predictor.save_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -71,13 +71,15 @@ SWITCHES = frozenset(
 )  # fmt: skip
 """Settings that are true or false; on a command line they stand without a value."""
 
-_OUTPUT = {
+_OUTPUTS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
-        ("conf", "classes", "max_det", "save_conf", "save_crop", "show_boxes", "line_width", "boxes"), "detections"
+        ("conf", "max_det", "save_conf", "save_crop", "show_boxes", "line_width", "boxes"), ("detections",)
     ),
-    "retina_masks": "masks",
+    "classes": ("detections", "classes"),
+    "save_txt": ("detections", "probabilities"),
+    "retina_masks": ("masks",),
 }
-"""The output that a setting is about."""
+"""The outputs that a setting is about; one of them is to be there."""
 
 _TOGETHER = {"save_frames": ("save",), "save_conf": ("save_txt",)}
 """Settings that do nothing without another one."""
@@ -114,8 +116,8 @@ def check_settings(
             if value is None or (value is False and name in SWITCHES):
                 continue
             notes.append(f"{name}={value} has no effect: {IDLE[name]}")
-        elif name in _OUTPUT and _OUTPUT[name] not in {row.name for row in task.named}:
-            notes.append(f"{name}={value} has no effect: a {task.name} model has no {_OUTPUT[name]}")
+        elif name in _OUTPUTS and not {*_OUTPUTS[name]} & {row.name for row in task.named}:
+            notes.append(f"{name}={value} has no effect: a {task.name} model has no {_OUTPUTS[name][0]}")
         elif value and not all(given.get(other) for other in _TOGETHER.get(name, ())):
             notes.append(f"{name}={value} has no effect without {' and '.join(_TOGETHER[name])}=True")
     if mode != "track" and given.get("tracker") is not None:
