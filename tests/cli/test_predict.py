@@ -61,8 +61,8 @@ def photo(tmp_path: Path) -> Path:
 
 
 TOTALS = re.compile(
-    r"(?P<images>\d+) images?: (?P<found>.+); ms an image: preprocess [\d.]+, inference [\d.]+, postprocess [\d.]+; "
-    r"[\d.]+ a second in all"
+    r"(?P<images>\d+) (images?|frames?): (?P<found>.+); ms each: preprocess [\d.]+, inference [\d.]+, "
+    r"postprocess [\d.]+; [\d.]+ a second in all"
 )
 
 
@@ -80,7 +80,7 @@ def test_a_line_for_an_image(command: Command, photo: Path) -> None:
     assert untimed(*command(photo)) == (0, [f"{one}: 1 person, 1 bicycle"], "1: 1 bicycle, 1 person")
     assert untimed(*command(photo, "--conf", 0.95)) == (0, [f"{one}: (no detections)"], "1: nothing found")
     words = ("--conf", 0, "--max-det", 2, "--classes", "car", 0)
-    assert untimed(*command(photo, *words)) == (0, [f"{one}: 1 person, 1 car"], "1: 1 person, 1 car")
+    assert untimed(*command(photo, *words)) == (0, [f"{one}: 1 person, 1 car"], "1: 1 car, 1 person")
     found = untimed(*command(photo, task="classify"))
     assert found == (0, [f"{one}: bicycle 0.70, car 0.20, person 0.10"], "1: 1 bicycle")
     assert command.runner.closed

@@ -84,6 +84,18 @@ def test_an_encoder_that_gives_up_is_named(tmp_path: Path, monkeypatch: pytest.M
     assert files(tmp_path / "out") == set()
 
 
+def test_each_crop_that_cannot_be_saved_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: Any) -> bytes:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(saving, "jpeg_of_crop", full)
+    predictor = predict(picture(), tmp_path / "out", names={0: "a", 1: "a"}, save_crop=True)
+    crops = tmp_path / "out" / "crops" / "a"
+    assert predictor.unsaved == dict.fromkeys(
+        (str(crops / "image0.jpg"), str(crops / "image0-2.jpg")), "No space left on device"
+    )
+
+
 @pytest.fixture
 def small_files() -> Iterator[None]:
     """No file grows beyond 30 000 bytes: what a full disk does to it."""

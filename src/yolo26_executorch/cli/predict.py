@@ -131,12 +131,13 @@ def run(args: argparse.Namespace) -> int:
         opened = YOLO26(args.artifact, runner=args.runner)
     with opened as model:
         results = (model.track if args.track else model.predict)(source, stream=True, **settings)
-        totals = _Totals()
+        totals = _Totals(args.track)
         with contextlib.closing(results):  # type: ignore[type-var]
             _write(args, manifest, model, totals.count(_shown(results, source)))
         predictor = model.predictor
         if not args.json and totals.images:
-            print(printable(totals.text(predictor.speed)), file=sys.stderr)
+            word = "image" if predictor.dataset.mode == "image" else "frame"
+            print(printable(totals.text(word, predictor.speed)), file=sys.stderr)
         if predictor.saver.saved:
             print(f"saved in {predictor.save_dir}", file=sys.stderr)
     return 1 if getattr(source, "unreadable", []) or predictor.unsaved else 0
@@ -246,7 +247,8 @@ def _found(result: Results) -> str:
 class _Totals:
     """What is said at the end: how many images, what was found in all, and how fast."""
 
-    def __init__(self) -> None:
+    def __init__(self, track: bool) -> None:
+        self._track = track
         self.images = 0
         self._counted = False
         self._objects: Counter[str] = Counter()
@@ -270,22 +272,24 @@ class _Totals:
         if boxes is None:
             return
         labels = [result.names[label] for label in boxes.cls.int().tolist()]
-        if not boxes.is_track:
+        if not self._track:
             self._objects.update(labels)
+            return
+        if not boxes.is_track:  # nothing has a number yet
             return
         new = {*zip(labels, boxes.id.int().tolist(), strict=True)} - self._tracked
         self._tracked |= new
         self._objects.update(label for label, _ in new)
 
-    def text(self, speed: dict[str, float] | None) -> str:
-        """Return the line; `speed` is Ultralytics' milliseconds an image, by stage."""
+    def text(self, word: str, speed: dict[str, float] | None) -> str:
+        """Return the line; `word` is "image" or "frame", `speed` Ultralytics' milliseconds for each, by stage."""
         ranked = sorted(self._objects.items(), key=lambda item: (-item[1], item[0]))
         objects = ", ".join(f"{count} {name}{'s' * (count > 1)}" for name, count in ranked)
         stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in (speed or {}).items())
         rate = f"{self.images / self._seconds:.1f} a second in all" if self._seconds else ""
-        images = f"{self.images} image{'s' * (self.images > 1)}"
+        images = f"{self.images} {word}{'s' * (self.images > 1)}"
         found = f"{images}: {objects or 'nothing found'}" if self._counted else images
-        return "; ".join(filter(None, (found, f"ms an image: {stages}", rate)))
+        return "; ".join(filter(None, (found, f"ms each: {stages}", rate)))
 
 
 def _shown(results: Iterator[Results], source: Any) -> Iterator[Results]:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 from PIL import Image
-from ultralytics.utils.files import increment_path
 from ultralytics.utils.plotting import save_one_box
 
 from ..errors import first_line
@@ -104,10 +103,18 @@ class Saver:
         boxes = result.boxes if result.obb is None else result.obb
         for box in () if boxes is None else boxes.cpu():
             folder = self.folder / "crops" / safe_name(result.names[int(box.cls.item())])
-            path = Path(increment_path(folder / safe_name(label, ".jpg")))
+            path = self._free(folder, label)
             corners = box.xyxy if result.obb is None else box.xyxyxyxy
             crop = save_one_box(corners, result.orig_img.copy(), BGR=True, save=False)
             self._try(path, lambda part, crop=crop: part.write_bytes(jpeg_of_crop(crop)))  # type: ignore[misc]
+
+    def _free(self, folder: Path, label: str) -> Path:
+        """Return the name of a class' next crop: of several there are, or could not be saved, -2, -3 and so on."""
+        path, count = folder / safe_name(label, ".jpg"), 1
+        while path.exists() or str(path) in self.unsaved:
+            count += 1
+            path = folder / safe_name(f"{label}-{count}", ".jpg")
+        return path
 
     def _base(self, path: str, key: Any) -> str:
         """Return the name of a source's results; sources of the same name get -2, -3 and so on."""
