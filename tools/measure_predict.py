@@ -137,9 +137,8 @@ class Masks:
         self._tally.add(given, expected)
         if given.masks is None or expected.masks is None:
             return
-        polygons = [_polygons(result) for result in (given, expected)]
         for i, j in match(given, expected):
-            self._polygons.append(_polygon_iou(polygons[0][i], polygons[1][j], expected.orig_shape))
+            self._polygons.append(_polygon_iou(_polygon(given[i]), _polygon(expected[j]), expected.orig_shape))
 
     def figures(self) -> dict[str, Any]:
         """Return what was found."""
@@ -151,13 +150,13 @@ class Masks:
         }  # fmt: skip
 
 
-def _polygons(result: Any) -> list[Image]:
-    """Return the outlines that --save-txt writes, one (points, 2) an object, 0..1."""
+def _polygon(one: Any) -> Image:
+    """Return the outline that --save-txt writes for a result of one object, (points, 2), 0..1; empty without one."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "labels.txt"
-        result.save_txt(file)
-        lines = file.read_text().splitlines() if file.exists() else []
-    return [np.array(line.split()[1:], np.float32).reshape(-1, 2) for line in lines]
+        one.save_txt(file)
+        values = file.read_text().split()[1:] if file.exists() else []
+    return np.array(values, np.float32).reshape(-1, 2)
 
 
 def _polygon_iou(one: Image, other: Image, shape: tuple[int, int]) -> float:

@@ -53,6 +53,8 @@ def test_rows_are_what_predict_finds(task: str, tmp_path: Path, monkeypatch: pyt
         assert row["names"] == [result.names[index] for index in row["classes"]]
         if has["masks"] is not None:
             assert len(row["masks"]) == len(row["boxes"])
+            for outline, expected in zip(row["masks"], result.masks.xy, strict=True):
+                np.testing.assert_allclose(np.reshape(outline, (-1, 2)), expected)
         if has["keypoints"] is not None:
             np.testing.assert_allclose(row["keypoints"], result.keypoints.data, rtol=1e-5)
         if has["rotated"] is not None:
