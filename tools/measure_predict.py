@@ -89,6 +89,10 @@ class Setup:
         subprocess.run([sys.executable, "-m", "yolo26_executorch", *words], check=True, stdout=sys.stderr)
         return base / checkpoint.stem
 
+    def pytorch(self, precision: str) -> dict[str, Any]:
+        """Return Ultralytics' settings for this device, in half precision where the artifact is."""
+        return {"device": self.device, **({"half": True} if precision == "fp16" else {})}
+
     def theirs(self, task: str) -> Any:
         """Return Ultralytics' model of a bundled checkpoint."""
         from ultralytics import YOLO
@@ -189,11 +193,10 @@ def _spread(values: Sequence[float]) -> dict[str, float] | None:
 
 def measure_video(setup: Setup, precision: str, imgsz: int, frames: int, rounds: int, task: str) -> dict[str, Any]:
     """Measure frames a second; PyTorch runs in half precision where the artifact does."""
-    half = precision == "fp16"
     folder, theirs = setup.artifact(task, precision, imgsz), setup.theirs(task)
     with tempfile.TemporaryDirectory() as place, YOLO26(folder) as model:
         clip = draw_video(Path(place) / "clip.mp4", frames)
-        common = {"imgsz": imgsz, "device": setup.device, "half": half, "nms": False, "verbose": False, "stream": True}
+        common = {"imgsz": imgsz, "nms": False, "verbose": False, "stream": True, **setup.pytorch(precision)}
         speeds: dict[str, dict[str, float]] = {}
 
         def ours(**settings: Any) -> int:
@@ -241,7 +244,7 @@ def measure_images(setup: Setup, precision: str, task: str, count: int, rounds: 
     imgsz = min(640, TASKS[task].native_imgsz)
     folder, theirs = setup.artifact(task, precision, imgsz), setup.theirs(task)
     images = drawn(count, [(imgsz, imgsz)])
-    common = {"imgsz": imgsz, "device": setup.device, "half": precision == "fp16", "nms": False, "verbose": False}
+    common = {"imgsz": imgsz, "nms": False, "verbose": False, **setup.pytorch(precision)}
     cpu: dict[str, list[float]] = {"artifact": [], "pytorch": []}
     with YOLO26(folder) as model:
 

@@ -34,5 +34,5 @@ def test_it_counts_what_is_on_a_folder_of_pictures(
     rows = pyarrow.parquet.read_table(tmp_path / "found").to_pylist()
     assert {Path(row["path"]).name: row["boxes"] and len(row["boxes"]) for row in rows} == {**expected, "zzz.jpg": None}
     lines = done.stdout.splitlines()
-    assert lines[0] == f"{folder / 'zzz.jpg'}: it is no picture that OpenCV can read"
-    assert lines[1] == f"{len(expected) + 1} pictures, {sum(expected.values())} objects:"
+    assert lines[0] == f"{folder / 'zzz.jpg'}: OpenCV cannot read it as an image"
+    assert lines[1] == f"{len(expected) + 1} images, {sum(expected.values())} objects:"

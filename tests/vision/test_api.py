@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.machinery
+import multiprocessing
 import sys
 import types
+import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -198,3 +200,30 @@ def test_other_classes_are_refused(wanted: Any, message: str) -> None:
 
 def test_a_class_may_be_called_a_number() -> None:
     assert class_indices("7", {0: "7", 7: "seven"}) == [0]
+
+
+def test_a_forked_child_opens_a_model_of_its_own(exported: Callable[[str], Path]) -> None:
+    """As a server's worker does, whose parent has predicted, too."""
+    context = multiprocessing.get_context("fork")
+    image = picture()
+    receiver, sender = context.Pipe(duplex=False)
+
+    def work() -> None:
+        with YOLO26(exported("detect")) as own:
+            sender.send([result.boxes.data.tolist() for result in own.predict([image, image], conf=0.01)])
+
+    with YOLO26(exported("detect")) as model:
+        expected = [result.boxes.data.tolist() for result in model.predict([image, image], conf=0.01)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # newer Pythons warn of forks beside threads
+            child = context.Process(target=work)
+            child.start()
+        try:
+            assert receiver.poll(120), "it hangs"
+            found = receiver.recv()
+        finally:
+            child.kill()
+            child.join()
+    assert len(found[0]) > 0
+    for one, other in zip(found, expected, strict=True):
+        assert one == [pytest.approx(row, rel=1e-4, abs=1e-4) for row in other]

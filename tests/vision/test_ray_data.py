@@ -89,8 +89,8 @@ def test_what_cannot_be_read_is_said_in_its_row(tmp_path: Path, monkeypatch: pyt
     assert table.column_names == ["number", "pair", *ADDED]
     assert [row["number"] for row in rows] == [0, 1, 2, 3]
     assert rows[0]["pair"] == [1.0, 1.0]
-    no_picture = "it is no picture that OpenCV can read"
-    assert [row["error"] for row in rows] == [no_picture, None, no_picture, "No such file or directory"]
+    unreadable = "OpenCV cannot read it as an image"
+    assert [row["error"] for row in rows] == [unreadable, None, unreadable, "No such file or directory"]
     assert rows[1]["boxes"]
     assert all(row[name] is None for row in (rows[0], rows[2], rows[3]) for name in ADDED[:-1])
 
@@ -109,13 +109,13 @@ def test_columns_have_one_type_whatever_was_found(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize(
     ("batch", "said"),
     [
-        ({"label": np.array(["cat"])}, "no pictures in the columns label: expected image, bytes, path, item"),
-        ({"image": np.zeros((1, 8, 8, 3), np.float32)}, "expected pictures of uint8 .* given float32"),
+        ({"label": np.array(["cat"])}, "no images in the columns label: expected image, bytes, path, item"),
+        ({"image": np.zeros((1, 8, 8, 3), np.float32)}, "expected images of uint8 .* given float32"),
         ({"image": np.zeros((1, 8, 8), np.uint8)}, r"given uint8 \(8, 8\)"),
         ({"image": np.array([7])}, "given int64"),
     ],
 )
-def test_what_is_no_picture_is_refused(
+def test_what_is_unreadable_is_refused(
     batch: dict[str, Any], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(InputError, match=said):

@@ -271,7 +271,7 @@ def test_plots_are_drawn_where_they_are_wanted(
         ({"val": "images/none"}, r"images not found, missing path '.*none'; nothing is downloaded"),
         ({"val": None}, r"data.yaml cannot be used as a data set: 'val:' key missing\. 'train' and 'val' are required"),
         ({"path": "/nowhere"}, "missing path '/nowhere/images/val'"),
-        ({"channels": 4}, r"pictures of 4 channels, and the model takes 3 \(RGB\)"),
+        ({"channels": 4}, r"images of 4 channels, and the model takes 3 \(RGB\)"),
         ({"names": [1, {2: []}]}, "given 2 "),
     ],
 )
@@ -391,7 +391,7 @@ def test_damaged_pictures_are_named_and_left_alone(task: str, eager: Place, smal
     assert all(report.skipped.values())
     assert listing(root) == before
     third.unlink()
-    with pytest.raises(UsageError, match=rf"the val pictures cannot be used for {task}: No ") as caught:
+    with pytest.raises(UsageError, match=rf"the val images cannot be used for {task}: No ") as caught:
         validate(eager(task), data)
     assert "\n" not in str(caught.value)
 
@@ -400,7 +400,7 @@ def test_pictures_without_labels_measure_nothing(eager: Place, small: Callable[.
     data = small()
     for path in (data.parent / "labels" / "val").iterdir():
         path.unlink()
-    with pytest.raises(UsageError, match="the val pictures have no labels"):
+    with pytest.raises(UsageError, match="the val images have no labels"):
         validate(eager("detect"), data)
 
 

@@ -1,10 +1,10 @@
-"""Pictures by the million: an exported model as the callable that Ray Data's `map_batches` takes.
+"""Batch inference with Ray Data: an exported model as the callable that `map_batches` takes.
 
     import ray
-    from yolo26_executorch.ray_data import YOLO26Predictor
+    from yolo26_executorch.vision.ray_data import YOLO26Predictor
 
-    pictures = ray.data.read_images("s3://bucket/pictures", include_paths=True)
-    found = pictures.map_batches(
+    images = ray.data.read_images("s3://bucket/images", include_paths=True)
+    found = images.map_batches(
         YOLO26Predictor, fn_constructor_kwargs={"artifact": "yolo26_cuda_exports/yolo26n"}, batch_size=16, num_gpus=1,
         compute=ray.data.ActorPoolStrategy(size=4))
     found.write_parquet("found")
@@ -29,23 +29,23 @@ if TYPE_CHECKING:
     from ultralytics.engine.results import Results
 
 COLUMNS = ("image", "bytes", "path", "item")
-"""Where pictures are looked for, as `read_images`, `read_binary_files` and `from_items` name them."""
+"""Columns that are searched for images, as `read_images`, `read_binary_files` and `from_items` name them."""
 
 
 class YOLO26Predictor:
-    """Find what is on pictures: a row for each, in the order given; Ultralytics does all but running the model.
+    """Predict on images: a row for each, in the order given. Everything but running the model is Ultralytics'.
 
-    A picture is an array (uint8 (H, W, 3), RGB), the bytes of a file, or the path of one; their sizes may differ. The
-    columns it came with are kept, but for arrays and bytes of pictures. Added are, in pixels of the picture:
+    An image is an array (uint8 (H, W, 3), RGB), the bytes of a file, or the path of one; sizes may differ. The columns
+    it came with are kept, except arrays and bytes of images. Added are, in pixels of the image:
 
         boxes         (n, 4) x1, y1, x2, y2; of rotated boxes, what encloses them
         rotated       (n, 5) centre, width, height, angle in radians; null where the task has none
-        classes       (n,) index; of a classifier the five likeliest
-        names         (n,) the same in words
+        classes       (n,) index; of a classifier the top five
+        names         (n,) the class names
         confidences   (n,) 0..1
         keypoints     (n, k, 2 or 3) x, y and where the model has it visibility 0..1; null where the task has none
-        masks         (n, points, 2) the outline of each; null where the task has none
-        error         why the picture could not be read, else null; one bad file does not end a long run
+        masks         (n, points, 2) polygon of each, as --save-txt has it; null where the task has none
+        error         why the image could not be read, else null; one bad file does not end a long run
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class YOLO26Predictor:
         Args:
             artifact: its folder, on every machine.
             runner: see `open_runner`.
-            column: where the pictures are; None looks for the first of `COLUMNS`.
+            column: where the images are; None takes the first of `COLUMNS` that is there.
             settings: Ultralytics' for predicting, such as `conf` and `classes`; see `YOLO26.predict`.
 
         Raises:
@@ -73,7 +73,7 @@ class YOLO26Predictor:
             batch: arrays (rows, …) by column, as `map_batches` gives them.
 
         Raises:
-            InputError: no such column, or what is in it is no picture.
+            InputError: no such column, or what is in it is not an image.
             OptionError: a setting is not legal.
         """
         import pyarrow
@@ -81,16 +81,16 @@ class YOLO26Predictor:
         column = self._column or next((name for name in COLUMNS if name in batch), None)
         if column is None or column not in batch:
             raise InputError(
-                f"no pictures in the columns {', '.join(batch)}: expected {column or ', '.join(COLUMNS)}; name theirs "
+                f"no images in the columns {', '.join(batch)}: expected {column or ', '.join(COLUMNS)}; name it "
                 'with fn_constructor_kwargs={"column": …}'
             )
-        pictures, errors = [], []
+        images, errors = [], []
         for value in batch[column]:
-            picture, error = _read(value)
+            image, error = _read(value)
             errors.append(error)
-            if picture is not None:
-                pictures.append(picture)
-        results = iter(self._model.predict(pictures, **self._settings) if pictures else [])
+            if image is not None:
+                images.append(image)
+        results = iter(self._model.predict(images, **self._settings) if images else [])
         rows = [{"error": error} if error else _row(next(results)) for error in errors]
         kept = [name for name in batch if name != column or all(isinstance(value, str) for value in batch[name])]
         found = pyarrow.Table.from_pylist(rows, schema=_schema())
@@ -101,7 +101,7 @@ class YOLO26Predictor:
 
 
 def _schema() -> pyarrow.Schema:
-    """Return the columns added, whose types must not depend on what happens to be in a batch."""
+    """Return the columns added, whose types must not depend on what a batch happens to hold."""
     import pyarrow as pa
 
     rows = pa.list_(pa.list_(pa.float32()))
@@ -120,26 +120,26 @@ def _schema() -> pyarrow.Schema:
 
 
 def _read(value: Any) -> tuple[NDArray[np.uint8] | None, str | None]:
-    """Return a picture as Ultralytics' predictors take it (uint8 (H, W, 3), BGR), or why it cannot be read."""
+    """Return an image as Ultralytics' predictors take it (uint8 (H, W, 3), BGR), or why it cannot be read."""
     if isinstance(value, np.ndarray):
         if value.dtype != np.uint8 or value.ndim != 3 or value.shape[2] != 3:
-            raise InputError(f"expected pictures of uint8 (H, W, 3), RGB; given {value.dtype} {value.shape}")
+            raise InputError(f"expected images of uint8 (H, W, 3), RGB; given {value.dtype} {value.shape}")
         return np.ascontiguousarray(value[..., ::-1]), None
     if not isinstance(value, str | bytes):
-        raise InputError(f"expected pictures as arrays, bytes or paths; given {type(value).__name__}")
+        raise InputError(f"expected images as arrays, bytes or paths; given {type(value).__name__}")
     import cv2
 
     try:
         data = Path(value).read_bytes() if isinstance(value, str) else value
         # As Ultralytics reads files.
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     except (OSError, cv2.error) as error:
         return None, first_line(error)
-    return (None, "it is no picture that OpenCV can read") if picture is None else (picture, None)
+    return (None, "OpenCV cannot read it as an image") if image is None else (image, None)
 
 
 def _row(result: Results) -> dict[str, Any]:
-    """Return what a picture's result holds, by our columns."""
+    """Return what an image's result holds, by our columns."""
     if result.probs is not None:
         classes, confidences = list(result.probs.top5), result.probs.top5conf
         row: dict[str, Any] = {"boxes": None}

@@ -2,7 +2,7 @@
 
 PyPI's torchvision is built for CUDA. Beside a CPU build of PyTorch its compiled operators cannot be loaded, and its
 import fails where it describes two of them that are then unknown. Nothing here uses its operators (YOLO26's end-to-end
-head needs no suppression), only its picture transforms, which are plain Python.
+head needs no suppression), only its image transforms, which are plain Python.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SPLITS = ("val", "test", "train")
 
 _WORKERS = 8
-"""Ultralytics' own number of processes that read pictures."""
+"""Ultralytics' own number of processes that read images."""
 
 COMPARED_IMAGES = 200
 """Images of which predictions are compared, evenly spread over the data set."""
@@ -43,7 +43,7 @@ class Measured:
     metrics: dict[str, float]
     """By Ultralytics' own keys, such as metrics/mAP50-95(B), 0..1: B boxes, M masks, P keypoints."""
     speed_ms: dict[str, float]
-    """Milliseconds a picture of each step; "inference" holds the copies to and from the model."""
+    """Milliseconds an image of each step; "inference" holds the copies to and from the model."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class ValReport:
     split: str
     pictures: int
     instances: int
-    """Labelled objects; for classify the pictures."""
+    """Labelled objects; for classify the images."""
     skipped: dict[str, str]
     """Pictures that count for nothing because they, or their labels, are damaged, and what is wrong with each."""
     artifact: Measured
@@ -139,7 +139,7 @@ def validate(
         trusted: whether it may run code.
         against_pytorch: measure the checkpoint, too, and compare both sides' predictions image by image.
         save_dir: where plots go, `runs/val/NAME` unless said; PyTorch's into a folder `pytorch` in it.
-        plots: draw Ultralytics' curves, confusion matrices and pictures.
+        plots: draw Ultralytics' curves, confusion matrices and images.
         progress: show Ultralytics' progress on standard error.
 
     Raises:

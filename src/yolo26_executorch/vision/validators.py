@@ -1,8 +1,8 @@
 """Ultralytics' validators over a runner, and the data sets they take: the only file that knows their inside.
 
 `ultralytics/engine/validator.py`, `ultralytics/models/yolo/*/val.py` and `ultralytics/data/` (8.4). Left out is what
-those do besides: nothing is downloaded or sent, and nothing is read from or written into a data set but pictures and
-labels: no label caches (pickles, which run what their author chose), no pictures mended in their place.
+those do besides: nothing is downloaded or sent, and nothing is read from or written into a data set but images and
+labels: no label caches (pickles, which run what their author chose), no images repaired in place.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _CORRUPT = re.compile(r"(?:\w+: )?(?P<path>.*): ignoring corrupt image/label: (?
 
 
 def find_data(data: Path | str, split: str, manifest: Manifest) -> dict[str, Any]:
-    """Return a data set as Ultralytics describes one, found to fit an artifact.
+    """Return a data set as Ultralytics describes one, checked to fit an artifact.
 
     Args:
         data: a data.yaml in Ultralytics' format, the folder of one, or the name of one that Ultralytics ships; for
@@ -52,7 +52,7 @@ def find_data(data: Path | str, split: str, manifest: Manifest) -> dict[str, Any
     path = Path(data).expanduser()
     found = _described(path, split, manifest) if TASKS[manifest.task].ranked else _in_folders(path, split, manifest)
     if found["channels"] != 3:
-        raise UsageError(f"{data} has pictures of {found['channels']} channels, and the model takes 3 (RGB)")
+        raise UsageError(f"{data} has images of {found['channels']} channels, and the model takes 3 (RGB)")
     return found
 
 
@@ -137,18 +137,18 @@ def _words(text: str, file: Path | None = None) -> str:
 
 
 class Validation:
-    """Runs models, one after the other, over the very same pictures."""
+    """Runs models, one after the other, over the very same images."""
 
     pictures: int
     instances: int
-    """Labelled objects; for classify the pictures."""
+    """Labelled objects; for classify the images."""
     skipped: dict[str, str]
     """Pictures that are left out because they or their labels are damaged, and what is wrong with each."""
 
     def __init__(self, task: Task, data: dict[str, Any], split: str, *, workers: int, progress: bool) -> None:
         """Take a data set that `find_data` gave.
 
-        `workers` are processes that read pictures, 0 for none besides this; `progress` shows Ultralytics' own on
+        `workers` are processes that read images, 0 for none besides this; `progress` shows Ultralytics' own on
         standard error.
         """
         import_torchvision()
@@ -158,15 +158,15 @@ class Validation:
     def __call__(self, backend: Any, plots_dir: Path | None) -> tuple[dict[str, float], dict[str, float]]:
         """Measure a model (a `RunnerBackend`, or what `pytorch_backend` returns); with a folder for plots, draw them.
 
-        Returns the metrics by Ultralytics' keys, 0..1, and the milliseconds a picture of each step.
+        Returns the metrics by Ultralytics' keys, 0..1, and the milliseconds an image of each step.
 
         Raises:
-            UsageError: pictures or labels cannot be used.
+            UsageError: images or labels cannot be used.
         """
         settings = {
             "mode": "val", "task": self._task.name, "data": str(self._data["path"]), "split": self._split,
             "batch": backend.batch, "rect": False, "workers": self._workers, "plots": plots_dir is not None,
-            # Otherwise COCO's own pictures set off COCO's API, which is not here, and masks at full resolution.
+            # Otherwise COCO's own images set off COCO's API, which is not here, and masks at full resolution.
             "val": False,
         }  # fmt: skip
         with contextlib.ExitStack() as stack:
@@ -183,12 +183,12 @@ class Validation:
             validator.dataloader = self._loader
             try:
                 metrics = validator()
-            except OSError as error:  # a picture that is gone by now, or one that OpenCV alone cannot read
-                raise UsageError(f"the {self._split} pictures cannot be read: {_words(str(error))}") from error
+            except OSError as error:  # an image that is gone by now, or one that OpenCV alone cannot read
+                raise UsageError(f"the {self._split} images cannot be read: {_words(str(error))}") from error
         self.pictures = len(self._loader.dataset)
         self.instances = int(validator.metrics.nt_per_class.sum()) if self._task.ranked else self.pictures
         if not self.instances:
-            raise UsageError(f"the {self._split} pictures have no labels; validation needs labelled ones")
+            raise UsageError(f"the {self._split} images have no labels; validation needs labelled ones")
         return (
             {key: float(value) for key, value in metrics.items() if key.startswith("metrics/")},
             {step: float(ms) for step, ms in validator.speed.items() if step != "loss"},
@@ -208,19 +208,19 @@ class Validation:
             return compare(zip(*results, strict=True), tuple(backend.imgsz))
 
     def _load(self, validator: Any, backend: Any) -> Any:
-        """Return Ultralytics' loader of the pictures."""
+        """Return Ultralytics' loader of the images."""
         validator.data, validator.device = self._data, backend.device
         validator.stride, validator.names = backend.stride, backend.names
         try:
             return validator.get_dataloader(self._data[self._split], backend.batch)
         except Exception as error:  # there is a class for each of the many things that labels can lack
             raise UsageError(
-                f"the {self._split} pictures cannot be used for {self._task.name}: {_reason(error)}"
+                f"the {self._split} images cannot be used for {self._task.name}: {_reason(error)}"
             ) from error
 
 
 def _reason(error: Exception) -> str:
-    """Return why pictures cannot be loaded; where all are damaged, the first of them is named."""
+    """Return why images cannot be loaded; where all are damaged, the first of them is named."""
     cause = error.__cause__ or error
     lines = [line.strip() for line in remove_colorstr(str(cause)).splitlines()]
     damaged = next(filter(None, map(_CORRUPT.fullmatch, lines)), None)
@@ -230,7 +230,7 @@ def _reason(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _quietly(progress: bool) -> Iterator[list[str]]:
-    """Keep standard output for results; yields the list that Ultralytics' words go to, line by line."""
+    """Keep standard output for results; yields a list that collects Ultralytics' log, line by line."""
     said: list[str] = []
 
     class Collector(logging.Handler):
@@ -250,7 +250,7 @@ def _quietly(progress: bool) -> Iterator[list[str]]:
 
 @contextlib.contextmanager
 def _stand_ins(backend: Any, data: dict[str, Any]) -> Iterator[None]:
-    """Let Ultralytics find our model and data set where it would make its own, and see to what the module says."""
+    """Have Ultralytics take our model and data set, and do nothing of what the module's docstring excludes."""
     from PIL import Image
     from ultralytics.data import dataset, utils
     from ultralytics.engine import validator
