@@ -117,7 +117,7 @@ def test_success_shows_lines_table_and_report(out: Path, stub: Stub, capsys: pyt
     assert said[4] == "yolo26s-seg: load"
     (row,) = (line for line in lines if line.split()[:2] == ["yolo26s-seg", "exported"])
     assert row.split()[2:] == ["9.4", "2.0", "50.12", "1.2e-07", "px"]
-    assert lines[-2] == "2 exported · xnnpack, tf32, 640×640, batch 1"
+    assert lines[-2] == "2 exported · xnnpack, fp32, 640×640, batch 1"
     assert lines[-1] == f"report: {out / 'report.json'}"
 
 

@@ -36,7 +36,7 @@ def test_a_jobs_record_knows_what_the_job_knows() -> None:
     job = Job(Source(variant.name, variant, None), Path("out"), ExportOptions(), None, True, False, False, "")
     record = job.record("failed", stage="lower", message="why", task="pose")
     assert record == Record(
-        "yolo26n-obb", "yolo26n-obb", "pose", "xnnpack", "tf32", "failed", stage="lower", message="why"
+        "yolo26n-obb", "yolo26n-obb", "pose", "xnnpack", "fp32", "failed", stage="lower", message="why"
     )
 
 

@@ -103,7 +103,7 @@ def test_what_is_written_and_said(tmp_path: Path, no_lowering: None, monkeypatch
     ]
     assert [event["lines"] for event in events if event["event"] == "answer"] == [["bus.jpg: tench 90.0%"]]
     assert record.to_json() == {
-        "name": "yolo26n-cls", "variant": "yolo26n-cls", "task": "classify", "backend": "xnnpack", "precision": "tf32",
+        "name": "yolo26n-cls", "variant": "yolo26n-cls", "task": "classify", "backend": "xnnpack", "precision": "fp32",
         "outcome": "exported", "stage": None, "message": None, "error": None, "folder": str(tmp_path / "yolo26n-cls"),
         "seconds": record.seconds, "files": record.files, "latency_ms": 1.5, "largest_error": PASSED["largest"],
         "test": PASSED, "transient": False, "attempts": 1, "device": None, "peak_memory_bytes": None,

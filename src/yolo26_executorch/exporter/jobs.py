@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..artifacts.manifest import computed_precision
 from ..models.checkpoints import Source
 from ..models.options import ExportOptions
 
@@ -87,7 +88,7 @@ class Job:
             "variant": variant.name if variant else None,
             "task": variant.task.name if variant else None,
             "backend": self.options.backend,
-            "precision": self.options.precision,
+            "precision": computed_precision(self.options.backend, self.options.precision),
         }
         return Record(**{**known, "outcome": outcome, **values})
 
@@ -126,6 +127,7 @@ class Record:
     """None where a user's checkpoint was never loaded."""
     backend: str
     precision: str
+    """That the model computes in: fp32 where tf32 was asked for and there is none."""
     outcome: str
     """One of `OUTCOMES`."""
     stage: str | None = None
