@@ -188,7 +188,7 @@ class TestTwoMachines:
         assert (made.outcome, made.stage, made.folder) == ("failed", "compile", None)
         assert made.message is not None
         assert "SIGSEGV" in made.message
-        assert f"(all of them: {log})" in made.message
+        assert f"(all of it: {log})" in made.message
         assert "ptxas: what it said" in log.read_text()
         assert not (tmp_path / "out" / "yolo26n").exists()
 

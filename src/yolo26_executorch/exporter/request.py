@@ -18,9 +18,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from ..artifacts.current import Identity
 from ..artifacts.manifest import PLAIN_NAME
-from ..artifacts.reading import load_manifest
-from ..artifacts.writing import prepare_base_path, remove_abandoned
-from ..errors import ArtifactError, BackendError, OptionError, UsageError
+from ..errors import BackendError, OptionError, UsageError
 from ..models import naming
 from ..models.checkpoints import Source, find_sources
 from ..models.options import ExportOptions
@@ -37,6 +35,7 @@ from .jobs import Job, Record
 from .progress import Display
 
 if TYPE_CHECKING:
+    from ..artifacts.manifest import Manifest
     from .cluster import Resources, Store
 
 BASE_PATH = Path("yolo26_cuda_exports")
@@ -154,8 +153,8 @@ def carry_out(
         UsageError: before any work, where the request cannot be carried out.
     """
     command = command or request.command
-    if request.ray:
-        from . import cluster
+    from . import cluster
+
     with contextlib.ExitStack() as until_done:
         url = request.base_path if isinstance(request.base_path, str) else None
         _check_ray(request, url)
@@ -169,8 +168,8 @@ def carry_out(
         architectures = _architectures(request, options, ray)
         for source in sources:
             _check_size(source, options)
-        store = cluster.open_store(url or base_path) if ray else None
-        sources = _places(request, sources, options, weights_dir, base_path, store, architectures)
+        store = cluster.open_store(url or base_path)
+        sources = _places(request, sources, options, weights_dir, store, architectures)
         check_report(report_path)
         jobs = [
             Job(
@@ -193,7 +192,7 @@ def carry_out(
         parallel = request.jobs or (None if ray else _parallel(options, len(jobs), slots, machine))
         created, began = _now(), time.perf_counter()
         with display(len(jobs) * max(1, len(architectures))) as shown:
-            if store:
+            if ray:
                 records = cluster.run(
                     jobs, store=store, architectures=architectures, parallel=parallel, on_event=shown.show,
                     keep_logs=request.debug, limits=request.limits, retries=request.retries,
@@ -344,8 +343,7 @@ def _places(
     sources: Sequence[Source],
     options: ExportOptions,
     weights_dir: Path | None,
-    base_path: Path,
-    store: Store | None,
+    store: Store,
     architectures: Sequence[str],
 ) -> list[Source]:
     """Return the sources under the names of their artifacts, whose places can be written to.
@@ -361,14 +359,9 @@ def _places(
     def places(name: str) -> list[str]:
         return [f"{kind}/{name}" for kind in architectures] or [name]
 
-    def there(name: str) -> list[tuple[str, Any]]:
-        found = []
-        for place in places(name):
-            with contextlib.suppress(ArtifactError):  # a damaged one may be replaced
-                manifest = store.there(place) if store else load_manifest(base_path / place)
-                if manifest is not None:
-                    found.append((store.where(place) if store else str(base_path / place), manifest))
-        return found
+    def there(name: str) -> list[tuple[str, Manifest]]:
+        found = [(store.where(place), store.manifest(place)) for place in places(name)]
+        return [(where, manifest) for where, manifest in found if manifest is not None]  # a damaged one may be replaced
 
     def is_taken(name: str, source: Source) -> bool:
         return any(existing.is_another_runs(source, manifest, identity(source)) for _, manifest in there(name))
@@ -379,11 +372,7 @@ def _places(
             (where, manifest, identity(source)) for source in named for where, manifest in there(source.name)
         )
     names = [source.name for source in named]
-    if store:
-        store.prepare([place for name in names for place in places(name)])
-    else:
-        prepare_base_path(base_path, names)
-        remove_abandoned(base_path)
+    store.prepare([place for name in names for place in places(name)])
     return named
 
 

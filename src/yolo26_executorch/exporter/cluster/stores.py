@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ...artifacts.locks import locked
 from ...artifacts.manifest import MANIFEST, Manifest
-from ...artifacts.reading import verify
+from ...artifacts.reading import load_manifest, verify
 from ...artifacts.writing import Draft, prepare_base_path, remove_abandoned
 from ...errors import ArtifactError, UsageError, first_line
 from ..child_process import LOGS
@@ -41,6 +41,10 @@ class Store(Protocol):
 
     def hold(self, place: str) -> AbstractContextManager[None]:
         """Keep other exports from a place, as far as the store can; raises BusyError where one has it."""
+        ...
+
+    def manifest(self, place: str) -> Manifest | None:
+        """Return the manifest in a place, None where there is none that can be read."""
         ...
 
     def there(self, place: str) -> Manifest | None:
@@ -73,14 +77,24 @@ class Folder:
 
     def prepare(self, places: Iterable[str]) -> None:
         """Make the folders, and clean up what killed exports left; raises UsageError."""
+        names: dict[Path, list[str]] = {}
         for path in map(self._base.joinpath, places):
-            prepare_base_path(path.parent, [path.name])
-            remove_abandoned(path.parent)
+            names.setdefault(path.parent, []).append(path.name)
+        for folder in names:
+            prepare_base_path(folder, names[folder])
+            remove_abandoned(folder)
 
     def hold(self, place: str) -> AbstractContextManager[None]:
         """Hold the place's lock."""
         path = self._base / place
         return locked(path.parent, path.name, waiting=None)
+
+    def manifest(self, place: str) -> Manifest | None:
+        """Read it."""
+        try:
+            return load_manifest(self._base / place)
+        except ArtifactError:
+            return None
 
     def there(self, place: str) -> Manifest | None:
         """Verify what is there."""
@@ -141,12 +155,20 @@ class Bucket:
         """Do nothing: there are no locks."""
         return contextlib.nullcontext()
 
-    def there(self, place: str) -> Manifest | None:
-        """Read the manifest and compare the files' sizes; their hashes would take a download."""
+    def manifest(self, place: str) -> Manifest | None:
+        """Download it."""
         try:
-            manifest = Manifest.from_json(json.loads(self._files.cat_file(self._path(place, MANIFEST))))
-            sizes = {name: self._files.size(self._path(place, name)) for name in manifest.files}
+            return Manifest.from_json(json.loads(self._files.cat_file(self._path(place, MANIFEST))))
         except (ArtifactError, OSError, ValueError, RecursionError):
+            return None
+
+    def there(self, place: str) -> Manifest | None:
+        """Compare the files' sizes with the manifest; their hashes would take a download."""
+        if (manifest := self.manifest(place)) is None:
+            return None
+        try:
+            sizes = {name: self._files.size(self._path(place, name)) for name in manifest.files}
+        except OSError:
             return None
         return manifest if sizes == {name: record.bytes for name, record in manifest.files.items()} else None
 
