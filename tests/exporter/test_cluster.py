@@ -218,7 +218,7 @@ class TestTwoMachines:
 
     def test_a_real_export_of_a_checkpoint_of_ones_own_to_a_url(self, tmp_path: Path) -> None:
         url = f"memory://{tmp_path.name}"
-        own = save_checkpoint(tmp_path / "best.pt", network("yolo26n-cls.yaml", {0: "circle", 1: "square"}))
+        own = save_checkpoint(tmp_path / "mine.pt", network("yolo26n-cls.yaml", {0: "circle", 1: "square"}))
         words = ["--models", str(own), "--imgsz", "native", "--backend", "xnnpack", "--skip-existing", "--no-test"]
         words += ["--base-path", url, "--ray", self.address, "--report", str(tmp_path / "report.json")]
         assert main(["export", *words]) == 0
