@@ -315,11 +315,11 @@ def exported(tmp_path: Path, path: Path, *words: str) -> dict[str, Any]:
 def test_a_fine_tuned_pose_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Three classes, four keypoints of two values; pictures go in as bytes."""
     names = {0: "cat", 1: "dog", 2: "été | <b>"}
-    path = save_checkpoint(tmp_path / "best.pt", trained("pose", names, kpt_shape=[4, 2]))
+    path = save_checkpoint(tmp_path / "pets.pt", trained("pose", names, kpt_shape=[4, 2]))
     record = exported(tmp_path, path, "--imgsz", "320", "352", "--input", "uint8")
-    assert (record["name"], record["variant"], record["task"]) == ("best", None, "pose")
-    assert "best: exported" in capsys.readouterr().out
-    manifest = verify(tmp_path / "out" / "best")
+    assert (record["name"], record["variant"], record["task"]) == ("pets", None, "pose")
+    assert "pets: exported" in capsys.readouterr().out
+    manifest = verify(tmp_path / "out" / "pets")
     assert (manifest.variant, manifest.classes, manifest.keypoint_shape) == (None, names, (4, 2))
     assert manifest.checkpoint["origin"] == "user"
     assert [(spec.name, spec.shape) for spec in manifest.outputs] == [
@@ -327,9 +327,9 @@ def test_a_fine_tuned_pose_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixt
     ]  # fmt: skip
     assert manifest.outputs[1].columns == ("x", "y")
     assert (manifest.input.shape, manifest.input.dtype) == ((1, 320, 352, 3), "uint8")
-    card = (tmp_path / "out" / "best" / CARD).read_text()
+    card = (tmp_path / "out" / "pets" / CARD).read_text()
     assert "4 keypoints of 2 values" in card
-    with open_runner(tmp_path / "out" / "best") as runner:
+    with open_runner(tmp_path / "out" / "pets") as runner:
         outputs = runner(random_input(runner.input, seed=1))
     assert outputs["keypoints"].shape == (1, 300, 4, 2)
     assert set(outputs["detections"][0, :, 5].tolist()) <= {0, 1, 2}
