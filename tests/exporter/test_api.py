@@ -71,7 +71,13 @@ def test_it_returns_the_folder_and_shows_progress(
 
 @pytest.mark.parametrize(
     ("error", "kind"),
-    [("DownloadError", DownloadError), ("ParityError", ParityError), ("nonsense", ExportError), (None, ExportError)],
+    [
+        ("DownloadError", DownloadError),
+        ("ParityError", ParityError),
+        ("nonsense", ExportError),
+        ("first_line", ExportError),
+        (None, ExportError),
+    ],
 )
 def test_it_raises_what_the_command_prints(
     tmp_path: Path, stub: Stub, error: str | None, kind: type[Exception]
