@@ -116,8 +116,9 @@ def export(
         raise KeyboardInterrupt
     if not record.ok or record.folder is None:
         kind = getattr(errors, record.error or "", None)
-        ours = isinstance(kind, type) and issubclass(kind, errors.Yolo26Error)
-        raise (kind if ours else errors.ExportError)(f"{record.name}: {progress.failure(record)}")
+        if not isinstance(kind, type) or not issubclass(kind, errors.Yolo26Error):
+            kind = errors.ExportError
+        raise kind(f"{record.name}: {progress.failure(record)}")
     return Path(record.folder)
 
 
