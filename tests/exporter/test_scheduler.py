@@ -443,19 +443,22 @@ def test_time_spent_waiting_for_another_export_does_not_count(
             time.sleep(0.02)
         record()
     """)
-    clock(monkeypatch, lambda: (tmp_path / "free").exists())
+    clock(monkeypatch, lambda: (tmp_path / "hour").exists())
     poll = ExportProcess.poll
     polled: list[bool] = []
 
     def watched(one: ExportProcess) -> bool:
-        if one._waiting and (tmp_path / "free").exists():  # an hour has gone by while it waits, which was looked at
-            polled.append(poll(one))
-            return polled[-1]
-        if one._waiting:
+        if not one._waiting:
+            if polled:
+                (tmp_path / "seen").touch()
+            return poll(one)
+        waited_an_hour = (tmp_path / "hour").exists()
+        (tmp_path / "hour").touch()
+        ended = poll(one)
+        if waited_an_hour:
+            polled.append(ended)
             (tmp_path / "free").touch()
-        elif polled:
-            (tmp_path / "seen").touch()
-        return poll(one)
+        return ended
 
     monkeypatch.setattr(ExportProcess, "poll", watched)
     (made,), events = run(tmp_path, worker, limits=Limits(seconds=0.9))
