@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from support.fake_gpu import FakeGpus, fake_runner, gpus, images
+from support.fake_gpu import IMAGES, FakeGpus, fake_runner, gpus, images
 from yolo26_executorch.errors import InputError, UsageError
-from yolo26_executorch.runtime import gpu
+from yolo26_executorch.runtime import gpu, staging
+from yolo26_executorch.runtime.runner import prepare
 
 __all__ = ["gpus"]
 
@@ -81,6 +82,48 @@ def test_results_are_the_callers_to_keep(gpus: FakeGpus, on_device: bool) -> Non
         first = runner(images(1), on_device=on_device)
         runner(images(2), on_device=on_device)
         assert torch.equal(first["doubled"], images(1) * 2)
+
+
+@pytest.mark.parametrize("value", [255.0, -0.5, 1.02, float("inf"), float("nan")])
+def test_values_beyond_the_range_are_found_on_the_gpu(
+    gpus: FakeGpus, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    """By looking at what the model was given there; the images are never looked at on the host."""
+    batch = images(1)
+    batch[0, 1, 2, 3] = value
+    with pytest.raises(InputError) as expected:
+        prepare(batch, IMAGES)
+    with fake_runner() as runner:
+        with pytest.raises(InputError) as caught:
+            runner(batch)
+        assert str(caught.value) == str(expected.value)
+        assert torch.equal(runner(images(1))["doubled"], images(1) * 2)
+        with pytest.raises(InputError):
+            runner(batch, on_device=True)
+
+
+def test_pinned_images_are_fetched_from_where_they_are(gpus: FakeGpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "is_pinned", lambda tensor: True)
+    with fake_runner() as runner:
+        for on_device in (False, True):
+            assert torch.equal(runner(images(3), on_device=on_device)["doubled"], images(3) * 2)
+        assert runner._staged._pieces == []
+
+
+@pytest.mark.parametrize("pieces", [1, 3, 48])
+def test_pageable_images_go_in_pieces(gpus: FakeGpus, monkeypatch: pytest.MonkeyPatch, pieces: int) -> None:
+    monkeypatch.setattr(staging, "_PIECE_BYTES", 4 * 48 // pieces)
+    with fake_runner() as runner:
+        for seed in (1, 2):
+            assert torch.equal(runner(images(seed))["doubled"], images(seed) * 2)
+        assert len(runner._staged._pieces) == pieces
+
+
+def test_inference_mode_may_come_and_go(gpus: FakeGpus) -> None:
+    with fake_runner() as runner:
+        for inside in (True, False, True):
+            with torch.inference_mode(inside):
+                assert torch.equal(runner(images(1))["doubled"], images(1) * 2)
 
 
 def test_a_failed_call_leaves_the_runner_usable(gpus: FakeGpus) -> None:

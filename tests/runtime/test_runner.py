@@ -62,6 +62,7 @@ def test_other_floats_are_cast(dtype: torch.dtype) -> None:
 def test_arrays_are_taken() -> None:
     array = pictures().numpy()
     assert torch.equal(prepare(array, FLOATS), torch.from_numpy(array))
+    assert prepare(array, FLOATS).data_ptr() == array.ctypes.data
     assert torch.equal(prepare(array.astype(np.float64), FLOATS), torch.from_numpy(array))
     flipped = array[:, ::-1, :, ::-1]
     assert torch.equal(prepare(flipped, FLOATS), torch.from_numpy(array).flip(1, 3))

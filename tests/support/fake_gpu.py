@@ -58,7 +58,7 @@ class FakeGpus:
         self, run: Callable[[Tensor], Sequence[Tensor]], spec: TensorSpec, device: torch.device
     ) -> gpu.Captured:
         batch = gpu.zeros(spec, torch.device("cpu"))
-        with self.using(device):
+        with self.using(device), torch.inference_mode(False):  # a graph writes to memory of any kind
             outputs = [output.clone() for output in run(batch)]
         self.captured.append(device)
 

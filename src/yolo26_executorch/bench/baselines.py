@@ -58,14 +58,15 @@ class Peer(BaseRunner):
     ) -> dict[str, Tensor]:
         """Run one batch from host memory and back; see `Runner`. On a GPU it is a graph's replay."""
         chosen = choose(self.outputs, outputs)
-        batch = prepare(images, self.input)
+        to_host = self.device.type != "cpu" and not on_device
+        batch = prepare(images, self.input, check_values=not to_host)
         with self._turn():
             if self.device.type == "cpu":
                 computed = self.run(batch)
                 results = [computed[index] for index in chosen]
             else:
-                staged = self._staged = self._staged or StagedCalls(self._captured or self._capture())
-                results = staged(batch, chosen, to_host=not on_device)
+                staged = self._staged = self._staged or StagedCalls(self._captured or self._capture(), self.input)
+                results = staged(batch, chosen, to_host=to_host)
         return {self.outputs[index].name: result for index, result in zip(chosen, results, strict=True)}
 
     def run(self, batch: Tensor) -> list[Tensor]:

@@ -53,14 +53,15 @@ class AotiRunner(BaseRunner):
         """
         chosen = choose(self.outputs, outputs)
         self._owner.check()
-        batch = prepare(images, self.input)
+        to_host = self._on_host and not on_device
+        batch = prepare(images, self.input, check_values=not to_host)
         with self._turn(), gpu.using(self.device):
             if gpu.is_capturing():
                 computed = self._model.run(batch.to(self.device))
                 results = [computed[index] for index in chosen]
             else:
-                staged = self._staged = self._staged or StagedCalls(self._capture())
-                results = staged(batch, chosen, to_host=self._on_host and not on_device)
+                staged = self._staged = self._staged or StagedCalls(self._capture(), self.input)
+                results = staged(batch, chosen, to_host=to_host)
         return {self.outputs[index].name: result for index, result in zip(chosen, results, strict=True)}
 
     def run(self, batch: Tensor) -> list[Tensor]:

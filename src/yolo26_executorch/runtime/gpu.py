@@ -50,6 +50,11 @@ def is_capturing() -> bool:
     return torch.cuda.is_current_stream_capturing()
 
 
+def is_pinned(tensor: Tensor) -> bool:
+    """Whether a tensor lies in host memory that a GPU can read by itself."""
+    return tensor.is_pinned()
+
+
 def wait_for_stream() -> None:
     """Wait for the current stream of the current GPU."""
     torch.cuda.current_stream().synchronize()
@@ -62,8 +67,9 @@ def wait_for_device(device: torch.device) -> None:
 
 
 def zeros(spec: TensorSpec, device: torch.device) -> Tensor:
-    """Return a tensor of zeros as a specification has it."""
-    return torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype), device=device)
+    """Return a tensor of zeros as a specification has it, to be written to inside and outside of inference mode."""
+    with torch.inference_mode(False):
+        return torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype), device=device)
 
 
 def capture(run: Callable[[Tensor], Sequence[Tensor]], spec: TensorSpec, device: torch.device) -> Captured:

@@ -145,7 +145,7 @@ def choose(specs: Sequence[TensorSpec], names: Sequence[str] | None) -> list[int
     return [index for index, name in enumerate(known) if name in names]
 
 
-def prepare(images: Any, spec: TensorSpec) -> torch.Tensor:
+def prepare(images: Any, spec: TensorSpec, *, check_values: bool = True) -> torch.Tensor:
     """Return a batch as the contiguous tensor that a model takes.
 
     The official runtime reads memory as if it were contiguous, whatever the strides say, and so computes wrong
@@ -154,6 +154,7 @@ def prepare(images: Any, spec: TensorSpec) -> torch.Tensor:
     Args:
         images: a tensor or array of the spec's shape; any floating dtype where the spec says float32.
         spec: the model's input.
+        check_values: whether values in host memory are looked at; who says no calls `check_range` later on.
 
     Raises:
         InputError: naming what was expected, what was given and, where it can be told, what to do.
@@ -175,25 +176,36 @@ def prepare(images: Any, spec: TensorSpec) -> torch.Tensor:
             )
             raise InputError(f"expected {spec.name} of {spec.dtype}, given {str(tensor.dtype)[6:]}: {hint}")
         tensor = tensor.to(wanted)
-    if wanted.is_floating_point and not tensor.is_cuda:
+    if check_values and wanted.is_floating_point and not tensor.is_cuda:
         low, high = (float(x) for x in torch.aminmax(tensor.detach()))
-        if not math.isfinite(low) or not math.isfinite(high):
-            raise InputError(
-                f"expected {spec.name} in 0..1, given NaN or infinite values: what made them divided by zero, or "
-                "overflowed"
-            )
-        if low < -0.01 or high > 1.01:
-            raise InputError(f"expected {spec.name} in 0..1, given {low:.4g}..{high:.4g}: divide pixel values by 255")
+        check_range(low, high, spec)
     return tensor.detach().contiguous()
 
 
+def check_range(low: float, high: float, spec: TensorSpec) -> None:
+    """Refuse a batch by its least and greatest value, either of which is NaN where the batch holds one.
+
+    Raises:
+        InputError: a value beyond 0..1, but for rounding, or none at all.
+    """
+    if not math.isfinite(low) or not math.isfinite(high):
+        raise InputError(
+            f"expected {spec.name} in 0..1, given NaN or infinite values: what made them divided by zero, or overflowed"
+        )
+    if low < -0.01 or high > 1.01:
+        raise InputError(f"expected {spec.name} in 0..1, given {low:.4g}..{high:.4g}: divide pixel values by 255")
+
+
 def _from_array(images: Any, spec: TensorSpec) -> torch.Tensor:
-    """Copy an array: flipped ones (`picture[..., ::-1]`) and read-only ones cannot become tensors as they are."""
+    """Return an array as a tensor; flipped (`image[..., ::-1]`) and read-only ones cannot become one without a copy."""
     import numpy as np
     import torch
 
     try:
-        return torch.from_numpy(np.array(images, order="C"))
+        array = np.asarray(images)
+        if not (array.flags.c_contiguous and array.flags.writeable):
+            array = np.array(array, order="C")
+        return torch.from_numpy(array)
     except (TypeError, ValueError) as error:
         raise InputError(f"expected {spec.name} as a tensor or an array of numbers: {first_line(error)}") from error
 
