@@ -84,9 +84,10 @@ class Request:
 
     def __post_init__(self) -> None:
         """Refuse values of other types and numbers out of range; raises OptionError."""
-        hints = get_type_hints(type(self))
-        for name in hints.keys() - {"models", "imgsz"}:
-            value, hint = getattr(self, name), hints[name]
+        for name, hint in get_type_hints(type(self)).items():
+            if name in ("models", "imgsz"):  # made from words by `find_sources` and `parse_imgsz`
+                continue
+            value = getattr(self, name)
             if not isinstance(value, (int, float) if hint is float else hint) or isinstance(value, bool) > (
                 hint is bool
             ):
