@@ -6,7 +6,6 @@ import hashlib
 import json
 import pickle
 import shutil
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -218,9 +217,7 @@ def test_masks_that_are_not_pytorch_s_are_seen(
     folder = eager("segment")
     model = ExportModel(load("segment"), ExportOptions(precision="fp32", imgsz=(320, 320)))
     monkeypatch.setattr(runtime, "open_runner", lambda folder, runner, device=None: kind(model))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that the artifact is an early one
-        report = validate(folder, drawn("segment"), against_pytorch=True, checkpoint=shapes_checkpoint("segment"))
+    report = validate(folder, drawn("segment"), against_pytorch=True, checkpoint=shapes_checkpoint("segment"))
     assert report.agreement is not None
     assert report.agreement.missing == 0
     assert report.agreement.mask_iou is not None

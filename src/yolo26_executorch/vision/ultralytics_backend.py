@@ -6,7 +6,7 @@ Ultralytics' predictors and validators know a model by the attributes and the ou
 
 from __future__ import annotations
 
-import warnings
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ..models.checkpoints import Checkpoint
+
+LOG = logging.getLogger("yolo26_executorch")
 
 STRIDE = 32
 """The coarsest stride of YOLO26's heads, pixels; sizes that were exported are multiples of it (or a task's own)."""
@@ -160,10 +162,9 @@ def _outputs_needed(names: Sequence[str]) -> list[str]:
         return list(names)
     if {"coefficients", "protos"} <= set(names):
         return [name for name in names if name != "masks"]
-    warnings.warn(
+    LOG.warning(
         "the artifact was exported by an earlier version: it has masks of a quarter of the input's resolution only, "
-        "whose edges differ from PyTorch's; export it again",
-        stacklevel=2,
+        "whose edges differ from PyTorch's; export it again"
     )
     return list(names)
 
