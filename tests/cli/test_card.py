@@ -30,7 +30,9 @@ def report(tmp_path: Path) -> Path:
     }
     artifact = {"runner": "aoti", "device": "NVIDIA H100", "metrics": {"metrics/mAP50-95(B)": 0.40871}}
     measured = {"data": "coco.yaml", "split": "val", "pictures": 5000, "created": "2026-11-23T08:00:00+00:00"}
-    path.write_text(json.dumps({**about, **measured, "artifact": artifact, "pytorch": None}))
+    path.write_text(
+        json.dumps({**about, **measured, "artifact": artifact, "pytorch": None, "primary": "metrics/mAP50-95(B)"})
+    )
     return path
 
 
@@ -59,7 +61,7 @@ def test_it_writes_the_card_into_the_artifact(
     [
         (["{base}/nothing"], 1, "no artifact at"),
         (["{folder}", "--val", "{base}/nothing.json"], 2, "--val"),
-        (["{folder}", "--val", "{folder}/manifest.json"], 2, "expected a report of `yolo26-et val --report`"),
+        (["{folder}", "--val", "{folder}/manifest.json"], 2, "is no report of `yolo26-et val`"),
         ([], 2, "ARTIFACT"),
     ],
 )

@@ -52,7 +52,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["exprot"], "exprot"),
         (["list", "--nonsense"], "--nonsense"),
         (["export", "--batch", "two"], "invalid int value: 'two'"),
-        (["export", "--model", "yolo26n"], "--model"),
+        (["export", "--modle", "yolo26n"], "did you mean --models?"),
         (["export", "--backend", "tpu"], "'tpu'"),
         (["export", "--models"], "--models"),
         (["export", "--debug", "--precision", "int8"], "int8"),

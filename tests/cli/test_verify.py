@@ -14,6 +14,7 @@ from yolo26_executorch.cli import main
 from yolo26_executorch.models import checkpoints
 from yolo26_executorch.models.preprocess import sample_images
 from yolo26_executorch.models.tasks import TASKS
+from yolo26_executorch.parity import verify as parity_verify
 from yolo26_executorch.parity.verify import VerifyReport
 
 
@@ -128,7 +129,7 @@ def test_the_flags_reach_the_comparison(tmp_path: Path, monkeypatch: pytest.Monk
             "a", "a", "detect", "xnnpack", "fp32", "executorch", "cpu", {"sha256": None, "seed": 0}, {}, (), ()
         )
 
-    monkeypatch.setattr(verify, "verify", verify)
+    monkeypatch.setattr(parity_verify, "verify", verify)
     words = ["--checkpoint", "best.pt", "--weights-dir", "w", "--runner", "aoti", "--trust-checkpoint"]
     assert main(["verify", "out/best", "--images", "a", "b.jpg", "--images", "c", *words]) == 1  # nothing was compared
     assert seen == [

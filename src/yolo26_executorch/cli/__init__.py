@@ -14,11 +14,13 @@ import tempfile
 import traceback
 import unicodedata
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from ..errors import UsageError, Yolo26Error, first_line, printable
 from ..system.probe import package_version
+from . import arguments
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -64,8 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")
     debug = "--debug" in words  # looked for here so that errors in the arguments are covered, too
     try:
-        args = _parser().parse_args(words)
-        args.argv = words
+        args = _parse(words)
         with _warnings_told(debug):
             status = int(args.run(args))
         sys.stdout.flush()
@@ -186,7 +187,30 @@ def console() -> Console:
     return found if found.is_terminal else Console(highlight=False, markup=False, emoji=False, width=WIDTH)
 
 
-def _parser() -> Parser:
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Return the arguments, in our own words; raises UsageError with the line to type where it can be told."""
+    parser, commands = _parser()
+    command, rest = arguments.split_command(argv, COMMANDS, PROG)
+    if command is None:
+        return parser.parse_args(argv)
+    typed = arguments.translate(command, commands[command], rest)
+    args = commands[command].parse_args(typed.words)
+    args.argv = [command, *typed.words]
+    for place in _artifacts_of(args):
+        arguments.find_artifact(place, argv, PROG)
+    for note in typed.notes:
+        warn(note)
+    return args
+
+
+def _artifacts_of(args: argparse.Namespace) -> list[Path]:
+    """Return the artifacts that a command is to open."""
+    if getattr(args, "export_first", False):
+        return []
+    return [place for place in [getattr(args, "artifact", None), *(getattr(args, "artifacts", None) or [])] if place]
+
+
+def _parser() -> tuple[Parser, Mapping[str, argparse.ArgumentParser]]:
     parser = Parser(
         prog=PROG,
         description="Export Ultralytics YOLO26 models to ExecuTorch's CUDA and XNNPACK backends, and test them.",
@@ -196,7 +220,7 @@ def _parser() -> Parser:
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for name in COMMANDS:
         importlib.import_module(f"{__name__}.{name}").add_parser(subparsers)
-    return parser
+    return parser, subparsers.choices
 
 
 def _one_line(error: BaseException) -> str:

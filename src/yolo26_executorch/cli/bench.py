@@ -15,7 +15,7 @@ from ..bench.display import check_plot, print_report, write_plot
 from ..errors import OptionError, UsageError, printable
 from ..system.reports import check_report, write_report
 from . import PROG, Subparsers, console
-from .flags import add_checkpoint, add_runner
+from .flags import add_checkpoint, add_runner, show_device
 
 COMPILE_MODES = ("default", "max-autotune-no-cudagraphs")
 _MOST = 100_000
@@ -85,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
         report = Report.read(args.source)
     else:
         command = shlex.join([PROG, *args.argv])
+        show_device(args.device)
         report = measure(args.artifacts, _settings(args), command=command, progress=_progress)
     # The data first: it took the longest.
     if args.report:

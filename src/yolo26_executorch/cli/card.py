@@ -21,7 +21,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "Every figure in it comes from the artifact's manifest or from --val.",
     )
     parser.add_argument(
-        "folder", metavar="ARTIFACT", type=Path, help="an artifact's folder, such as yolo26_cuda_exports/yolo26n"
+        "artifact", metavar="ARTIFACT", type=Path, help="an artifact's folder, such as yolo26_cuda_exports/yolo26n"
     )
     parser.add_argument(
         "--val", type=Path, metavar="FILE", help="put in the accuracy that `yolo26-et val --report FILE` measured"
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
         ArtifactError: the folder is no artifact, or with --write no intact one.
         UsageError: --val names no report about this artifact.
     """
-    folder = args.folder.expanduser()
+    folder = args.artifact.expanduser()
     manifest = load_manifest(folder)
     accuracy = accuracy_of(args.val, manifest) if args.val else None
     if args.write:

@@ -27,9 +27,10 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     what = parser.add_argument_group("what to export")
     what.add_argument(
-        "--models", nargs="+", metavar="MODEL",
+        "named", nargs="*", metavar="MODEL",
         help="names (yolo26n-seg), wildcards ('yolo26?-seg') or paths of .pt files (default: all 25 variants)",
     )  # fmt: skip
+    what.add_argument("--models", nargs="+", metavar="MODEL", default=[], help="the same, behind a flag")
     what.add_argument(
         "--weights-dir", type=Path, metavar="DIR",
         help="where checkpoints are looked up first and downloaded to (default: Ultralytics' weights folder)",
@@ -52,6 +53,10 @@ def add_parser(subparsers: Subparsers) -> None:
         "--precision", choices=PRECISIONS, default="tf32",
         help="arithmetic inside the model; inputs and outputs stay float32; where there is no TF32 it means fp32 "
         "(default: %(default)s)",
+    )  # fmt: skip
+    model.add_argument(
+        "--half", action="store_true",
+        help="fp16 where the backend is CUDA; with XNNPACK, which computes in fp32, it warns and has no effect",
     )  # fmt: skip
     model.add_argument(
         "--imgsz", nargs="+", default=["640"], metavar="N",
@@ -145,7 +150,9 @@ def run(args: argparse.Namespace) -> int:
     """Export; raises UsageError before any work is done."""
     out = console()
     given = {field.name: getattr(args, field.name) for field in fields(Request)}
-    request = Request(**{**given, "models": tuple(args.models or VARIANTS), "imgsz": parse_imgsz(args.imgsz)})
+    request = Request(
+        **{**given, "models": tuple([*args.named, *args.models] or VARIANTS), "imgsz": parse_imgsz(args.imgsz)}
+    )
     result = carry_out(
         request,
         display=lambda jobs: progress.display(jobs, out),

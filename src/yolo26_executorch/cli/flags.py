@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
+
+from ..errors import BackendError, OptionError
 
 RUNNERS = ("auto", "executorch", "aoti")
 
@@ -15,6 +18,47 @@ def add_runner(group: Any) -> None:
         help="what runs the artifact: executorch, the official runtime, or aoti, a CUDA artifact's shared object in "
         "PyTorch; auto: the official one where it can (default: %(default)s)",
     )  # fmt: skip
+    group.add_argument(
+        "--device", metavar="N", help="the GPU that a CUDA artifact runs on, by its number (default: the first)"
+    )
+
+
+def use_device(number: str | None) -> None:
+    """Make one GPU the current one, on which everything is then opened; None leaves PyTorch's choice.
+
+    Raises:
+        OptionError: that is no number.
+        BackendError: there is no such GPU.
+    """
+    if number is None:
+        return
+    index = _gpu_number(number)
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if index >= count:
+        have = f"GPUs {', '.join(map(str, range(count)))}" if count else "none"
+        raise BackendError(f"--device {number}: no such GPU; PyTorch sees {have}, and `nvidia-smi` lists all")
+    torch.cuda.set_device(index)
+
+
+def show_device(number: str | None) -> None:
+    """Let the processes that are started from now on see one GPU alone; None leaves all of them to them.
+
+    It must come before this process asks CUDA for its GPUs; raises OptionError for what is no number.
+    """
+    if number is None:
+        return
+    index = _gpu_number(number)
+    # Where the variable is set already, numbers count within it.
+    visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    os.environ["CUDA_VISIBLE_DEVICES"] = visible[index] if index < len(visible) else number
+
+
+def _gpu_number(word: str) -> int:
+    if not word.isdecimal():
+        raise OptionError(f"--device {word}: expected a GPU's number; try --device 0")
+    return int(word)
 
 
 def add_checkpoint(group: Any) -> None:

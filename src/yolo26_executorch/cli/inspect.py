@@ -31,7 +31,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "Nothing of it is run.",
     )
     parser.add_argument(
-        "folder", metavar="DIR", type=Path, help="an artifact's folder, such as yolo26_cuda_exports/yolo26n"
+        "artifact", metavar="ARTIFACT", type=Path, help="an artifact's folder, such as yolo26_cuda_exports/yolo26n"
     )
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     parser.set_defaults(run=run)
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ArtifactError: the folder is no complete, intact artifact.
     """
-    with Artifact.open(args.folder) as artifact:
+    with Artifact.open(args.artifact) as artifact:
         manifest, inside = artifact.manifest, contents(artifact)
     if args.json:
         print(json.dumps({"manifest": manifest.to_json(), "contents": asdict(inside)}, indent=2))

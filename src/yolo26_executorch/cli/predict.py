@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 from ..artifacts.manifest import Manifest
 from ..artifacts.reading import load_manifest
 from ..errors import OptionError, UsageError, first_line, printable
-from ..models.preprocess import size_of
+from ..exporter.request import BASE_PATH
+from ..models.preprocess import sample_images, size_of
 from ..models.tasks import TASKS
 from ..vision.api import YOLO26, class_indices
 from ..vision.settings import HONOURED, IDLE, REFUSED, SWITCHES, check_settings
 from ..vision.tracking import TRACKING_CONFIDENCE, check_tracking
-from . import Subparsers, without_native_noise
-from .flags import add_runner
+from . import Subparsers, warn, without_native_noise
+from .flags import add_runner, use_device
 
 if TYPE_CHECKING:
     from ultralytics.engine.results import Results
@@ -34,6 +35,8 @@ CONFIDENCE = 0.25
 
 _FEW = 5
 """Classes of a map that a line names, the largest."""
+BUNDLED = ("bus.jpg", "zidane.jpg")
+"""Photographs that come with Ultralytics, found by name."""
 
 PASSED_ON = (
     "conf", "classes", "max_det", "retina_masks", "save", "save_txt", "save_conf", "save_crop", "save_frames",
@@ -41,7 +44,9 @@ PASSED_ON = (
 )  # fmt: skip
 """Flags that are settings of Ultralytics' by the same name; those left out keep its defaults."""
 
-OTHERS = tuple(sorted((HONOURED | REFUSED.keys() | IDLE.keys()) - {*PASSED_ON, "model", "source", "task", "mode"}))
+OTHERS = tuple(
+    sorted((HONOURED | REFUSED.keys() | IDLE.keys()) - {*PASSED_ON, "model", "source", "task", "mode", "device"})
+)
 """Ultralytics' other settings: taken, so that each gets its answer, and not shown in the help."""
 
 
@@ -55,7 +60,9 @@ def add_parser(subparsers: Subparsers) -> None:
         epilog="Exit status: 0 done; 1 something failed, or a file could not be read (the others are done); 2 the "
         "command was wrong and nothing was done; 130 interrupted.",
     )
-    parser.add_argument("artifact", metavar="ARTIFACT", type=Path, help="an exported folder")
+    parser.add_argument(
+        "artifact", metavar="ARTIFACT", type=Path, help="an exported folder; with --export a checkpoint or a variant"
+    )
     parser.add_argument(
         "source", metavar="SOURCE", nargs="+",
         help="pictures, videos, folders, globs ('pictures/*.jpg'), lists of paths (.txt, .csv); or one address "
@@ -96,6 +103,10 @@ def add_parser(subparsers: Subparsers) -> None:
         "--stream-buffer", action="store_true", default=None,
         help="take every frame of a stream instead of the latest",
     )  # fmt: skip
+    how.add_argument(
+        "--export", action="store_true", dest="export_first",
+        help=f"export the checkpoint or variant first, to {BASE_PATH}, unless that was done before",
+    )  # fmt: skip
     add_runner(how)
     how.add_argument("--debug", action="store_true", help="show tracebacks")
     for name in OTHERS:
@@ -114,7 +125,11 @@ def run(args: argparse.Namespace) -> int:
         ArtifactError: the folder is no complete, intact artifact, or cannot run here.
         InputError: the source cannot be opened.
     """
+    use_device(args.device)
+    if args.export_first:
+        args.artifact = _exported(args.artifact)
     manifest = load_manifest(args.artifact)
+    args.source = [_bundled(word) for word in args.source]
     for word in args.source:
         _check_source(word, alone=len(args.source) == 1)
     settings = _settings(args, manifest)
@@ -176,6 +191,22 @@ def _value(word: str) -> Any:
         return ast.literal_eval(word)
     except (ValueError, SyntaxError):
         return word
+
+
+def _exported(model: Path) -> Path:
+    """Export a checkpoint or a variant with the usual options, unless its artifact is there; returns its folder."""
+    from ..exporter.api import export
+
+    return export(str(model), skip_existing=True)
+
+
+def _bundled(word: str) -> str:
+    """Return the path of a photograph that Ultralytics ships, where that is named and no such file is here."""
+    if word not in BUNDLED or Path(word).exists():
+        return word
+    found = {path.name: path for path in sample_images()}[word]
+    warn(f"{word}: the photograph that comes with Ultralytics, {found}")
+    return str(found)
 
 
 def _check_source(word: str, *, alone: bool) -> None:

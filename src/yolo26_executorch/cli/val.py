@@ -14,7 +14,7 @@ from ..report.val_report import metric_name
 from ..system.reports import check_report, write_report
 from ..vision.validate import SPLITS, ValReport, validate
 from . import PROG, Subparsers, console, warn
-from .flags import add_checkpoint, add_runner
+from .flags import add_checkpoint, add_runner, use_device
 
 if TYPE_CHECKING:
     from ..vision.agreement import Agreement
@@ -36,7 +36,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "used; 2 the command or the data set was wrong; 130 interrupted.",
     )
     parser.add_argument(
-        "folder", metavar="DIR", type=Path, help="an artifact's folder, such as yolo26_cuda_exports/yolo26n"
+        "artifact", metavar="ARTIFACT", type=Path, help="an artifact's folder, such as yolo26_cuda_exports/yolo26n"
     )
     parser.add_argument(
         "--data", required=True, metavar="DATA",
@@ -73,8 +73,9 @@ def run(args: argparse.Namespace) -> int:
         ArtifactError: the artifact is damaged or cannot run here.
     """
     _check(args)
+    use_device(args.device)
     report = validate(
-        args.folder,
+        args.artifact,
         args.data,
         split=args.split,
         runner=args.runner,

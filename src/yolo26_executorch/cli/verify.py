@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..errors import printable
 from ..system.reports import check_report, write_report
 from . import Subparsers, console
-from .flags import add_checkpoint, add_runner
+from .flags import add_checkpoint, add_runner, use_device
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -65,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
     report_path = args.report.expanduser() if args.report else None
     if report_path:
         check_report(report_path)
+    use_device(args.device)
     with _progress() as progress:
         report = verify(
             args.artifact, args.images, checkpoint=args.checkpoint, weights_dir=args.weights_dir, runner=args.runner,

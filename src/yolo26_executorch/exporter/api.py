@@ -24,6 +24,7 @@ def export(
     trust_checkpoint: bool = False,
     backend: str = "auto",
     precision: str = "tf32",
+    half: bool = False,
     imgsz: int | str | Sequence[int] = 640,
     batch: int = 1,
     outputs: str = "named",
@@ -56,6 +57,7 @@ def export(
         trust_checkpoint: load a file that holds more than weights and known classes, and can run code.
         backend: "auto", "cuda" or "xnnpack".
         precision: "tf32", "fp32", "fp16" or "bf16".
+        half: "fp16" where the backend is CUDA; with XNNPACK it warns and has no effect.
         imgsz: input size in pixels: one number, (height, width), or "native".
         batch: static batch size.
         outputs: "named" or "ultralytics".
@@ -92,6 +94,7 @@ def export(
         trust_checkpoint=trust_checkpoint,
         backend=backend,
         precision=precision,
+        half=half,
         imgsz=parse_imgsz([str(size) for size in sizes]),
         batch=batch,
         outputs=outputs,

@@ -58,6 +58,8 @@ class Request:
     trust_checkpoint: bool = False
     backend: str = "auto"
     precision: str = "tf32"
+    half: bool = False
+    """Ultralytics' word for fp16, where the backend has it."""
     imgsz: tuple[int, int] | None = (640, 640)
     """Height and width in pixels; None is the native size."""
     batch: int = 1
@@ -285,7 +287,7 @@ def _options(
         raise UsageError(f"--devices {request.devices}: an export for {backend} uses no GPU; leave it out")
     options = ExportOptions(
         backend=backend,
-        precision=request.precision,
+        precision=_precision(request, backend, warn),
         imgsz=request.imgsz,
         batch=request.batch,
         outputs=request.outputs,
@@ -308,6 +310,17 @@ def _options(
         older = ", ".join(map(str, requirements.all_devices(machine)[: devices[0].index]))
         warn(f"{older}: too old for Triton; exporting on {devices[0]}")
     return options, devices
+
+
+def _precision(request: Request, backend: str, warn: Callable[[str], None]) -> str:
+    if not request.half:
+        return request.precision
+    if request.precision not in (Request.precision, "fp16"):
+        raise OptionError(f"--half is --precision fp16, and --precision {request.precision} is given; leave one out")
+    if backend == "cuda":
+        return "fp16"
+    warn("--half: XNNPACK models compute in fp32, whatever is asked for; exporting in fp32")
+    return Request.precision
 
 
 def _parallel(options: ExportOptions, jobs: int, slots: dict[str, int], machine: probe.Environment) -> int:

@@ -68,8 +68,10 @@ def find_sources(models: Sequence[str]) -> list[Source]:
     """
     sources: list[Source] = []
     for word in models:
+        path = Path(word).expanduser()
+        if word.removesuffix(".pt") in VARIANTS and not path.is_file():
+            word = word.removesuffix(".pt")  # what Ultralytics users type for the published weights
         if word.endswith(".pt") or os.sep in word:
-            path = Path(word).expanduser()
             check_archive(path)
             # Links are not followed: their own names are what people gave them.
             path = Path(os.path.abspath(path))  # noqa: PTH100
