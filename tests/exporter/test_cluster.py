@@ -20,7 +20,7 @@ import numpy as np
 import psutil
 import pytest
 
-from support import PATIENCE_S, make_manifest, network, publish, save_checkpoint, wait_for
+from support import CHECKPOINTS, PATIENCE_S, make_manifest, network, publish, save_checkpoint, wait_for
 from support.stub_worker import PREAMBLE
 from yolo26_executorch.artifacts.locks import locked
 from yolo26_executorch.artifacts.manifest import MANIFEST, PROGRAM
@@ -230,6 +230,19 @@ class TestTwoMachines:
         assert main(["export", *words]) == 0
         (record,) = json.loads((tmp_path / "report.json").read_text())["records"]
         assert (record["outcome"], set(record["files"])) == ("skipped", set(manifest.files))
+
+    def test_another_checkpoints_artifact_is_not_replaced(self, tmp_path: Path, stub: Stub) -> None:
+        """One that came there meanwhile, or was found to be another only where the weights were downloaded."""
+        out, worker = tmp_path / "out", stub(GOOD)
+        former = make_manifest(backend="xnnpack", checkpoint={**CHECKPOINTS["random"], "seed": 4})
+        publish(out, former)
+        (made,), _ = run(out, worker)
+        assert (made.outcome, made.stage) == ("failed", "write")
+        assert "random weights of seed 4; this one: random weights of seed 3" in str(made.message)
+        assert verify(out / "yolo26n").checkpoint["seed"] == 4
+        (made,), _ = run(out, worker, job(force=True))
+        assert made.outcome == "exported"
+        assert verify(out / "yolo26n").checkpoint["seed"] == 3
 
     def test_one_for_each_kind_of_gpu(self, tmp_path: Path, stub: Stub) -> None:
         out = tmp_path / "out"

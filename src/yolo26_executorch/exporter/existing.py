@@ -35,6 +35,11 @@ def identity_of(source: Source, options: ExportOptions, weights_dir: Path | None
     return Identity(path is not None, sha256_of(path) if path else None, variant=variant)
 
 
+def identity_in(manifest: Manifest) -> Identity:
+    """Return what an artifact says of the checkpoint that it was made from."""
+    return Identity(True, manifest.checkpoint["sha256"], manifest.checkpoint["seed"], manifest.variant)
+
+
 def stale(manifest: Manifest, job: Job, identity: Identity, *, here: bool = True) -> str | None:
     """Say why an intact artifact is not what a job would make; None where it is, and can be skipped.
 
@@ -76,9 +81,8 @@ def refuse_to_replace(found: Iterable[tuple[str, Manifest, Identity]]) -> None:
     if not others:
         return
     where, manifest, identity = others[0]
-    made_of = manifest.checkpoint
-    former = Identity(True, made_of["sha256"], made_of["seed"])
-    file = f"{printable(str(made_of['file']))}, " if made_of["file"] else ""
+    former = identity_in(manifest)
+    file = f"{printable(str(manifest.checkpoint['file']))}, " if manifest.checkpoint["file"] else ""
     more = f", and so do {_listed([one for one, *_ in others[1:]])}" if others[1:] else ""
     raise UsageError(
         f"{where} holds an artifact that was made from another checkpoint ({file}{former}; this one: {identity})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ...artifacts.manifest import MANIFEST, Manifest
 from ...errors import BusyError, Yolo26Error, first_line
 from .. import existing, scheduler
 from ..child_process import GRACE_S
@@ -20,7 +22,7 @@ from ..jobs import Job, Record
 from ..task_queue import Task, TaskQueue, signals_collected
 from . import node
 from .connection import Resources
-from .stores import Store, log_of
+from .stores import Files, Store, log_of
 
 PATIENCE_S = 60.0
 """How long to wait for a machine that could do what is left, once there is none."""
@@ -257,10 +259,19 @@ class _Driver:
             if delivery.log is not None:
                 self._store.write(log_of(export.label), delivery.log)
             if record.ok:
-                self._store.publish(export.label, delivery.files)
-        except (Yolo26Error, OSError) as error:
+                self._publish(export, delivery.files)
+        except (Yolo26Error, OSError, ValueError) as error:
             return replace(record, outcome="failed", stage="write", message=first_line(error), files={})
         return replace(record, attempts=record.attempts + max(0, export.begun - 1))
+
+    def _publish(self, export: _Export, files: Files) -> None:
+        """Put an artifact in its place; raises ArtifactError, or UsageError where another checkpoint's is there."""
+        # Which weights a machine downloaded is not known before, nor what came here meanwhile.
+        if not export.job.force and MANIFEST in files and (former := self._store.manifest(export.label)):
+            made = Manifest.from_json(json.loads(files[MANIFEST].tobytes()))
+            where = self._store.where(export.label)
+            existing.refuse_to_replace([(where, former, existing.identity_in(made))])
+        self._store.publish(export.label, files)
 
     def _finish(self, export: _Export, record: Record) -> None:
         export.held.close()
