@@ -23,7 +23,7 @@ import pytest
 import yolo26_executorch
 from shapes import dataset
 from support import ROOT
-from support.pages import Step, parse, steps
+from support.pages import Step, is_said, literals, parse, steps
 from yolo26_executorch import cli
 
 DOCS = ROOT / "docs"
@@ -94,20 +94,29 @@ def test_they_work_in_the_order_of_reading(
 # --- Messages, names, what is not measured ----------------------------------------------------------------------------
 
 
-def messages() -> list[str]:
-    """Return the parts of the messages of this package that troubleshooting names, without the names and numbers."""
+def test_the_messages_are_those_of_the_code() -> None:
     text = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
     cells = re.findall(r"^\| (`.*?`[^|]*) \|", text, re.MULTILINE)
-    spans = [span for cell in cells for span in re.findall("`(.*?)`", cell)]
-    return [part.strip() for span in spans for part in span.split("…") if part.strip()]
+    messages = [message for cell in cells for message in re.findall("`(.*?)`", cell)]
+    program = (ROOT / "examples" / "cpp" / "main.cpp").read_text(encoding="utf-8")
+    texts = [*literals((ROOT / "src").rglob("*.py")), *re.findall(r'"((?:[^"\\\n]|\\.)*)"', program)]
+    assert len(messages) > 15
+    assert [message for message in messages if not is_said(message, texts)] == []
 
 
-def test_the_messages_are_those_of_the_code() -> None:
-    files = [*(ROOT / "src").rglob("*.py"), ROOT / "examples" / "cpp" / "main.cpp"]
-    # String literals that follow each other are one.
-    sources = re.sub(r'"\s*\n\s*f?"', "", "\n".join(path.read_text(encoding="utf-8") for path in files))
-    assert len(messages()) > 15
-    assert [part for part in messages() if part not in sources] == []
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("no artifact at …: it has no …; did you mean", True),
+        ("… is damaged: …; copy or export it again", True),
+        ("it has no …; no artifact at …", False),  # the pieces in another order
+        ("no artifact at …; copy or export it again", False),  # of two messages
+        ("…", False),
+    ],
+)
+def test_the_pieces_of_a_message_stand_in_one_text_in_their_order(message: str, said: bool) -> None:
+    texts = ["no artifact at …: it has no …; did you mean that?", "… is damaged: …; copy or export it again"]
+    assert is_said(message, texts) is said
 
 
 def test_the_page_on_python_has_every_public_name() -> None:
@@ -189,7 +198,9 @@ def test_the_site_is_whole(tmp_path: Path) -> None:
     assert "find_package" in pages["cpp"]
     assert 'id="yolo26_executorch.YOLO26.predict"' in pages["api"]
     assert "auto|cuda|xnnpack" in pages["workflow"]
-    for data in (ROOT / "results").glob("*.json"):
+    results = [*(ROOT / "results").glob("*.json")]
+    assert len(results) > 3
+    for data in results:
         assert f'href="files/results/{data.name}"' in pages["results"]
         assert (tmp_path / "files" / "results" / data.name).read_bytes() == data.read_bytes()
     # Nothing is fetched from elsewhere.

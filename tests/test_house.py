@@ -71,6 +71,7 @@ def test_a_room_imports_only_from_rooms_before_it(path: Path) -> None:
 
 def test_the_kernels_import_nothing_of_ours() -> None:
     kernels = PACKAGE / "lowering" / "kernels"
+    assert (kernels / "conv.py").exists()
     outside = [
         f"{path.name}:{line} imports {module}"
         for path in kernels.glob("*.py")
@@ -81,7 +82,9 @@ def test_the_kernels_import_nothing_of_ours() -> None:
 
 
 def test_the_runtime_never_imports_the_lowering() -> None:
-    assert not [m for path in (PACKAGE / "runtime").glob("*.py") for _, m in imports(path) if m.startswith("lowering")]
+    found = [module for path in (PACKAGE / "runtime").glob("*.py") for _, module in imports(path)]
+    assert any(module.startswith("artifacts") for module in found)
+    assert not [module for module in found if module.startswith("lowering")]
 
 
 @pytest.mark.parametrize("text", ["from ..cli import main", "import yolo26_executorch.cli", "from .. import cli"])

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from support import PATIENCE_S, ROOT
-from support.pages import SCRIPT, Step, parse, steps
+from support.pages import SCRIPT, Step, is_said, literals, parse, steps
 from yolo26_executorch import cli
 from yolo26_executorch.errors import UsageError
 from yolo26_executorch.models.tasks import TASKS
@@ -223,18 +223,10 @@ def test_the_tolerances_are_those_of_the_test() -> None:
 
 
 def test_the_messages_are_those_of_the_code() -> None:
-    sources = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py"))
-    # String literals that follow each other are one.
-    joined = re.sub(r"\"\s*\n\s*f?\"", "", sources)
-    fragments = [
-        fragment.strip()
-        for row in rows("what you see")
-        for message in re.findall("`(.*?)`", row[0])
-        for fragment in message.split("…")
-        if fragment.strip() and "(" not in fragment
-    ]
-    assert len(fragments) > 10
-    assert [fragment for fragment in fragments if fragment not in joined] == []
+    texts = literals((ROOT / "src").rglob("*.py"))
+    messages = [message for row in rows("what you see") for message in re.findall("`(.*?)`", row[0])]
+    assert len(messages) > 10
+    assert [message for message in messages if not is_said(message, texts)] == []
 
 
 def test_the_version_is_the_package_s() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from yolo26_executorch import cli
 from yolo26_executorch.models.options import ExportOptions, parse_imgsz
@@ -59,3 +61,27 @@ def parse(command: str) -> argparse.Namespace | None:
         for variant in find_variants(names) if names else []:
             options.resolve(variant.task)
     return args
+
+
+def literals(paths: Iterable[Path]) -> list[str]:
+    """Return the texts in Python files, each whole: what follows each other is one, `…` stands for what is put in."""
+
+    def text(node: ast.AST) -> str | None:
+        if isinstance(node, ast.Constant):
+            return node.value if isinstance(node.value, str) else None
+        if isinstance(node, ast.JoinedStr):
+            return "".join(text(value) or "…" for value in node.values)
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+            parts = [text(node.left), text(node.right)]
+            return "".join(part or "…" for part in parts) if any(parts) else None
+        return None
+
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in paths]
+    return [found for tree in trees for node in ast.walk(tree) if (found := text(node))]
+
+
+def is_said(message: str, texts: Iterable[str]) -> bool:
+    """Whether a message comes from one text: its pieces, cut at `…`, stand in that text in their order."""
+    pieces = [re.escape(piece.strip()) for piece in message.split("…") if piece.strip()]
+    pattern = re.compile(".*?".join(pieces), re.DOTALL)
+    return bool(pieces) and any(pattern.search(text) for text in texts)

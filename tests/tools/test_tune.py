@@ -78,6 +78,8 @@ def test_an_unknown_model_is_named(
 
 
 def test_the_tables_that_ship_can_be_read() -> None:
-    for path in sorted(Path(autotune.__file__).with_name("tiles").glob("*.json")):
+    paths = sorted(Path(autotune.__file__).with_name("tiles").glob("*.json"))
+    assert paths
+    for path in paths:
         tiles = cost_model.table(tuple(map(int, path.stem.split("."))))  # type: ignore[arg-type]
         assert all(min(tile.m, tile.n, tile.k) >= 16 for tile in tiles.values())
