@@ -285,7 +285,7 @@ def test_a_report_about_something_else_is_refused(tmp_path: Path, changes: dict[
         read(tmp_path, val_report(**changes))
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", "[" * 100_000])
+@pytest.mark.parametrize("text", ["", "{}", "[]", "[" * 100_000], ids=range(4))
 def test_what_is_no_report_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(UsageError, match="expected a report of `yolo26-et val --report`"):
         read(tmp_path, text)

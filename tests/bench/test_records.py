@@ -89,7 +89,7 @@ def test_a_damaged_report_is_refused(tmp_path: Path, change: Callable[[Any], Non
     assert words in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff", b"[" * 100_000])
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff", b"[" * 100_000], ids=range(5))
 def test_what_is_no_report_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "bench.json"
     path.write_bytes(content)
