@@ -9,15 +9,17 @@ from torch.export.passes import move_to_device_pass
 from torch.nn import functional
 
 from support import fused_network, random_model
+from yolo26_executorch.errors import LoweringError
 from yolo26_executorch.lowering.kernels.attention import attention
 from yolo26_executorch.lowering.kernels.depthwise import depthwise_conv2d, depthwise_reference
 from yolo26_executorch.lowering.kernels.masks import masks
 from yolo26_executorch.lowering.kernels.pool import max_pools
 from yolo26_executorch.lowering.kernels.stem import stem
+from yolo26_executorch.lowering.kernels.tile import Tile
 from yolo26_executorch.lowering.kernels.topk import topk
 from yolo26_executorch.lowering.passes.rewrites import PixelShuffleConv, for_cuda
 from yolo26_executorch.lowering.target import Target
-from yolo26_executorch.lowering.tuning.autotune import Workload, tune
+from yolo26_executorch.lowering.tuning.autotune import Workload, fastest, tune
 from yolo26_executorch.lowering.tuning.cost_model import Problem, expected_fastest
 from yolo26_executorch.models.export_model import float32_precision
 from yolo26_executorch.models.preprocess import random_input
@@ -245,6 +247,22 @@ def test_the_fastest_tile_is_found() -> None:
     assert 0 < found.us <= found.default_us
     assert found.tried >= 3
     assert not found.refused
+
+
+TOO_LARGE = Tile(256, 256, 128, 4, 8)
+"""Of shared memory more than any GPU has."""
+
+
+def test_tiles_that_do_not_fit_are_passed_over() -> None:
+    problem = PROBLEMS[3]
+    works = expected_fastest(problem)
+    found = fastest(problem, [TOO_LARGE, works])
+    assert (found.tile, found.default_us, found.tried, len(found.refused)) == (works, None, 1, 1)
+
+
+def test_no_tile_that_fits_is_told_in_words() -> None:
+    with pytest.raises(LoweringError, match="none of the 1 tiles tried works on this GPU"):
+        fastest(PROBLEMS[3], [TOO_LARGE])
 
 
 def test_pixel_shuffle_is_the_transposed_convolution() -> None:
