@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -192,7 +192,7 @@ def test_a_manifest_of_ten_gigabytes_is_not_read(tmp_path: Path) -> None:
         {"test": {"count": -(10**15)}},
         {"delegate": {"name": "CudaBackend", "delegated": 10**15, "outside": {}}},
         *(
-            {"checkpoint": {**support.CHECKPOINTS["random"], "file": name}}
+            {"checkpoint": asdict(replace(support.CHECKPOINTS["random"], file=name))}
             for name in ("", ".", "..", "../best.pt", "/etc/best.pt", "best\0.pt", "ü" * 128)
         ),
     ],
@@ -222,9 +222,9 @@ def test_a_checkpoint_is_looked_for_in_the_folders_alone(tmp_path: Path) -> None
     secret = tmp_path / "secret.pt"
     secret.write_bytes(b"secret")
     digest = hashlib.sha256(b"secret").hexdigest()
-    manifest = make_manifest(origin="user", checkpoint={**support.CHECKPOINTS["user"], "sha256": digest})
+    manifest = make_manifest(origin="user", checkpoint=replace(support.CHECKPOINTS["user"], sha256=digest))
     for name in ("../secret.pt", str(secret), "..", "secret.pt/../../secret.pt"):
-        asked = replace(manifest, checkpoint={**manifest.checkpoint, "file": name})
+        asked = replace(manifest, checkpoint=replace(manifest.checkpoint, file=name))
         with pytest.raises(CheckpointError, match="no such file in"):
             find_checkpoint(asked, weights_dir=tmp_path / "inside")
 

@@ -18,7 +18,7 @@ from PIL import Image
 import support
 from support import CHECKPOINTS, SIZES, each_task
 from yolo26_executorch.artifacts.card import Accuracy, columns, figures, render, size, write
-from yolo26_executorch.artifacts.manifest import FileRecord, Manifest
+from yolo26_executorch.artifacts.manifest import DelegateRecord, FileRecord, Manifest
 from yolo26_executorch.artifacts.reading import load_manifest, verify
 from yolo26_executorch.errors import UsageError, Yolo26Error
 from yolo26_executorch.models.options import ExportOptions
@@ -157,7 +157,7 @@ def test_foreign_figures_do_no_harm(test: dict[str, Any]) -> None:
 
 
 def test_untested_and_partly_delegated_models_say_so() -> None:
-    card = render(make_manifest(test=None, delegate={"name": "X", "delegated": 3, "outside": {"aten::a.out": 2}}))
+    card = render(make_manifest(test=None, delegate=DelegateRecord("X", 3, {"aten::a.out": 2})))
     assert "> **Not tested** after its export" in card.split("\n## ")[0]
     assert "It was **not tested** after its export." in card
     assert "X runs 3 operators; outside it, in ExecuTorch's portable kernels, run aten::a.out (2).\n" in card
@@ -169,7 +169,7 @@ def test_words_from_a_checkpoint_cannot_break_out() -> None:
         make_manifest(
             origin="user",
             classes={0: hostile},
-            checkpoint={**CHECKPOINTS["user"], "file": "a|b <script> `c` [d] *f*"},
+            checkpoint=replace(CHECKPOINTS["user"], file="a|b <script> `c` [d] *f*"),
             command=f"yolo26-et {hostile}",
             versions={hostile: hostile},
             seconds={hostile: 1.0},

@@ -23,7 +23,7 @@ def test_what_was_made_by_the_same_export_is_current() -> None:
 @pytest.mark.parametrize(
     "manifest, state",
     [
-        ({"checkpoint": {**MANIFEST.checkpoint, "seed": 4}}, State.OTHER_CHECKPOINT),
+        ({"checkpoint": replace(MANIFEST.checkpoint, seed=4)}, State.OTHER_CHECKPOINT),
         ({"checkpoint": support.CHECKPOINTS["user"]}, State.OTHER_CHECKPOINT),
         ({"variant": "yolo26s"}, State.OTHER_CHECKPOINT),  # of the same seed, but not the same weights
         ({"options": replace(MANIFEST.options, batch=2)}, State.OTHER_OPTIONS),

@@ -224,7 +224,7 @@ class TestTwoMachines:
         assert main(["export", *words]) == 0
         fsspec.filesystem("memory").get(url, str(tmp_path / "got"), recursive=True)
         manifest = verify(tmp_path / "got" / own.stem)
-        assert (manifest.checkpoint["origin"], manifest.checkpoint["file"]) == ("user", own.name)
+        assert (manifest.checkpoint.origin, manifest.checkpoint.file) == ("user", own.name)
         (record,) = json.loads((tmp_path / "report.json").read_text())["records"]
         assert (record["outcome"], record["folder"]) == ("exported", f"{url}/{own.stem}")
         assert main(["export", *words]) == 0
@@ -234,15 +234,15 @@ class TestTwoMachines:
     def test_another_checkpoints_artifact_is_not_replaced(self, tmp_path: Path, stub: Stub) -> None:
         """One that came there meanwhile, or was found to be another only where the weights were downloaded."""
         out, worker = tmp_path / "out", stub(GOOD)
-        former = make_manifest(backend="xnnpack", checkpoint={**CHECKPOINTS["random"], "seed": 4})
+        former = make_manifest(backend="xnnpack", checkpoint=dataclasses.replace(CHECKPOINTS["random"], seed=4))
         publish(out, former)
         (made,), _ = run(out, worker)
         assert (made.outcome, made.stage) == ("failed", "write")
         assert "random weights of seed 4; this one: random weights of seed 3" in str(made.message)
-        assert verify(out / "yolo26n").checkpoint["seed"] == 4
+        assert verify(out / "yolo26n").checkpoint.seed == 4
         (made,), _ = run(out, worker, job(force=True))
         assert made.outcome == "exported"
-        assert verify(out / "yolo26n").checkpoint["seed"] == 3
+        assert verify(out / "yolo26n").checkpoint.seed == 3
 
     def test_one_for_each_kind_of_gpu(self, tmp_path: Path, stub: Stub) -> None:
         out = tmp_path / "out"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,9 +57,9 @@ def test_what_is_known_of_a_checkpoint_before_it_is_loaded(tmp_path: Path) -> No
 
 def test_another_trainings_artifact_is_told_from_an_older_one_of_the_same() -> None:
     source = Source("train-best", None, Path("/r/segment/train/weights/best.pt"))
-    former = {**CHECKPOINTS["user"], "folder": "detect/train/weights"}
+    former = replace(CHECKPOINTS["user"], folder="detect/train/weights")
     manifest = make_manifest(origin="user", checkpoint=former)
-    retrained = make_manifest(origin="user", checkpoint={**former, "folder": "segment/train/weights"})
+    retrained = make_manifest(origin="user", checkpoint=replace(former, folder="segment/train/weights"))
     changed = Identity(True, "d" * 64)
     assert is_another_runs(source, manifest, changed)
     assert not is_another_runs(source, retrained, changed)

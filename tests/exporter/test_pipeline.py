@@ -272,9 +272,9 @@ def test_every_task_is_exported_and_runs(exported: Callable[[str], Path], task: 
     assert entries(folder) == [CARD, MANIFEST, PROGRAM]
     manifest = verify(folder)
     assert (manifest.task, manifest.test) == (task, record.test)
-    assert manifest.checkpoint["origin"] == "user"
-    assert manifest.delegate["name"] == "XnnpackBackend" and manifest.delegate["delegated"] > 50
-    assert not [operator for operator in manifest.delegate["outside"] if "convolution" in operator]
+    assert manifest.checkpoint.origin == "user"
+    assert manifest.delegate.name == "XnnpackBackend" and manifest.delegate.delegated > 50
+    assert not [operator for operator in manifest.delegate.outside if "convolution" in operator]
 
 
 def test_damage_that_lowering_did_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,7 +321,7 @@ def test_a_fine_tuned_pose_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "pets: exported" in capsys.readouterr().out
     manifest = verify(tmp_path / "out" / "pets")
     assert (manifest.variant, manifest.classes, manifest.keypoint_shape) == (None, names, (4, 2))
-    assert manifest.checkpoint["origin"] == "user"
+    assert manifest.checkpoint.origin == "user"
     assert [(spec.name, spec.shape) for spec in manifest.outputs] == [
         ("detections", (1, 300, 6)), ("keypoints", (1, 300, 4, 2))
     ]  # fmt: skip

@@ -77,7 +77,7 @@ def names(result: Result) -> list[str]:
 
 def exported(base: Path, name: str, path: Path, folder: str | None = None) -> Path:
     """Publish an artifact that was made from a file."""
-    made_of = {**CHECKPOINTS["user"], "file": path.name, "sha256": sha256_of(path), "folder": folder}
+    made_of = dataclasses.replace(CHECKPOINTS["user"], file=path.name, sha256=sha256_of(path), folder=folder)
     options = ExportOptions()
     return publish(
         base, make_manifest(backend="xnnpack", origin="user", name=name, checkpoint=made_of, options=options)

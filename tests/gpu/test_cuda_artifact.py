@@ -95,8 +95,8 @@ def test_it_is_exported_whole_and_passes_its_smoke_test(folder: Path) -> None:
     assert record["test"]["passed"]
     assert set(record["seconds"]) == {"load", "export", "lower", "compile", "write", "test"}
     manifest = verify(folder)
-    assert (manifest.backend, manifest.delegate["name"], manifest.delegate["outside"]) == ("cuda", "CudaBackend", {})
-    assert manifest.delegate["delegated"] > 50
+    assert (manifest.backend, manifest.delegate.name, manifest.delegate.outside) == ("cuda", "CudaBackend", {})
+    assert manifest.delegate.delegated > 50
     assert manifest.platform.runs_on(torch.cuda.get_device_capability())
     assert {PROGRAM, WEIGHTS} <= set(manifest.files)
     assert {"cuda", "triton", "gpu"} <= set(manifest.versions)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from yolo26_executorch.errors import CheckpointError, DownloadError, UnknownVari
 from yolo26_executorch.models import checkpoints
 from yolo26_executorch.models.checkpoints import (
     Checkpoint,
+    CheckpointRecord,
     Source,
     check_archive,
     find_checkpoint,
@@ -222,7 +224,7 @@ def test_published_weights_are_marked_as_such(tmp_path: Path, default_folder: Pa
 
 def made_from(path: Path, **changes: Any) -> Manifest:
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    identity = {"origin": "user", "file": path.name, "sha256": sha256, "seed": None, **changes}
+    identity = replace(CheckpointRecord("user", path.name, sha256, None), **changes)
     return make_manifest("detect", "xnnpack", "user", checkpoint=identity)
 
 
@@ -231,7 +233,7 @@ def test_an_artifact_s_checkpoint_is_found_by_name_and_hash(
 ) -> None:
     given = save_checkpoint(tmp_path / "best.pt", network("yolo26n.yaml", NAMES))
     manifest = made_from(given)
-    assert find_checkpoint(manifest, given).sha256 == manifest.checkpoint["sha256"]
+    assert find_checkpoint(manifest, given).sha256 == manifest.checkpoint.sha256
     assert find_checkpoint(manifest, weights_dir=tmp_path).names == NAMES
     with pytest.raises(
         CheckpointError, match=r"best was made from best\.pt with SHA-256 .*, and no such file in .*; name"
@@ -247,7 +249,7 @@ def test_an_artifact_s_checkpoint_is_found_by_name_and_hash(
         find_checkpoint(manifest)
     default_folder.mkdir(exist_ok=True)
     other.rename(default_folder / "best.pt")
-    assert find_checkpoint(manifest).sha256 == manifest.checkpoint["sha256"]
+    assert find_checkpoint(manifest).sha256 == manifest.checkpoint.sha256
     with pytest.raises(CheckpointError, match="no such checkpoint file"):
         find_checkpoint(manifest, tmp_path / "none.pt")
 

@@ -170,7 +170,7 @@ def test_random_weights_are_made_again(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(CheckpointError, match="random weights"):
         verify(folder, checkpoint=shapes_checkpoint("classify"))
     manifest = load_manifest(folder)
-    other = replace(manifest, checkpoint={**manifest.checkpoint, "seed": 1})
+    other = replace(manifest, checkpoint=replace(manifest.checkpoint, seed=1))
     (folder / MANIFEST).write_text(json.dumps(other.to_json()))
     assert not verify(folder).passed
 

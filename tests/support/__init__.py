@@ -26,10 +26,10 @@ from torch.fx import GraphModule
 from shapes.train import checkpoint_name
 from yolo26_executorch import runtime
 from yolo26_executorch.artifacts.files import PrivateCopy
-from yolo26_executorch.artifacts.manifest import PROGRAM, WEIGHTS, Manifest, Platform
+from yolo26_executorch.artifacts.manifest import PROGRAM, WEIGHTS, DelegateRecord, Manifest, Platform
 from yolo26_executorch.artifacts.reading import Artifact
 from yolo26_executorch.artifacts.writing import Draft
-from yolo26_executorch.models.checkpoints import Checkpoint, Source, load
+from yolo26_executorch.models.checkpoints import Checkpoint, CheckpointRecord, Source, load
 from yolo26_executorch.models.export_model import ExportModel
 from yolo26_executorch.models.options import ExportOptions
 from yolo26_executorch.models.tasks import TASKS, TensorSpec
@@ -102,10 +102,10 @@ def product(*axes: Iterable[Any], meeting: int = 2) -> list[Any]:
     return cases
 
 
-CHECKPOINTS: dict[str, dict[str, Any]] = {
-    "random": {"origin": "random", "file": None, "sha256": None, "seed": 3},
-    "published": {"origin": "published", "file": "yolo26n.pt", "sha256": "c" * 64, "seed": None},
-    "user": {"origin": "user", "file": "best.pt", "sha256": "c" * 64, "seed": None},
+CHECKPOINTS = {
+    "random": CheckpointRecord("random", None, None, 3),
+    "published": CheckpointRecord("published", "yolo26n.pt", "c" * 64, None),
+    "user": CheckpointRecord("user", "best.pt", "c" * 64, None),
 }
 """By origin, the field `checkpoint` of a manifest."""
 
@@ -127,7 +127,7 @@ def make_manifest(task: str = "detect", backend: str = "cuda", origin: str = "ra
         "keypoint_shape": (17, 3) if task == "pose" else None,
         "input": TensorSpec("images", (1, 3, 640, 640), "float32", "RGB pictures, NCHW, 0..1", (), ("0..1",)),
         "outputs": TASKS[task].output_specs("named", SIZES),
-        "delegate": {"name": "CudaBackend" if cuda else "XnnpackBackend", "delegated": 7, "outside": {}},
+        "delegate": DelegateRecord("CudaBackend" if cuda else "XnnpackBackend", 7, {}),
         "platform": Platform("Linux", "x86_64", ("8.0",), ("8.0",)) if cuda else Platform("any", "any", (), ()),
         "versions": {"torch": "2.13.0", "executorch": "1.5.1"},
         "command": "yolo26-et export --models yolo26n",
@@ -215,7 +215,7 @@ def eager_artifact(
     model = random_model(name, random_weights=True, **options)
     manifest = make_manifest(
         task, model.options.backend, options=model.options, classes=model.names, keypoint_shape=model.keypoint_shape,
-        input=model.input_spec, outputs=model.output_specs, checkpoint={**CHECKPOINTS["random"], "seed": 0},
+        input=model.input_spec, outputs=model.output_specs, checkpoint=replace(CHECKPOINTS["random"], seed=0),
     )  # fmt: skip
     with torch.no_grad():
         damage(model)

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from support import make_manifest
-from yolo26_executorch.artifacts.manifest import PROGRAM, WEIGHTS, FileRecord
+from yolo26_executorch.artifacts.manifest import PROGRAM, WEIGHTS, DelegateRecord, FileRecord
 
 RECORD = FileRecord("a" * 64, 1)
 
 
 def valid() -> dict[str, Any]:
     """Return a manifest that is accepted."""
-    delegate = {"name": "CudaBackend", "delegated": 7, "outside": {"aten::x": 1}}
+    delegate = DelegateRecord("CudaBackend", 7, {"aten::x": 1})
     files = {PROGRAM: RECORD, WEIGHTS: RECORD}
     data: dict[str, Any] = json.loads(json.dumps(make_manifest(files=files, delegate=delegate).to_json()))
     return data

@@ -61,10 +61,10 @@ def eager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
         model = ExportModel(load(task), ExportOptions(**settings))
         with torch.no_grad():
             damage(model)
-        identity = {"origin": "user", "file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        identity = checkpoints.CheckpointRecord("user", path.name, hashlib.sha256(path.read_bytes()).hexdigest(), None)
         manifest = make_manifest(
             task, "xnnpack", "user", options=model.options, classes=model.names, keypoint_shape=model.keypoint_shape,
-            input=model.input_spec, outputs=model.output_specs, checkpoint={**identity, "seed": None},
+            input=model.input_spec, outputs=model.output_specs, checkpoint=identity,
         )  # fmt: skip
         monkeypatch.setattr(runtime, "open_runner", lambda folder, runner, device=None: EagerRunner(model))
         return publish(tmp_path / "-".join(map(str, [task, *options])), manifest)

@@ -45,10 +45,10 @@ class Identity:
         """Whether an artifact was surely made from another checkpoint."""
         made_of = manifest.checkpoint
         if not self.known:
-            return (made_of["origin"], manifest.variant) != ("published", self.variant)
+            return (made_of.origin, manifest.variant) != ("published", self.variant)
         if self.sha256 is None:
-            return (made_of["origin"], made_of["seed"], manifest.variant) != ("random", self.seed, self.variant)
-        return bool(made_of["sha256"] != self.sha256)
+            return (made_of.origin, made_of.seed, manifest.variant) != ("random", self.seed, self.variant)
+        return made_of.sha256 != self.sha256
 
 
 @dataclass(frozen=True)

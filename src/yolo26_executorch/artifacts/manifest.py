@@ -1,7 +1,8 @@
 """What an artifact says of itself: the manifest, its JSON form, and the strict reading of it.
 
 A manifest comes from a file that anybody may have written, so every field is checked, for its type and beside the
-others, before anything else looks at it.
+others, before anything else looks at it. Fields may be added without a new schema: they have a default, and who does
+not know them passes them over.
 """
 
 from __future__ import annotations
@@ -9,15 +10,18 @@ from __future__ import annotations
 import json
 import re
 import reprlib
-import types
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, cast, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+from msgspec import Meta
 
 from ..errors import ArtifactError, Yolo26Error, first_line
+from ..models.checkpoints import CheckpointRecord
 from ..models.options import BACKENDS, ExportOptions
 from ..models.tasks import TASKS, TensorSpec
 from ..models.variants import VARIANTS
+from ..system.plain import decode, to_plain
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -27,8 +31,10 @@ WEIGHTS = "aoti_cuda_blob.ptd"
 MANIFEST = "manifest.json"
 CARD = "README.md"
 
-SCHEMA = 1
-"""Version of the manifest's fields: another number, other fields."""
+SCHEMA = 2
+"""Version of the manifest's fields: another number, other meanings."""
+_READABLE = (1, SCHEMA)
+"""Schema 1 lacks fields that have a default now."""
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 """Names that are safe as a file's or a folder's, on every system."""
@@ -41,8 +47,26 @@ _DEEPEST = 50
 """Levels in a test's figures; an export writes fewer than ten."""
 
 _CAPABILITY = re.compile(r"(\d{1,3})\.(\d{1,3})(a?)")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_TENSOR_DTYPES = ("float32", "uint8")
+_TENSOR_DTYPES = ("float32", "uint8", "int32")
+_FIRST_OPTIONS = (
+    "backend",
+    "precision",
+    "imgsz",
+    "batch",
+    "outputs",
+    "input",
+    "io",
+    "random_weights",
+    "seed",
+    "autotune",
+)
+"""Options that every manifest has; those added later may be missing."""
+
+Name = Annotated[str, Meta(pattern=rf"\A{PLAIN_NAME.pattern}\Z")]
+Digest = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+Count = Annotated[int, Meta(ge=0, lt=_LARGEST_NUMBER)]
+Seconds = Annotated[float, Meta(gt=-_LARGEST_NUMBER, lt=_LARGEST_NUMBER)]
+Capability = Annotated[str, Meta(pattern=rf"\A{_CAPABILITY.pattern}\Z")]
 
 
 def computed_precision(backend: str, named: str) -> str:
@@ -54,22 +78,30 @@ def computed_precision(backend: str, named: str) -> str:
 class FileRecord:
     """One file of an artifact."""
 
-    sha256: str
-    bytes: int
+    sha256: Digest
+    bytes: Count
 
 
 @dataclass(frozen=True)
 class Platform:
     """Where an artifact can run; XNNPACK artifacts hold no native code and say "any" for system and machine."""
 
-    system: str
+    system: Name
     """`platform.system()`, such as "Linux"."""
-    machine: str
+    machine: Name
     """`platform.machine()`, such as "x86_64"."""
-    gpu_binaries: tuple[str, ...]
+    gpu_binaries: tuple[Capability, ...]
     """Compute capabilities whose machine code is inside: "8.6", or "10.0a" for code that no other capability runs."""
-    gpu_ptx: tuple[str, ...]
+    gpu_ptx: tuple[Capability, ...]
     """Capabilities whose PTX is inside; the driver compiles it for these and all newer GPUs."""
+    architectures: tuple[Capability, ...] = ()
+    """Compute capabilities that were asked for; none for XNNPACK, and in manifests of schema 1."""
+    glibc: Annotated[str, Meta(pattern=r"\A\d{1,3}\.\d{1,3}\Z")] | None = None
+    """The oldest version of the C library that the native code runs with, such as "2.28"; None: not known, or none."""
+    glibcxx: Annotated[str, Meta(pattern=r"\A\d{1,3}(\.\d{1,3}){1,2}\Z")] | None = None
+    """The newest version of libstdc++'s symbols that it needs, such as "3.4.22"."""
+    driver: Annotated[str, Meta(pattern=r"\A\d{1,4}(\.\d{1,4}){0,2}\Z")] | None = None
+    """The oldest NVIDIA driver that it runs with, such as "525.60.13"."""
 
     def runs_on(self, capability: tuple[int, int]) -> bool:
         """Whether a GPU of a compute capability (major, minor) runs what is inside.
@@ -83,53 +115,51 @@ class Platform:
 
 
 @dataclass(frozen=True)
-class _Checkpoint:
-    """The fields of `Manifest.checkpoint`."""
+class DelegateRecord:
+    """What runs the model, and how much of it."""
 
-    origin: str
-    file: str | None
-    sha256: str | None
-    seed: int | None
-    folder: str | None
+    name: str
+    """"CudaBackend" or "XnnpackBackend"."""
+    delegated: Count
+    """Operators inside."""
+    outside: dict[str, Count]
+    """Operators that were left outside, by name."""
 
 
 @dataclass(frozen=True)
-class _Delegate:
-    """The fields of `Manifest.delegate`."""
+class _Head:
+    """What is looked at before anything else."""
 
-    name: str
-    delegated: int
-    outside: dict[str, int]
+    schema: Any
+    options: Any
+    licence: Any
 
 
 @dataclass(frozen=True)
 class Manifest:
     """Everything that an artifact says of itself."""
 
-    name: str
+    name: Name
     variant: str | None
     """The published variant; None for a checkpoint of the user's own."""
     task: str
     backend: str
     options: ExportOptions
-    checkpoint: dict[str, Any]
-    """{"origin": "published" | "user" | "random", "file": str | None, "sha256": str | None, "seed": int | None,
-    "folder": str | None}; the last folders of the path that the file was loaded from, where that was the user's own."""
+    checkpoint: CheckpointRecord
     classes: dict[int, str]
     keypoint_shape: tuple[int, int] | None
     input: TensorSpec
     outputs: tuple[TensorSpec, ...]
-    delegate: dict[str, Any]
-    """{"name": "CudaBackend" | "XnnpackBackend", "delegated": operators inside, "outside": {operator: count}}."""
+    delegate: DelegateRecord
     platform: Platform
     versions: dict[str, str]
     command: str
     """The command that made it."""
     created: str
     """ISO 8601, UTC."""
-    seconds: dict[str, float]
+    seconds: dict[str, Seconds]
     """Time of each stage."""
-    files: dict[str, FileRecord]
+    files: dict[Name, FileRecord]
     """Every file of the folder but the manifest."""
     test: dict[str, Any] | None
     """The inference test's figures; None where the test was left out."""
@@ -138,88 +168,65 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data for the file."""
-        return {**asdict(self), "classes": {str(index): name for index, name in self.classes.items()}}
+        return cast("dict[str, Any]", to_plain(self))
 
     @classmethod
     def from_json(cls, data: object) -> Self:
-        """Read back what `to_json` wrote.
+        """Read back what `to_json` wrote; errors are those of `decode`."""
+        try:
+            # Through text, so that lists, keys, NaN and broken Unicode are what a file could hold.
+            text = json.dumps(data, ensure_ascii=False, allow_nan=False).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ArtifactError(f"it is not plain JSON data ({first_line(error)})") from error
+        return cls.decode(text)
 
-        Every field must be there, of its type, and make sense beside the others; fields of other names are refused.
+    @classmethod
+    def decode(cls, text: bytes) -> Self:
+        """Read a manifest's JSON, of this schema or of one before it.
+
+        Every field that has no default must be there; all must be of their type, and make sense beside the others.
 
         Raises:
             ArtifactError: anything else, naming the first field that is wrong; never another class.
         """
         try:
-            # Through text and back, so that lists, keys, NaN and broken Unicode are what a file could hold.
-            data = json.loads(json.dumps(data, ensure_ascii=False, allow_nan=False).encode())
-        except (TypeError, ValueError, RecursionError) as error:
-            raise ArtifactError(f"it is not plain JSON data ({first_line(error)})") from error
-        if isinstance(data, dict) and data.get("schema") != SCHEMA:
-            raise ArtifactError(
-                f"schema: expected {SCHEMA}, given {reprlib.repr(data.get('schema'))}; read it with the version of "
-                "yolo26-executorch that wrote it"
-            )
-        manifest = cast("Self", typed(data, cls, ""))
+            head = decode(text, _Head)
+            if type(head.schema) is not int or head.schema not in _READABLE:
+                raise ArtifactError(
+                    f"schema: expected {' or '.join(map(str, _READABLE))}, given {reprlib.repr(head.schema)}; read it "
+                    "with the version of yolo26-executorch that wrote it"
+                )
+            options = head.options if isinstance(head.options, dict) else {}
+            if missing := [name for name in _FIRST_OPTIONS if name not in options]:
+                raise ArtifactError(f"options.{missing[0]}: missing")
+            manifest = replace(decode(text, cls), schema=SCHEMA)
+        except ValueError as error:
+            raise ArtifactError(first_line(error)) from error
+        except ArtifactError:
+            raise
+        except Yolo26Error as error:
+            raise ArtifactError(f"options: {first_line(error)}") from error
         _check(manifest)
         return manifest
 
 
-def typed(value: object, hint: Any, where: str) -> Any:
-    """Return JSON data as the type that an annotation names; raises ArtifactError where it is something else."""
-    origin, inner = get_origin(hint), get_args(hint)
-    if hint is Any:
-        return _bounded(value, where, _DEEPEST)
-    if origin is types.UnionType:
-        return None if value is None else typed(value, inner[0], where)
-    if is_dataclass(hint) and isinstance(value, dict):
-        names = [field.name for field in fields(hint)]
-        if wrong := [name for name in names if name not in value] + [key for key in value if key not in names]:
-            state = "missing" if wrong[0] in names else "not a field of this version"
-            raise ArtifactError(f"{_join(where, reprlib.repr(wrong[0])[1:-1])}: {state}")
-        hints = get_type_hints(hint)
-        values = {name: typed(value[name], hints[name], _join(where, name)) for name in names}
-        try:
-            return cast(type, hint)(**values)
-        except Yolo26Error as error:
-            raise ArtifactError(f"{where}: {first_line(error)}") from error
-    if origin is tuple and isinstance(value, list):
-        item_hints = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
-        if len(item_hints) == len(value):
-            return tuple(typed(v, h, f"{where}[{i}]") for i, (v, h) in enumerate(zip(value, item_hints, strict=True)))
-    if origin is dict and isinstance(value, dict) and (inner[0] is str or all(map(_is_index, value))):
-        return {inner[0](key): typed(v, inner[1], f"{where}[{reprlib.repr(key)}]") for key, v in value.items()}
-    if hint is float and type(value) in (int, float) and abs(cast(float, value)) < _LARGEST_NUMBER:
-        return float(cast(float, value))
-    # `type`, not `isinstance`: True is no number.
-    if origin is None and type(value) is hint and not (hint is int and abs(cast(int, value)) >= _LARGEST_NUMBER):
-        return value
-    name = hint.__name__ if isinstance(hint, type) and origin is None else str(hint)
-    raise ArtifactError(f"{where or 'manifest'}: expected {name}, given {reprlib.repr(value)}")
-
-
-def _bounded(value: object, where: str, levels: int) -> object:
-    """Return data of any form, if nothing that formats it or walks through it can choke on it."""
+def _check_bounds(value: object, where: str, levels: int = _DEEPEST) -> None:
+    """Refuse data of any form that something which formats it, or walks through it, could choke on."""
     if levels == 0:
         raise ArtifactError(f"{where}: nested more than {_DEEPEST} levels deep")
     if isinstance(value, int) and abs(value) >= _LARGEST_NUMBER:
         raise ArtifactError(f"{where}: expected a number below {_LARGEST_NUMBER:g}, given {reprlib.repr(value)}")
     for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        _bounded(inner, where, levels - 1)
-    return value
+        _check_bounds(inner, where, levels - 1)
 
 
 def _check(manifest: Manifest) -> None:
     """Refuse values of the right type that make no sense; raises ArtifactError naming the field."""
-    checkpoint: _Checkpoint = typed({"folder": None, **manifest.checkpoint}, _Checkpoint, "checkpoint")
-    delegate: _Delegate = typed(manifest.delegate, _Delegate, "delegate")
+    checkpoint = manifest.checkpoint
     variant = VARIANTS.get(manifest.variant) if manifest.variant else None
     specs = (manifest.input, *manifest.outputs)
-    platform = manifest.platform
-    hashes = [record.sha256 for record in manifest.files.values()]
-    counts = [record.bytes for record in manifest.files.values()] + [delegate.delegated, *delegate.outside.values()]
     needed = {"cuda": (PROGRAM, WEIGHTS), "xnnpack": (PROGRAM,)}.get(manifest.backend, ())
     rules = {
-        "name": PLAIN_NAME.fullmatch(manifest.name),
         "task": manifest.task in TASKS,
         "variant": manifest.variant is None or (variant is not None and variant.task.name == manifest.task),
         "backend": manifest.backend in BACKENDS,
@@ -227,31 +234,25 @@ def _check(manifest: Manifest) -> None:
         "options.imgsz": manifest.options.imgsz is not None,
         "checkpoint.origin": checkpoint.origin in ("published", "user", "random"),
         "checkpoint.file": checkpoint.file is None or _is_file_name(checkpoint.file),
-        "checkpoint.sha256": (
-            checkpoint.sha256 is None if checkpoint.origin == "random" else _SHA256.fullmatch(checkpoint.sha256 or "")
-        ),
+        "checkpoint.sha256": (checkpoint.sha256 is None) == (checkpoint.origin == "random"),
         "checkpoint.seed": (checkpoint.seed is not None) == (checkpoint.origin == "random"),
         "classes": sorted(manifest.classes) == list(range(len(manifest.classes))) and manifest.classes,
         "keypoint_shape": min(manifest.keypoint_shape or (1,)) > 0,
         "outputs": manifest.outputs,
         "shape": all(spec.shape and min(spec.shape) > 0 for spec in specs),
         "dtype": all(spec.dtype in _TENSOR_DTYPES for spec in specs),
-        "platform": all(PLAIN_NAME.fullmatch(name) for name in (platform.system, platform.machine)),
-        "platform.gpu_binaries": all(_CAPABILITY.fullmatch(name) for name in platform.gpu_binaries),
-        "platform.gpu_ptx": all(_CAPABILITY.fullmatch(name) for name in platform.gpu_ptx),
-        "files (names)": all(PLAIN_NAME.fullmatch(name) and name != MANIFEST for name in manifest.files),
-        "files (SHA-256)": all(_SHA256.fullmatch(digest) for digest in hashes),
-        "files (sizes) or delegate (counts)": min(counts) >= 0,
-        "files": all(name in manifest.files for name in needed),
+        "files": all(name in manifest.files for name in needed) and MANIFEST not in manifest.files,
         "created": _is_time(manifest.created),
     }
     for field, holds in rules.items():
         if not holds:
             raise ArtifactError(f"{field}: the value is not one that an export writes")
-
-
-def _is_index(key: str) -> bool:
-    return key.isascii() and key.isdigit() and len(key) < 10
+    numbers = (*manifest.options.size, manifest.options.batch, manifest.options.seed, checkpoint.seed)
+    _check_bounds(
+        [*numbers, *(list(spec.shape) for spec in specs), list(manifest.keypoint_shape or ())],
+        "shape, options or keypoint_shape",
+    )
+    _check_bounds(manifest.test, "test")
 
 
 def _is_file_name(text: str) -> bool:
@@ -276,7 +277,3 @@ def _runs_binary(name: str, capability: tuple[int, int]) -> bool:
     return capability == (major, minor) or (
         not name.endswith("a") and capability[0] == major and capability[1] >= minor
     )
-
-
-def _join(where: str, name: str) -> str:
-    return f"{where}.{name}" if where else name

@@ -7,7 +7,6 @@ very bytes that were hashed, and nothing here ever unpickles.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import reprlib
 from collections.abc import Callable, Iterator, Mapping
@@ -247,7 +246,7 @@ def _manifest(folder: Path, directory: int) -> Manifest:
         if (size := plain_size(path, directory)) > LARGEST_MANIFEST:
             raise ArtifactError(f"it has {size} bytes, and an export writes at most {LARGEST_MANIFEST}")
         with open_plain(path, directory) as file:
-            return Manifest.from_json(json.loads(file.read(LARGEST_MANIFEST)))
+            return Manifest.decode(file.read(LARGEST_MANIFEST))
     except FileNotFoundError:
         raise _no_artifact(folder) from None
     except (ArtifactError, OSError, ValueError, RecursionError) as error:

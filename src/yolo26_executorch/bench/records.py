@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..artifacts.manifest import typed
-from ..errors import ArtifactError, UsageError, first_line
+from ..errors import UsageError, first_line
+from ..system.plain import from_plain, to_plain
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -239,7 +239,7 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
-        return {"kind": KIND, "schema": SCHEMA, **asdict(self)}
+        return {"kind": KIND, "schema": SCHEMA, **to_plain(self)}
 
     @classmethod
     def from_json(cls, data: object) -> Self:
@@ -248,9 +248,8 @@ class Report:
             raise UsageError(f"it is no report of this version's `yolo26-et bench` (kind {KIND!r}, schema {SCHEMA})")
         try:
             # Through text and back, so that tuples are lists, as in a file.
-            plain = json.loads(json.dumps(data, allow_nan=False))
-            found: Self = typed(plain, cls, "")
-        except (ArtifactError, TypeError, ValueError, RecursionError) as error:
+            found = from_plain(json.loads(json.dumps(data, allow_nan=False)), cls)
+        except (TypeError, ValueError, RecursionError) as error:
             raise UsageError(f"it is damaged: {first_line(error)}") from error
         if wrong := [row for row in found.rows if row.mode not in MODES or row.subject not in (ARTIFACT, *PEERS)]:
             raise UsageError(f"it is damaged: no row is called {wrong[0].subject} {wrong[0].mode}")

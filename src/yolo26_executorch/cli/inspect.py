@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..artifacts.card import columns, figures, size
-from ..artifacts.manifest import Manifest
+from ..artifacts.manifest import Manifest, Platform
 from ..artifacts.reading import Artifact, Contents, contents
 from ..errors import printable
 
@@ -60,8 +60,8 @@ def run(args: argparse.Namespace) -> int:
 def _sections(manifest: Manifest, inside: Contents) -> dict[str, list[tuple[str, ...]]]:
     """Return everything that is shown: title → rows of words."""
     checkpoint, platform, delegate = manifest.checkpoint, manifest.platform, manifest.delegate
-    origin = {"random": f"random, seed {checkpoint['seed']}", "user": "a checkpoint of the user's own"}.get(
-        checkpoint["origin"], checkpoint["origin"]
+    origin = {"random": f"random, seed {checkpoint.seed}", "user": "a checkpoint of the user's own"}.get(
+        checkpoint.origin, checkpoint.origin
     )
     names = list(manifest.classes.values())
     tensors = [("input", manifest.input), *(("output", spec) for spec in manifest.outputs)]
@@ -70,7 +70,7 @@ def _sections(manifest: Manifest, inside: Contents) -> dict[str, list[tuple[str,
             ("variant", manifest.variant or "none: a checkpoint of the user's own"),
             ("task", manifest.task),
             ("backend", manifest.backend),
-            ("weights", " ".join(filter(None, (origin, checkpoint["file"], checkpoint["sha256"])))),
+            ("weights", " ".join(filter(None, (origin, checkpoint.file, checkpoint.sha256)))),
             ("classes", f"{len(names)}: {', '.join(names[:5])}{', …' if len(names) > 5 else ''}"),
             ("made", f"{manifest.created} by {manifest.command}"),
             ("licence", manifest.licence),
@@ -85,14 +85,15 @@ def _sections(manifest: Manifest, inside: Contents) -> dict[str, list[tuple[str,
             for method in inside.methods
         ],
         "delegate": [
-            ("name", delegate["name"]),
-            ("operators inside", str(delegate["delegated"])),
-            ("operators outside", _counts(delegate["outside"])),
+            ("name", delegate.name),
+            ("operators inside", str(delegate.delegated)),
+            ("operators outside", _counts(delegate.outside)),
         ],
         "platform": [
             ("system", f"{platform.system} {platform.machine}"),
             ("GPU machine code", ", ".join(platform.gpu_binaries) or "none"),
             ("GPU PTX", ", ".join(platform.gpu_ptx) or "none"),
+            *((words, value) for words, value in _needed(platform) if value),
         ],
         "versions": sorted(manifest.versions.items()),
         "seconds": [(stage, f"{seconds:.1f}") for stage, seconds in manifest.seconds.items()],
@@ -102,6 +103,14 @@ def _sections(manifest: Manifest, inside: Contents) -> dict[str, list[tuple[str,
         "test": list(figures(manifest.test or {"test": "left out (--no-test)"})),
     }
     return {title: rows for title, rows in sections.items() if rows}
+
+
+def _needed(platform: Platform) -> Iterator[tuple[str, str | None]]:
+    """Yield what an artifact needs of a machine, as far as its manifest says so."""
+    yield "exported for", ", ".join(platform.architectures)
+    yield "glibc, at least", platform.glibc
+    yield "libstdc++, at least", platform.glibcxx and f"GLIBCXX_{platform.glibcxx}"
+    yield "NVIDIA driver, at least", platform.driver
 
 
 def _data(sizes: Mapping[str, int]) -> list[tuple[str, ...]]:

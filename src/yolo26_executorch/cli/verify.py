@@ -111,7 +111,7 @@ def _line(done: int, total: int, name: str) -> None:
 
 def _print(out: Console, report: VerifyReport) -> None:
     checkpoint = report.checkpoint
-    made_from = f"random weights, seed {checkpoint['seed']}" if checkpoint["sha256"] is None else checkpoint["file"]
+    made_from = f"random weights, seed {checkpoint.seed}" if checkpoint.sha256 is None else checkpoint.file
     out.print(
         f"{report.name} · {report.task} · {report.backend}, {report.precision} · run by {report.runner} on "
         f"{report.device} · compared with PyTorch, {printable(str(made_from))}",

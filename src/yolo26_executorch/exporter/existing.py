@@ -37,7 +37,7 @@ def identity_of(source: Source, options: ExportOptions, weights_dir: Path | None
 
 def identity_in(manifest: Manifest) -> Identity:
     """Return what an artifact says of the checkpoint that it was made from."""
-    return Identity(True, manifest.checkpoint["sha256"], manifest.checkpoint["seed"], manifest.variant)
+    return Identity(True, manifest.checkpoint.sha256, manifest.checkpoint.seed, manifest.variant)
 
 
 def stale(manifest: Manifest, job: Job, identity: Identity, *, here: bool = True) -> str | None:
@@ -63,7 +63,7 @@ def stale(manifest: Manifest, job: Job, identity: Identity, *, here: bool = True
 
 def is_another_runs(source: Source, manifest: Manifest, identity: Identity) -> bool:
     """Whether a name is taken by the checkpoint of another training; one that was trained on keeps its name."""
-    runs = (manifest.checkpoint.get("folder"), naming.run_of(source.path) if source.path else None)
+    runs = (manifest.checkpoint.folder, naming.run_of(source.path) if source.path else None)
     return identity.differs(manifest) and runs[0] != runs[1]
 
 
@@ -82,7 +82,7 @@ def refuse_to_replace(found: Iterable[tuple[str, Manifest, Identity]]) -> None:
         return
     where, manifest, identity = others[0]
     former = identity_in(manifest)
-    file = f"{printable(str(manifest.checkpoint['file']))}, " if manifest.checkpoint["file"] else ""
+    file = f"{printable(manifest.checkpoint.file)}, " if manifest.checkpoint.file else ""
     more = f", and so do {_listed([one for one, *_ in others[1:]])}" if others[1:] else ""
     raise UsageError(
         f"{where} holds an artifact that was made from another checkpoint ({file}{former}; this one: {identity})"

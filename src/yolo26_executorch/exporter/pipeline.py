@@ -15,13 +15,13 @@ from typing import Any
 from ..artifacts import card
 from ..artifacts.current import Identity
 from ..artifacts.locks import locked
-from ..artifacts.manifest import MANIFEST, PROGRAM, Manifest, Platform
+from ..artifacts.manifest import MANIFEST, PROGRAM, DelegateRecord, Manifest, Platform
 from ..artifacts.reading import load_manifest, verify
 from ..artifacts.writing import Draft
 from ..errors import ArtifactError, GpuMemoryError, LimitError, ParityError, Yolo26Error, first_line
 from ..models import checkpoints
 from ..models.options import ExportOptions
-from ..system.probe import versions
+from ..system.probe import dotted, versions
 from . import existing
 from .jobs import Job, Record, figures_of
 from .smoke_test import SmokeTest
@@ -112,22 +112,14 @@ def _export(job: Job, emit: Emit, clock: _Clock) -> Manifest | None:
             task=checkpoint.task.name,
             backend=options.backend,
             options=options,
-            checkpoint={
-                "origin": checkpoint.origin,
-                "file": checkpoint.file,
-                "sha256": checkpoint.sha256,
-                "seed": checkpoint.seed,
-                "folder": job.run_folder,
-            },
+            checkpoint=checkpoints.CheckpointRecord(
+                checkpoint.origin, checkpoint.file, checkpoint.sha256, checkpoint.seed, job.run_folder
+            ),
             classes=checkpoint.names,
             keypoint_shape=checkpoint.keypoint_shape,
             input=specs[0],
             outputs=specs[1],
-            delegate={
-                "name": lowered.delegate,
-                "delegated": lowered.delegated.operators,
-                "outside": lowered.delegated.outside,
-            },
+            delegate=DelegateRecord(lowered.delegate, lowered.delegated.operators, dict(lowered.delegated.outside)),
             platform=_platform(options.backend),
             versions=versions(),
             command=job.command,
@@ -203,7 +195,9 @@ def _platform(backend: str) -> Platform:
 
     from ..lowering.cuda import architectures
 
-    return Platform(platform.system(), platform.machine(), *architectures(torch.cuda.get_device_capability()))
+    capability = torch.cuda.get_device_capability()
+    inside = architectures(capability)
+    return Platform(platform.system(), platform.machine(), *inside, architectures=(dotted(capability),))
 
 
 class _Clock:

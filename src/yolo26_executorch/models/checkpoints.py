@@ -9,7 +9,9 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
+
+from msgspec import Meta
 
 from ..errors import CheckpointError, DownloadError, first_line, printable
 from ..system.files import sha256_of
@@ -45,6 +47,22 @@ class Source:
             VARIANTS[data["variant"]] if data["variant"] else None,
             Path(data["path"]) if data["path"] else None,
         )
+
+
+@dataclass(frozen=True)
+class CheckpointRecord:
+    """Which checkpoint an artifact was made from, for its manifest."""
+
+    origin: str
+    """"published", "user" or "random"."""
+    file: str | None
+    """The file's name."""
+    sha256: Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")] | None
+    """Of the file; None for random weights."""
+    seed: int | None
+    """Of random weights."""
+    folder: str | None = None
+    """The last folders of the path that a user's own file was loaded from."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +157,7 @@ class Exported(Protocol):
     @property
     def variant(self) -> str | None: ...  # noqa: D102
     @property
-    def checkpoint(self) -> Mapping[str, Any]: ...  # noqa: D102
+    def checkpoint(self) -> CheckpointRecord: ...  # noqa: D102
 
 
 def find_checkpoint(
@@ -161,15 +179,16 @@ def find_checkpoint(
         CheckpointError: no such file, or none of that hash; or the file is damaged or refused by the safe loader.
     """
     silence_ultralytics()
-    file, sha256 = artifact.checkpoint["file"], artifact.checkpoint["sha256"]
+    file, sha256 = artifact.checkpoint.file, artifact.checkpoint.sha256
     if sha256 is None:
         if checkpoint is not None:
             raise CheckpointError(
-                f"{artifact.name} has random weights (seed {artifact.checkpoint['seed']}) and was made from no file; "
+                f"{artifact.name} has random weights (seed {artifact.checkpoint.seed}) and was made from no file; "
                 "leave --checkpoint out"
             )
+        assert artifact.checkpoint.seed is not None  # the manifest is checked
         source = Source(artifact.name, VARIANTS.get(artifact.variant or ""), None)
-        return load(source, weights_dir=None, random=True, seed=artifact.checkpoint["seed"])
+        return load(source, weights_dir=None, random=True, seed=artifact.checkpoint.seed)
     if checkpoint is not None:
         check_archive(checkpoint)
         places = [checkpoint]
@@ -186,7 +205,7 @@ def find_checkpoint(
             f"{artifact.name} was made from {file} with SHA-256 {sha256[:12]}…, and {state}; name the file with "
             "--checkpoint FILE or its folder with --weights-dir DIR"
         )
-    return _load_file(found, artifact.checkpoint["origin"], trusted)
+    return _load_file(found, artifact.checkpoint.origin, trusted)
 
 
 def default_weights_dir() -> Path:

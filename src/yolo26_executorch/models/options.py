@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 from ..errors import OptionError
+from ..system.plain import from_plain, to_plain
 from .tasks import OUTPUT_FORMATS, Task
 
 BACKENDS = ("cuda", "xnnpack")
@@ -78,16 +79,12 @@ class ExportOptions:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data for the manifest."""
-        return asdict(self)
+        return cast("dict[str, Any]", to_plain(self))
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ExportOptions:
-        """Read back what `to_json` wrote; raises OptionError, KeyError or TypeError on malformed data."""
-        values = dict(data)
-        if values.get("imgsz") is not None:
-            height, width = values["imgsz"]
-            values["imgsz"] = (int(height), int(width))
-        return cls(**values)
+        """Read back what `to_json` wrote; raises OptionError, or ValueError on malformed data."""
+        return from_plain(data, cls)
 
 
 def parse_imgsz(words: Sequence[str]) -> tuple[int, int] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import preprocess, summary
@@ -37,22 +37,6 @@ class TensorSpec:
     """Names of the last axis' entries; empty where they are no columns."""
     units: tuple[str, ...] = ()
     """Unit of each column (or one for all): px, rad, 0..1, index, …"""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain data for the manifest."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> TensorSpec:
-        """Read back what `to_json` wrote; raises KeyError or TypeError on malformed data."""
-        return cls(
-            name=str(data["name"]),
-            shape=tuple(int(n) for n in data["shape"]),
-            dtype=str(data["dtype"]),
-            description=str(data["description"]),
-            columns=tuple(data.get("columns", ())),
-            units=tuple(data.get("units", ())),
-        )
 
 
 @dataclass(frozen=True)

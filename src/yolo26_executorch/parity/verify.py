@@ -78,7 +78,7 @@ class VerifyReport:
     """What the artifact computes in: fp32 for XNNPACK, whatever name it was asked for by."""
     runner: str
     device: str
-    checkpoint: Mapping[str, Any]
+    checkpoint: checkpoints.CheckpointRecord
     """As in the manifest."""
     figures: Mapping[str, Figures]
     """Over all images, by reference: "eager fp32", and for reduced precisions "eager tf32" and the like, too."""
@@ -112,7 +112,7 @@ class VerifyReport:
             "passed": self.passed,
             **{name: getattr(self, name) for name in ("folder", "name", "task", "backend", "precision", "runner")},
             "device": self.device,
-            "checkpoint": dict(self.checkpoint),
+            "checkpoint": asdict(self.checkpoint),
             "figures": {name: figures.to_json() for name, figures in self.figures.items()},
             "pictures": [picture.to_json() for picture in self.pictures],
             "unreadable": [asdict(one) for one in self.unreadable],

@@ -57,7 +57,7 @@ def prepare(folder: Path, organisation: str, *, allow_random: bool = False) -> U
         UsageError: its weights are random, which has to be allowed, or its name cannot be a repository's.
     """
     manifest = verify(folder)
-    if manifest.checkpoint["origin"] == "random" and not allow_random:
+    if manifest.checkpoint.origin == "random" and not allow_random:
         raise UsageError(
             f"{folder} has random weights, which are of no use to others; add --allow-random to send it all the same"
         )

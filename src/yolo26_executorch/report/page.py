@@ -99,7 +99,7 @@ def _point(entry: Entry) -> dict[str, Any]:
         "accuracy": accuracy.value if accuracy else None,
         "metric": metric_name(accuracy.metric) if accuracy else None,
         "data": f"{Path(accuracy.data).name}, {accuracy.split}" if accuracy else None,
-        "random": bool(entry.manifest and entry.manifest.checkpoint["origin"] == "random"),
+        "random": bool(entry.manifest and entry.manifest.checkpoint.origin == "random"),
     }
 
 

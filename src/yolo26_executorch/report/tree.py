@@ -211,8 +211,8 @@ def _entry(place: Path, base: Path, checked: Checked | None, run: Run | None, ac
 def _notes(manifest: Manifest | None, record: Record | None, outcome: str) -> Iterable[str]:
     if manifest is None:
         return
-    if manifest.checkpoint["origin"] == "random":
-        seed = manifest.checkpoint["seed"]
+    if manifest.checkpoint.origin == "random":
+        seed = manifest.checkpoint.seed
         yield f"Random weights (seed {seed}): good for trying out and timing; its answers mean nothing."
     if manifest.backend != "cuda":
         yield "CPU only: lowered to XNNPACK, it never uses a GPU."

@@ -23,7 +23,7 @@ def obstacle(manifest: Manifest) -> str | None:
     fits = executorch_runtime_fits()
     if not fits:
         return f"{fits.cause}; {fits.remedy}"
-    delegate = str(manifest.delegate["name"])
+    delegate = manifest.delegate.name
     if not _runtime().backend_registry.is_available(delegate):
         return (
             f"this ExecuTorch has no {delegate}: PyPI's wheels come without it; take a CUDA build of executorch from "

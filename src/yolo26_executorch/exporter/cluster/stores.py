@@ -6,7 +6,6 @@ A place in a store is named `NAME`, or `ARCHITECTURE/NAME` where each GPU archit
 from __future__ import annotations
 
 import contextlib
-import json
 import posixpath
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -158,7 +157,7 @@ class Bucket:
     def manifest(self, place: str) -> Manifest | None:
         """Download it."""
         try:
-            return Manifest.from_json(json.loads(self._files.cat_file(self._path(place, MANIFEST))))
+            return Manifest.decode(self._files.cat_file(self._path(place, MANIFEST)))
         except (ArtifactError, OSError, ValueError, RecursionError):
             return None
 
