@@ -20,7 +20,7 @@ from ..errors import ArtifactError, Yolo26Error, first_line
 from ..models.checkpoints import CheckpointRecord
 from ..models.options import BACKENDS, ExportOptions
 from ..models.tasks import TASKS, TensorSpec
-from ..models.variants import VARIANTS
+from ..models.variants import ALL_VARIANTS
 from ..system.plain import decode, to_plain
 
 if TYPE_CHECKING:
@@ -223,7 +223,7 @@ def _check_bounds(value: object, where: str, levels: int = _DEEPEST) -> None:
 def _check(manifest: Manifest) -> None:
     """Refuse values of the right type that make no sense; raises ArtifactError naming the field."""
     checkpoint = manifest.checkpoint
-    variant = VARIANTS.get(manifest.variant) if manifest.variant else None
+    variant = ALL_VARIANTS.get(manifest.variant) if manifest.variant else None
     specs = (manifest.input, *manifest.outputs)
     needed = {"cuda": (PROGRAM, WEIGHTS), "xnnpack": (PROGRAM,)}.get(manifest.backend, ())
     rules = {

@@ -1,4 +1,4 @@
-"""`yolo26-et list`: the 25 variants."""
+"""`yolo26-et list`: the variants."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ..models.tasks import MAX_DETECTIONS, OutputRow
 from ..models.variants import Variant, find_variants
 from . import Subparsers, console
 
-_SYMBOLS = {"K": str(MAX_DETECTIONS), "H4": "H/4", "W4": "W/4", "EXTRA": "32"}
+_SYMBOLS = {"K": str(MAX_DETECTIONS), "H4": "H/4", "W4": "W/4", "H8": "H/8", "W8": "W/8", "EXTRA": "32"}
 
 
 def add_parser(subparsers: Subparsers) -> None:
     """Add the subcommand."""
-    parser = subparsers.add_parser("list", help="show the 25 variants", description="Show the variants of YOLO26.")
+    parser = subparsers.add_parser("list", help="show the variants", description="Show the variants of YOLO26.")
     parser.add_argument("patterns", nargs="*", metavar="NAME", help="names or wildcards, such as 'yolo26?-seg'")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.set_defaults(run=run)
@@ -37,7 +37,7 @@ def _row(variant: Variant) -> dict[str, Any]:
         "task": variant.task.name,
         "size": variant.size,
         "native_imgsz": variant.task.native_imgsz,
-        "trained_on": variant.task.dataset.removesuffix(".yaml"),
+        "trained_on": variant.dataset.removesuffix(".yaml"),
         "checkpoint": variant.checkpoint,
         "outputs": [
             {"name": output.name, "dtype": output.dtype, "shape": _shape(output)} for output in variant.task.named

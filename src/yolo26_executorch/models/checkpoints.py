@@ -18,7 +18,7 @@ from ..system.files import sha256_of
 from . import naming
 from .loading import Network, load_network, message_of, silence_ultralytics
 from .random_weights import random_network
-from .variants import VARIANTS, Variant, find_variants
+from .variants import ALL_VARIANTS, Variant, find_variants
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Source:
         """Read back what `to_json` wrote."""
         return cls(
             data["name"],
-            VARIANTS[data["variant"]] if data["variant"] else None,
+            ALL_VARIANTS[data["variant"]] if data["variant"] else None,
             Path(data["path"]) if data["path"] else None,
         )
 
@@ -187,7 +187,7 @@ def find_checkpoint(
                 "leave --checkpoint out"
             )
         assert artifact.checkpoint.seed is not None  # the manifest is checked
-        source = Source(artifact.name, VARIANTS.get(artifact.variant or ""), None)
+        source = Source(artifact.name, ALL_VARIANTS.get(artifact.variant or ""), None)
         return load(source, weights_dir=None, random=True, seed=artifact.checkpoint.seed)
     if checkpoint is not None:
         check_archive(checkpoint)

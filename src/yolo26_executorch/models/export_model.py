@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from .checkpoints import Checkpoint
 from .options import ExportOptions
@@ -134,7 +135,8 @@ class ExportModel(nn.Module):
             head.end2end = True
         network.fuse(verbose=False)
         network.requires_grad_(False)
-        head.export = True
+        # The other heads' own export mode puts out full-size logits, or depths of half precision.
+        head.export = self.task.ranked
         self.layers: Any = network.model
         self.saved = frozenset(network.save)
         self.layers.to(self.dtype)
@@ -175,8 +177,12 @@ class ExportModel(nn.Module):
         sizes = {
             "B": self.options.batch,
             "K": self.detections,
+            "H": height,
+            "W": width,
             "H4": height // 4,
             "W4": width // 4,
+            "H8": height // 8,
+            "W8": width // 8,
             "EXTRA": extra,
             "RAW": 6 + extra,
             "KEYPOINTS": keypoints,
@@ -197,7 +203,9 @@ class ExportModel(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Run the model; see the class."""
         if not self.task.ranked:
-            return tuple(self._decode(images))
+            names = [spec.name for spec in self.output_specs]
+            values = zip(self.task.named, self._decode(images), strict=True)
+            return tuple(value for row, value in values if row.name in names)
         dense = self.dense(images)
         boxes, scores, labels, extra = self._select(dense)
         if self.options.outputs == "ultralytics":
@@ -291,6 +299,18 @@ class ExportModel(nn.Module):
         features = torch.cat(self._features(self._prepare(images)), 1)
         pooled = head.pool(head.conv(features)).flatten(1)
         return [head.linear(pooled).float().softmax(1)]
+
+    def _class_map(self, images: Tensor) -> list[Tensor]:
+        head = self.head
+        logits = head.classifier(self._features(self._prepare(images))[0]).float()
+        full = interpolate(logits, scale_factor=8, mode="bilinear", align_corners=False)
+        classes = full.argmax(1) if head.nc > 1 else full[:, 0] > 0
+        return [classes.to(getattr(torch, self.output_specs[0].dtype)), logits]
+
+    def _depth_map(self, images: Tensor) -> list[Tensor]:
+        depth = self.head(self._features(self._prepare(images))).float()
+        # As Ultralytics upsamples: the published weights were trained with aligned corners.
+        return [interpolate(depth, scale_factor=4, mode="bilinear", align_corners=True)]
 
     def _extra_values(self) -> int:
         """Values of a raw row behind box, confidence and class; the prototypes' channels for segment."""

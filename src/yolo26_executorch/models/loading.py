@@ -64,7 +64,7 @@ def load_network(path: Path, *, published: bool, trusted: bool) -> Network:
             f"{path} takes images of {channels} {'channel' if channels == 1 else 'channels'}; only models of "
             f"{_RGB} channels, RGB, can be exported; fix: train with `channels: 3` in the data set's file"
         )
-    names = _names_of(path, getattr(network, "names", None), _class_count(path, head))
+    names = _names_of(path, getattr(network, "names", None), _class_count(path, task, head))
     return Network(network.float().eval(), task, names, _keypoint_shape(path, head))
 
 
@@ -145,8 +145,8 @@ def _task_of(path: Path, network: Any, published: bool) -> Task:
     return task
 
 
-def _names_of(path: Path, names: Any, classes: int) -> dict[int, str]:
-    """Return class names by index, whatever form they are stored in, checked against the head.
+def _names_of(path: Path, names: Any, classes: int | None) -> dict[int, str]:
+    """Return class names by index, whatever form they are stored in, checked against the head's classes.
 
     Ultralytics writes a dictionary by int; people resave them as lists, and JSON makes keys text.
 
@@ -159,6 +159,7 @@ def _names_of(path: Path, names: Any, classes: int) -> dict[int, str]:
         pairs = list(names.items())
     else:
         pairs = []
+    classes = len(pairs) or 1 if classes is None else classes
     numbers = f"numbered 0 to {classes - 1}" if classes > 1 else "numbered 0"
     wanted = (
         f"expected {classes} {'names' if classes > 1 else 'name'}, {numbers}, one for each class of its head; "
@@ -195,14 +196,15 @@ def _index(key: Any) -> int | None:
     return None
 
 
-def _class_count(path: Path, head: Any) -> int:
-    """Return the classes that a head was trained for, from its last layers.
+def _class_count(path: Path, task: Task, head: Any) -> int | None:
+    """Return the classes that a head was trained for, from its last layer; None where classes have no outputs.
 
     Raises:
         CheckpointError: it has none, or another number than it says itself.
     """
-    branch = getattr(head, "one2one_cv3", None)
-    classes = int(branch[0][-1].out_channels if branch is not None else head.linear.out_features)
+    if task.class_layer is None:
+        return None
+    classes = int(head.get_submodule(task.class_layer).weight.shape[0])
     said = int(getattr(head, "nc", classes))
     if classes < 1 or said != classes:
         raise CheckpointError(f"{path} has a head of {classes} classes that says {said}; fix: train it again")

@@ -88,6 +88,14 @@ def fit_letterboxed(image: Image, size: tuple[int, int]) -> Image:
     return letterbox(image, size)[0]
 
 
+def fit_stretched(image: Image, size: tuple[int, int]) -> Image:
+    """Scale each side of an image to (height, width), as Ultralytics' depth predictor does; returns uint8 (H, W, 3)."""
+    from ultralytics.data.augment import LetterBox
+
+    fitted: Image = LetterBox(new_shape=size, scale_fill=True)(image=image)
+    return fitted
+
+
 def center_crop(image: Picture, size: tuple[int, int]) -> Picture:
     """Scale an image and cut out its middle, as Ultralytics' classification transform does without torchvision.
 

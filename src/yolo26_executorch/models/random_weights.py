@@ -19,7 +19,7 @@ def random_network(variant: Variant, seed: int) -> Network:
     from ultralytics.nn import tasks as ultralytics_tasks
     from ultralytics.utils import ROOT, YAML
 
-    dataset = YAML.load(ROOT / "cfg" / "datasets" / variant.task.dataset)
+    dataset = YAML.load(ROOT / "cfg" / "datasets" / variant.dataset)
     names = {int(index): str(name) for index, name in dataset["names"].items()}
     config = ultralytics_tasks.yaml_model_load(variant.config)
     with torch.random.fork_rng(devices=[]):
@@ -45,9 +45,12 @@ def _take_power(norm: Any, inputs: tuple[torch.Tensor]) -> None:
     norm.weight.copy_(0.05 * ((power + norm.eps) / power).sqrt())
 
 
-_LAST_LAYERS = {"cv2": (3.0, 2.5), "cv3": (-4.0, 5.0), "cv4": (0.0, 3.0), "cv4_kpts": (0.0, 3.0), "linear": (0.0, 6.0)}
+_LAST_LAYERS = {
+    "cv2": (3.0, 2.5), "cv3": (-4.0, 5.0), "cv4": (0.0, 3.0), "cv4_kpts": (0.0, 3.0), "linear": (0.0, 6.0),
+    "classifier": (0.0, 6.0), "head": (1.0, 1.5),
+}  # fmt: skip
 """The mean, and the farthest from it, that random weights give the outputs of the heads' last layers: distances in
-strides, class logits, mask coefficients or angles, keypoints in strides, logits."""
+strides, class logits, mask coefficients or angles, keypoints in strides, logits, logarithms of depths in meters."""
 
 
 def spread(network: Any, task: Task, seed: int) -> None:
@@ -76,6 +79,7 @@ def spread(network: Any, task: Task, seed: int) -> None:
         if (proto := getattr(network.model[-1], "proto", None)) is not None:
             proto.cv3.bn.weight.mul_(20)  # the prototypes are outputs, too: of the order of 1
         seen: dict[Any, torch.Tensor] = {}
+        mapped = set(network.model[-1].classifier) if hasattr(network.model[-1], "classifier") else set()
         hooks = []
         for name, child in network.model[-1].named_children():
             if name.removeprefix("one2one_") in _LAST_LAYERS:
@@ -90,6 +94,8 @@ def spread(network: Any, task: Task, seed: int) -> None:
         for module, out in seen.items():
             mean, reach = module.aim
             del module.aim
-            scale = reach / float((out - out.mean()).abs().max())
+            # Otherwise one class would fill nearly all of a map.
+            center = out.mean((0, 2, 3)) if module in mapped else out.mean().expand(out.shape[1])
+            scale = reach / float((out - center.view(1, -1, *[1] * (out.dim() - 2))).abs().max())
             module.weight.mul_(scale)
-            module.bias.add_(-float(out.mean())).mul_(scale).add_(mean)
+            module.bias.add_(-center).mul_(scale).add_(mean)

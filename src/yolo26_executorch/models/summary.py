@@ -83,6 +83,27 @@ def classes(
     return words
 
 
+def class_map(
+    task: Task, outputs: Mapping[str, Tensor], names: Mapping[int, str], confidence: float, limit: int, image: int
+) -> list[str]:
+    """Word which share of an image each class fills, the largest first; see `lines`."""
+    pixels = outputs[task.named[0].name][image].flatten()
+    counts = enumerate(pixels.long().bincount().tolist())
+    shares = sorted(((count / pixels.numel(), label) for label, count in counts if count), reverse=True)
+    words = [f"{_name(names, label)} {share:.1%} of the image" for share, label in shares[:limit]]
+    return words + ([f"and {len(shares) - limit} more classes"] if len(shares) > limit else [])
+
+
+def depth_map(
+    task: Task, outputs: Mapping[str, Tensor], names: Mapping[int, str], confidence: float, limit: int, image: int
+) -> list[str]:
+    """Word an image's distances; see `lines`."""
+    (row,) = task.named
+    values, unit = outputs[row.name][image].float(), row.units[0]
+    low, middle, high = float(values.min()), float(values.median()), float(values.max())
+    return [f"{low:.2f} to {high:.2f} {unit}, median {middle:.2f} {unit}"]
+
+
 def mask_area(mask: Tensor) -> str:
     """Word a mask, 0 or 1 (H/4, W/4)."""
     return f"mask of {int((mask > 0).sum()) * _MASK_STRIDE**2} px"

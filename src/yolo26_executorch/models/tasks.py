@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 MAX_DETECTIONS = 300
 """Rows of the end-to-end head's output, Ultralytics' `max_det`."""
 
+CLASS_INDEX = "class index"
+"""The dtype of an output of class indices: uint8, or int32 above 256 classes."""
+
 OUTPUT_FORMATS = ("named", "ultralytics")
 
 _BOX = ("x", "y", "w", "h")
@@ -53,11 +56,24 @@ class OutputRow:
     """Says a row's part of the output in the summary; None where there is nothing for people to read."""
 
     def bind(self, sizes: Mapping[str, int]) -> TensorSpec:
-        """Put numbers for the symbols B, K, H4, W4, EXTRA, KEYPOINTS, VALUES and CLASSES."""
+        """Put numbers for the symbols B, K, H, W, H4, W4, H8, W8, EXTRA, RAW, KEYPOINTS, VALUES and CLASSES."""
         shape = tuple(d if isinstance(d, int) else sizes[d] for d in self.dims)
         columns = self.columns[: shape[-1]] if self.columns else ()
         units = self.units[: shape[-1]] if len(self.units) > 1 else self.units
-        return TensorSpec(self.name, shape, self.dtype, self.description, columns, units)
+        dtype = self.dtype
+        if dtype == CLASS_INDEX:
+            dtype = "uint8" if sizes["CLASSES"] <= 256 else "int32"
+        return TensorSpec(self.name, shape, dtype, self.description, columns, units)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Published weights of a task beside those that are its name's own."""
+
+    suffix: str
+    """What stands behind the size in their name."""
+    dataset: str
+    """As `Task.dataset`."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +112,12 @@ class Task:
     """The comparison with PyTorch, of `parity.compare.COMPARISONS`."""
     shared_head: bool = False
     """Whether older YOLOs have a head of that class, too."""
+    class_layer: str | None = None
+    """The layer below the head that has an output for each class; None where classes have none."""
+    further: tuple[Weights, ...] = ()
+    """Published weights beside the task's own."""
+    in_guide: bool = True
+    """Whether the task is one of the five whose 25 variants are exported where no model is named."""
     extra: tuple[str, ...] = ()
     """The quantities of `parity.tolerances` that an anchor predicts behind box and scores, repeated over its values;
     where nothing is ranked, that of the output which is compared."""
@@ -141,7 +163,8 @@ _PROBABILITIES = OutputRow(
 )
 
 _OBJECTS: Any = {
-    "ranked": True, "fit": preprocess.fit_letterboxed, "summarize": summary.objects, "parity": "rankings"
+    "ranked": True, "fit": preprocess.fit_letterboxed, "summarize": summary.objects, "parity": "rankings",
+    "class_layer": "one2one_cv3.0.2",
 }  # fmt: skip
 """What all tasks with ranked rows have in common."""
 
@@ -150,6 +173,7 @@ DETECT = Task(
     "detect.predict:DetectionPredictor", "detect.val:DetectionValidator",
     640, "coco.yaml", "object-detection",
     named=(_DETECTIONS,), raw=(_RAW_ROWS,), decode="boxes", **_OBJECTS, shared_head=True,
+    further=(Weights("-objv1-150", "Objects365.yaml"), Weights("-distill", "coco.yaml")),
 )  # fmt: skip
 _PROTOS = OutputRow(
     "protos", ("B", "EXTRA", "H4", "W4"), "float32",
@@ -176,6 +200,7 @@ SEGMENT = Task(
     ),
     raw=(_RAW_ROWS, _PROTOS),
     decode="masks", **_OBJECTS, extra=("coefficient",),
+    further=(Weights("-objv1-seg", "Objects365.yaml"),),
 )  # fmt: skip
 POSE = Task(
     "pose", "-pose", "Pose26", "PoseModel",
@@ -217,8 +242,41 @@ CLASSIFY = Task(
     224, "ImageNet.yaml", "image-classification",
     named=(_PROBABILITIES,), raw=(_PROBABILITIES,), ranked=False, decode="probabilities",
     fit=preprocess.center_crop, summarize=summary.classes, parity="probabilities", shared_head=True,
-    extra=("probability",),
+    class_layer="linear", extra=("probability",),
 )  # fmt: skip
 
-TASKS: dict[str, Task] = {task.name: task for task in (DETECT, SEGMENT, POSE, OBB, CLASSIFY)}
+_LOGITS = OutputRow(
+    "logits", ("B", "CLASSES", "H8", "W8"), "float32",
+    "class logits at an eighth of the input's resolution, from which maps of any resolution are made: upsample, then "
+    "take the largest", (), ("logit",),
+)  # fmt: skip
+SEMANTIC = Task(
+    "semantic", "-sem", "SemanticSegment", "SemanticSegmentationModel",
+    "semantic.predict:SemanticSegmentationPredictor", "semantic.val:SemanticSegmentationValidator",
+    1024, "cityscapes.yaml", "image-segmentation",
+    named=(
+        OutputRow(
+            "classes", ("B", "H", "W"), CLASS_INDEX,
+            "the class of each pixel; where there is one class, 1 inside it", (), ("index",),
+        ),
+        _LOGITS,
+    ),
+    raw=(_LOGITS,), ranked=False, decode="class_map", fit=preprocess.fit_letterboxed, summarize=summary.class_map,
+    parity="class_map", class_layer="classifier.1", further=(Weights("-sem-ade20k", "ade20k.yaml"),), in_guide=False,
+    extra=("logit",),
+)  # fmt: skip
+_DEPTH = OutputRow(
+    "depth", ("B", 1, "H", "W"), "float32", "the distance of what each pixel shows from the camera", (), ("m",)
+)
+DEPTH = Task(
+    "depth", "-depth", "Depth", "DepthModel", "depth.predict:DepthPredictor", "depth.val:DepthValidator",
+    640, "nyu-depth.yaml", "depth-estimation",
+    named=(_DEPTH,), raw=(_DEPTH,), ranked=False, decode="depth_map", fit=preprocess.fit_stretched,
+    summarize=summary.depth_map, parity="depth_map", in_guide=False, extra=("depth",),
+)  # fmt: skip
+
+TASKS: dict[str, Task] = {task.name: task for task in (DETECT, SEGMENT, POSE, OBB, CLASSIFY, SEMANTIC, DEPTH)}
 """Every task by Ultralytics' own name for it."""
+
+GUIDE_TASKS: dict[str, Task] = {name: task for name, task in TASKS.items() if task.in_guide}
+"""The five of the 25 variants that are exported where no model is named."""

@@ -1,4 +1,4 @@
-"""The 25 variants: five sizes times five tasks, one frozen row each."""
+"""The variants: published weights by name, one frozen row each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..errors import UnknownVariantError
-from .tasks import TASKS, Task
+from .tasks import GUIDE_TASKS, TASKS, Task
 
 SIZES = ("n", "s", "m", "l", "x")
 
@@ -20,6 +20,8 @@ class Variant:
     name: str
     size: str
     task: Task
+    dataset: str
+    """Ultralytics' description of the data set that the weights were trained on; it names the classes."""
 
     @property
     def checkpoint(self) -> str:
@@ -29,15 +31,34 @@ class Variant:
     @property
     def config(self) -> str:
         """Name of Ultralytics' architecture file."""
-        return f"{self.name}.yaml"
+        return f"yolo26{self.size}{self.task.suffix}.yaml"
+
+
+def _family(task: Task, suffix: str, dataset: str) -> dict[str, Variant]:
+    return {f"yolo26{size}{suffix}": Variant(f"yolo26{size}{suffix}", size, task, dataset) for size in SIZES}
 
 
 VARIANTS: dict[str, Variant] = {
-    f"yolo26{size}{task.suffix}": Variant(f"yolo26{size}{task.suffix}", size, task)
-    for task in TASKS.values()
-    for size in SIZES
+    name: variant for task in GUIDE_TASKS.values() for name, variant in _family(task, task.suffix, task.dataset).items()
 }
-"""Every variant by name, by task and then by size."""
+"""The guide's 25, which are exported where no model is named: by name, by task and then by size."""
+
+ALL_VARIANTS: dict[str, Variant] = {
+    **VARIANTS,
+    **{
+        name: variant
+        for task in TASKS.values()
+        if not task.in_guide
+        for name, variant in _family(task, task.suffix, task.dataset).items()
+    },
+    **{
+        name: variant
+        for task in TASKS.values()
+        for weights in task.further
+        for name, variant in _family(task, weights.suffix, weights.dataset).items()
+    },
+}
+"""Every variant by name: the 25, then those of further tasks, then further weights."""
 
 
 def find_variants(patterns: Sequence[str]) -> list[Variant]:
@@ -51,15 +72,15 @@ def find_variants(patterns: Sequence[str]) -> list[Variant]:
     """
     found: dict[str, Variant] = {}
     for pattern in patterns:
-        names = fnmatch.filter(VARIANTS, pattern)
+        names = fnmatch.filter(ALL_VARIANTS, pattern)
         if not names:
-            raise UnknownVariantError(f"no variant fits {pattern!r}{_suggestion(pattern, VARIANTS)}")
-        found.update((name, VARIANTS[name]) for name in names)
+            raise UnknownVariantError(f"no variant fits {pattern!r}{_suggestion(pattern, ALL_VARIANTS)}")
+        found.update((name, ALL_VARIANTS[name]) for name in names)
     return list(found.values())
 
 
 def _suggestion(given: str, names: Iterable[str]) -> str:
     near = difflib.get_close_matches(given, list(names), n=3, cutoff=0.6)
     if near:
-        return f"; did you mean {' or '.join(near)}? `yolo26-et list` shows all 25"
-    return "; names look like yolo26n, yolo26s-seg, yolo26x-cls; `yolo26-et list` shows all 25"
+        return f"; did you mean {' or '.join(near)}? `yolo26-et list` shows all"
+    return "; names look like yolo26n, yolo26s-seg, yolo26x-cls; `yolo26-et list` shows all"

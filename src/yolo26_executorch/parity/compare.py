@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from ..models.export_model import Dense
 from ..models.tasks import Task, TensorSpec
@@ -133,7 +134,7 @@ def _sound_outputs(check: _Check, specs: Sequence[TensorSpec], candidate: Mappin
             continue
         if broken := int((~value.isfinite()).sum()):
             check.failures.append(f"{spec.name}: {broken} of {value.numel()} values are NaN or infinite")
-        sound[spec.name] = value if spec.dtype == "uint8" else value.float()
+        sound[spec.name] = value if "int" in spec.dtype else value.float()
     return sound
 
 
@@ -189,6 +190,51 @@ def _compare_probabilities(check: _Check, found: Given, reference: Dense | Tenso
         mask_pixels_differing=None,
     )
     return agreement, items
+
+
+def _compare_class_map(check: _Check, found: Given, reference: Dense | Tensor) -> Compared:
+    """Compare class logits (B, classes, H/8, W/8), and each pixel's class with what PyTorch's logits make of it."""
+    assert isinstance(reference, Tensor)
+    logits = reference.detach().cpu()
+    if not _finite(check, logits):
+        return None, []
+    worst: dict[str, Worst] = {}
+    if "logits" in found.outputs:
+        worst["logit"] = check.add("logit", found.outputs["logits"].flatten(1), logits.flatten(1))
+    differing = None
+    if "classes" in found.outputs:
+        given = found.outputs["classes"].flatten(1)
+        full = interpolate(logits, scale_factor=8, mode="bilinear", align_corners=False)
+        expected = (full.argmax(1) if full.shape[1] > 1 else full[:, 0] > 0).flatten(1)
+        differing = (given != expected).double().mean(1, keepdim=True).float()
+        worst["class_pixels"] = check.add("class_pixels", differing, torch.zeros_like(differing))
+    return _per_image(worst, len(logits), None if differing is None else float(differing.mean()))
+
+
+def _compare_depth_map(check: _Check, found: Given, reference: Dense | Tensor) -> Compared:
+    """Compare depths (B, 1, H, W)."""
+    assert isinstance(reference, Tensor)
+    expected, name = reference.detach().cpu(), found.specs[0].name
+    if not _finite(check, expected) or name not in found.outputs:
+        return None, []
+    worst = {"depth": check.add("depth", found.outputs[name].flatten(1), expected.flatten(1))}
+    return _per_image(worst, len(expected), None)
+
+
+def _per_image(worst: Mapping[str, Worst], images: int, pixels_differing: float | None) -> Compared:
+    """Return what maps give: an item for each image, which has no class and no confidence."""
+    items = []
+    for image in range(images):
+        found = _of_row(worst, image)
+        matched = all(ratio <= 1 for ratio in found["ratios"].values())
+        items.append(
+            Item(
+                image=image, row=0, label=None, confidence=None, row_confidence=None, box=None, matched=matched,
+                class_equal=matched, box_iou=None, mask_iou=None, **found,
+            )
+        )  # fmt: skip
+    matched_count = sum(item.matched for item in items)
+    return Agreement(images, matched_count, matched_count, 0, None, None, pixels_differing), items
 
 
 def _compare_rankings(check: _Check, found: Given, reference: Dense | Tensor) -> Compared:
@@ -354,5 +400,7 @@ def _box_ious(given: Tensor, expected: Tensor, angles: tuple[Tensor, Tensor] | N
 COMPARISONS: dict[str, Callable[[_Check, Given, Dense | Tensor], Compared]] = {
     "rankings": _compare_rankings,
     "probabilities": _compare_probabilities,
+    "class_map": _compare_class_map,
+    "depth_map": _compare_depth_map,
 }
 """By `Task.parity`."""

@@ -29,7 +29,7 @@ of a few hundred errors varies from one kernel to the next."""
 MAX_SCALE = 5.0
 """No tolerance is scaled farther than this."""
 
-_DERIVED = {"mask_iou": ("coefficient", "proto"), "full_mask_iou": ("coefficient", "proto")}
+_DERIVED = {"mask_iou": ("coefficient", "proto"), "full_mask_iou": ("coefficient", "proto"), "class_pixels": ("logit",)}
 """Quantities that have no dense form, scaled with those they are computed from."""
 
 
@@ -90,7 +90,7 @@ def own_ratios(
     tolerances = TOLERANCES[precision]
     if isinstance(exact, Tensor) and isinstance(reduced, Tensor):
         (name,) = task.extra
-        return {name: _ratio(name, reduced, exact, torch.zeros(len(exact), 4), tolerances)}
+        return {name: _ratio(name, reduced.flatten(1), exact.flatten(1), torch.zeros(len(exact), 4), tolerances)}
     if isinstance(exact, Tensor) or isinstance(reduced, Tensor):
         raise TypeError("one of the predictions is ranked and the other is not")
     ratios: dict[str, float] = {}

@@ -82,6 +82,9 @@ MEASURES: dict[str, Measure] = {
         Measure("mask_iou", "1 - IoU", _magnitude, Tolerance(0.01), Tolerance(0.05), Tolerance(0.2)),
         Measure("full_mask_iou", "1 - IoU", _magnitude, Tolerance(0.01), Tolerance(0.05), Tolerance(0.2)),
         Measure("probability", "0..1", _slope, Tolerance(1e-6, 4e-4), Tolerance(1e-4, 0.04), Tolerance(1e-3, 0.25)),
+        Measure("logit", "logit", _largest, Tolerance(1e-3, 1e-3), Tolerance(0.02, 0.02), Tolerance(0.15, 0.15)),
+        Measure("class_pixels", "share", _magnitude, Tolerance(1e-3), Tolerance(0.01), Tolerance(0.05)),
+        Measure("depth", "m", _magnitude, Tolerance(1e-3, 1e-3), Tolerance(0.02, 0.02), Tolerance(0.15, 0.15)),
         # Softmax is computed in float32 in every precision.
         Measure("probability_sum", "0..1", _magnitude, Tolerance(1e-5), Tolerance(1e-5), Tolerance(1e-5)),
     )
