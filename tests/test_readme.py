@@ -19,7 +19,7 @@ from support import PATIENCE_S, ROOT
 from support.pages import SCRIPT, Step, is_said, literals, parse, steps
 from yolo26_executorch import cli
 from yolo26_executorch.errors import UsageError
-from yolo26_executorch.models.tasks import TASKS
+from yolo26_executorch.models.tasks import GUIDE_TASKS as TASKS
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 NEEDS = ("setup", "network", "checkpoint", "artifact", "gpu")

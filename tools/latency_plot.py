@@ -13,7 +13,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from yolo26_executorch import TASKS, VARIANTS
+from yolo26_executorch import VARIANTS
+from yolo26_executorch.models.tasks import GUIDE_TASKS as TASKS
 from yolo26_executorch.models.variants import SIZES
 
 _LINES = {"tf32, ms": ("#7ba7ec", "s"), "fp16, ms": ("#1a56c4", "o"), "torch.compile fp16, ms": ("#e08e2b", "^")}

@@ -22,9 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shapes.train import checkpoint_name
-from yolo26_executorch import TASKS, VARIANTS
+from yolo26_executorch import VARIANTS
 from yolo26_executorch.bench.records import PEERS
 from yolo26_executorch.models.options import PRECISIONS
+from yolo26_executorch.models.tasks import GUIDE_TASKS as TASKS
 
 ROOT = Path(__file__).parents[1]
 PICTURES = 1200

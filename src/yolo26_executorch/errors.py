@@ -39,7 +39,7 @@ class UsageError(Yolo26Error):
 
 
 class UnknownVariantError(UsageError):
-    """A name or pattern fits none of the 25 variants and is no checkpoint's path."""
+    """A name or pattern fits no variant and is no checkpoint's path."""
 
 
 class CheckpointError(UsageError):

@@ -5,18 +5,19 @@ import json
 import pytest
 
 from yolo26_executorch.cli import main
-from yolo26_executorch.models.variants import VARIANTS
+from yolo26_executorch.models.variants import ALL_VARIANTS
 
 
 def test_the_table_has_a_row_for_each_variant(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip().startswith("yolo26")}
-    assert list(rows) == list(VARIANTS)
+    assert list(rows) == list(ALL_VARIANTS)
     assert "obb" in rows["yolo26x-obb"]
     assert "1024×1024" in rows["yolo26x-obb"]
     assert "detections (B, 300, 7)" in rows["yolo26x-obb"]
     assert "masks (B, 300, H/4, W/4)" in rows["yolo26n-seg"]
     assert "224×224" in rows["yolo26n-cls"]
+    assert "classes (B, H, W), logits (B, classes, H/8, W/8)" in rows["yolo26n-sem-ade20k"]
 
 
 def test_patterns_choose(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from support import eager_artifact, random_checkpoint
 from yolo26_executorch.cli import main
 from yolo26_executorch.models import checkpoints
 from yolo26_executorch.models.preprocess import sample_images
-from yolo26_executorch.models.tasks import TASKS
+from yolo26_executorch.models.tasks import GUIDE_TASKS as TASKS
 from yolo26_executorch.parity import verify as parity_verify
 from yolo26_executorch.parity.verify import VerifyReport
 

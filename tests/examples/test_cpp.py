@@ -23,8 +23,9 @@ from shapes import dataset
 from shapes.dataset import scene
 from support import PATIENCE_S, ROOT
 from support.pages import Step, parse, steps
-from yolo26_executorch import TASKS, load_manifest, open_runner
+from yolo26_executorch import load_manifest, open_runner
 from yolo26_executorch.models.preprocess import fit, to_input
+from yolo26_executorch.models.tasks import GUIDE_TASKS as TASKS
 from yolo26_executorch.models.tasks import Task
 
 README = ROOT / "examples" / "cpp" / "README.md"

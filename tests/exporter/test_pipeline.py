@@ -29,7 +29,7 @@ from yolo26_executorch.models.options import ExportOptions
 from yolo26_executorch.models.preprocess import random_input
 from yolo26_executorch.models.random_weights import spread
 from yolo26_executorch.models.tasks import TASKS
-from yolo26_executorch.models.variants import VARIANTS
+from yolo26_executorch.models.variants import ALL_VARIANTS
 from yolo26_executorch.runtime import open_runner
 
 Events = list[dict[str, Any]]
@@ -41,7 +41,7 @@ def job_of(name: str, base_path: Path, **changes: Any) -> Job:
     fields: dict[str, Any] = {"test": False, "skip_existing": False, "trusted": False, "command": "yolo26-et export"}
     for key, value in changes.items():
         (fields if key in Job.__dataclass_fields__ else options)[key] = value
-    source = fields.pop("source", Source(name, VARIANTS.get(name), None))
+    source = fields.pop("source", Source(name, ALL_VARIANTS.get(name), None))
     settings: Any = options
     return Job(source, base_path, ExportOptions(**settings), **{"weights_dir": None, **fields})
 

@@ -23,7 +23,7 @@ from yolo26_executorch.lowering.tuning.autotune import Workload, fastest, tune
 from yolo26_executorch.lowering.tuning.cost_model import Problem, expected_fastest
 from yolo26_executorch.models.export_model import float32_precision
 from yolo26_executorch.models.preprocess import random_input
-from yolo26_executorch.models.tasks import TASKS
+from yolo26_executorch.models.tasks import GUIDE_TASKS as TASKS
 from yolo26_executorch.parity.compare import compare
 
 pytestmark = [

@@ -25,13 +25,13 @@ from yolo26_executorch.models.checkpoints import (
     find_sources,
     find_weights,
 )
-from yolo26_executorch.models.variants import VARIANTS
+from yolo26_executorch.models.variants import ALL_VARIANTS
 
 NAMES = {0: "cat", 1: "dog", 2: "été | <b>"}
 
 
 def random(name: str, seed: int) -> Checkpoint:
-    return checkpoints.load(Source(name, VARIANTS[name], None), weights_dir=None, random=True, seed=seed)
+    return checkpoints.load(Source(name, ALL_VARIANTS[name], None), weights_dir=None, random=True, seed=seed)
 
 
 # ---- files that are no checkpoint ------------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ def test_weights_that_are_there_are_not_downloaded(
     tmp_path: Path, default_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     downloading(monkeypatch, lambda path: pytest.fail("a download was tried"))
-    variant = VARIANTS["yolo26n"]
+    variant = ALL_VARIANTS["yolo26n"]
     default_folder.mkdir()
     known = archive(default_folder / "yolo26n.pt")
     assert find_weights(variant, None) == find_weights(variant, tmp_path / "mine") == known
@@ -173,10 +173,10 @@ def test_weights_are_downloaded_to_the_folder(
 ) -> None:
     downloading(monkeypatch, archive)
     folder = tmp_path / "new" / "weights"
-    assert find_weights(VARIANTS["yolo26n-seg"], folder) == folder / "yolo26n-seg.pt"
+    assert find_weights(ALL_VARIANTS["yolo26n-seg"], folder) == folder / "yolo26n-seg.pt"
     assert [path.name for path in folder.iterdir()] == ["yolo26n-seg.pt"]
     check_archive(folder / "yolo26n-seg.pt")
-    assert find_weights(VARIANTS["yolo26s"], None) == default_folder / "yolo26s.pt"
+    assert find_weights(ALL_VARIANTS["yolo26s"], None) == default_folder / "yolo26s.pt"
 
 
 def offline(path: Path) -> None:
@@ -201,7 +201,7 @@ def test_a_failed_download_says_where_the_file_belongs(
 ) -> None:
     downloading(monkeypatch, download)
     folder = tmp_path / "weights"
-    source = Source("yolo26n", VARIANTS["yolo26n"], None)
+    source = Source("yolo26n", ALL_VARIANTS["yolo26n"], None)
     with pytest.raises(DownloadError) as caught:
         checkpoints.load(source, weights_dir=folder, random=False, seed=0)
     message = str(caught.value)
@@ -214,7 +214,7 @@ def test_a_failed_download_says_where_the_file_belongs(
 
 def test_published_weights_are_marked_as_such(tmp_path: Path, default_folder: Path) -> None:
     save_checkpoint(tmp_path / "yolo26n-cls.pt", network("yolo26n-cls.yaml", NAMES))
-    source = Source("yolo26n-cls", VARIANTS["yolo26n-cls"], None)
+    source = Source("yolo26n-cls", ALL_VARIANTS["yolo26n-cls"], None)
     checkpoint = checkpoints.load(source, weights_dir=tmp_path, random=False, seed=0)
     assert (checkpoint.origin, checkpoint.file, checkpoint.names) == ("published", "yolo26n-cls.pt", NAMES)
 

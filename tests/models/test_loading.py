@@ -275,6 +275,22 @@ def test_the_stride_is_the_checkpoints(tmp_path: Path, config: str, stride: int)
             options.resolve(checkpoint.task, checkpoint.stride)
 
 
+def test_a_depth_model_has_the_classes_that_its_names_say(tmp_path: Path) -> None:
+    trained: Any = network("yolo26n-depth.yaml")
+    trained.names = {0: "depth"}
+    assert load(save_checkpoint(tmp_path / "best.pt", trained)).names == {0: "depth"}
+    trained.names = {1: "depth"}
+    with pytest.raises(CheckpointError, match="has 1 class name, numbered 1; expected 1 name, numbered 0"):
+        load(save_checkpoint(tmp_path / "best.pt", trained))
+
+
+def test_a_semantic_model_s_names_are_compared_with_its_classifier(tmp_path: Path) -> None:
+    trained: Any = network("yolo26n-sem.yaml", NAMES)
+    trained.names = {0: "road"}
+    with pytest.raises(CheckpointError, match="has 1 class name, numbered 0; expected 3 names"):
+        load(save_checkpoint(tmp_path / "best.pt", trained))
+
+
 def test_masks_need_prototypes_at_a_quarter_of_the_resolution(tmp_path: Path) -> None:
     trained: Any = network("yolo26n-seg.yaml", NAMES)
     trained.model[-1].stride = torch.tensor([4.0, 8.0, 16.0])

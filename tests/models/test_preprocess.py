@@ -208,3 +208,11 @@ def test_torchvision_stays_out() -> None:
         "sys.exit('torchvision' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE_S)
+
+
+def test_depth_models_see_the_whole_image_stretched() -> None:
+    image = np.zeros((100, 300, 3), dtype=np.uint8)
+    image[:, 150:] = 255
+    fitted = preprocess.fit_stretched(image, (320, 480))
+    assert fitted.shape == (320, 480, 3)
+    assert (fitted[:, :230] == 0).all() and (fitted[:, 250:] == 255).all()

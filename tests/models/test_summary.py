@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from yolo26_executorch.models.summary import lines
-from yolo26_executorch.models.tasks import CLASSIFY, DETECT, OBB, POSE, SEGMENT, TASKS
+from yolo26_executorch.models.tasks import CLASSIFY, DEPTH, DETECT, OBB, POSE, SEGMENT, SEMANTIC, TASKS
 
 NAMES = {0: "person", 1: "bus", 2: "dog"}
 ROWS = torch.tensor(
@@ -91,13 +91,40 @@ def test_top_five_classes() -> None:
     assert words == ["nothing above probability 0.5; the best 3:", "bus 40.0%", "dog 30.0%", "class 3 10.0%"]
 
 
+def test_shares_of_a_class_map() -> None:
+    classes = torch.tensor([[[1, 1, 1, 2], [1, 1, 2, 0]]], dtype=torch.uint8)
+    outputs = {"classes": classes, "logits": torch.zeros(1, 3, 1, 1)}
+    assert lines(SEMANTIC, outputs, NAMES) == [
+        "bus 62.5% of the image", "dog 25.0% of the image", "person 12.5% of the image"
+    ]  # fmt: skip
+    assert lines(SEMANTIC, outputs, NAMES, limit=1) == ["bus 62.5% of the image", "and 2 more classes"]
+
+
+def test_depths_are_in_meters() -> None:
+    depth = torch.tensor([[[[1.0, 2.0], [4.0, 8.126]]]])
+    assert lines(DEPTH, {"depth": depth}, {0: "depth"}) == ["1.00 to 8.13 m, median 2.00 m"]
+
+
 def test_fewer_classes_than_five() -> None:
     assert len(lines(CLASSIFY, {"probabilities": torch.tensor([[0.9, 0.1]])}, NAMES)) == 2
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_has_an_answer_in_its_named_format(task: str) -> None:
-    sizes = {"B": 1, "K": 3, "H4": 8, "W4": 8, "EXTRA": 5, "KEYPOINTS": 4, "VALUES": 3, "CLASSES": 7}
+    sizes = {
+        "B": 1,
+        "K": 3,
+        "H": 32,
+        "W": 32,
+        "H4": 8,
+        "W4": 8,
+        "H8": 4,
+        "W8": 4,
+        "EXTRA": 5,
+        "KEYPOINTS": 4,
+        "VALUES": 3,
+        "CLASSES": 7,
+    }
     outputs: dict[str, Tensor] = {
         spec.name: torch.ones(spec.shape, dtype=getattr(torch, spec.dtype))
         for spec in TASKS[task].output_specs("named", sizes)

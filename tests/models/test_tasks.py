@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 import yolo26_executorch
-from yolo26_executorch.models.tasks import OUTPUT_FORMATS, TASKS, OutputRow, TensorSpec, ultralytics_class
+from yolo26_executorch.models.tasks import GUIDE_TASKS, OUTPUT_FORMATS, TASKS, OutputRow, TensorSpec, ultralytics_class
 from yolo26_executorch.system.plain import from_plain, to_plain
 
 BATCH, HEIGHT, WIDTH = 2, 640, 480
 SIZES = {
-    "B": BATCH, "K": 300, "H4": HEIGHT // 4, "W4": WIDTH // 4, "EXTRA": 32, "RAW": 38, "KEYPOINTS": 17, "VALUES": 3,
+    "B": BATCH, "K": 300, "H": HEIGHT, "W": WIDTH, "H4": HEIGHT // 4, "W4": WIDTH // 4, "H8": HEIGHT // 8,
+    "W8": WIDTH // 8, "EXTRA": 32, "RAW": 38, "KEYPOINTS": 17, "VALUES": 3,
     "CLASSES": 1000,
 }  # fmt: skip
 BOX = ("x", "y", "w", "h")
@@ -33,6 +34,8 @@ NAMED = {
     ],
     "obb": [("detections", "float32", (2, 300, 7), (*BOX, "angle", "confidence", "class_id"))],
     "classify": [("probabilities", "float32", (2, 1000), ())],
+    "semantic": [("classes", "int32", (2, 640, 480), ()), ("logits", "float32", (2, 1000, 80, 60), ())],
+    "depth": [("depth", "float32", (2, 1, 640, 480), ())],
 }
 
 
@@ -42,16 +45,27 @@ def test_named_outputs_are_the_contracts(task: str) -> None:
     assert [(spec.name, spec.dtype, spec.shape, spec.columns) for spec in specs] == NAMED[task]
 
 
+@pytest.mark.parametrize(("classes", "dtype"), [(1, "uint8"), (256, "uint8"), (257, "int32")])
+def test_maps_of_few_classes_are_bytes(classes: int, dtype: str) -> None:
+    assert TASKS["semantic"].output_specs("named", {**SIZES, "CLASSES": classes})[0].dtype == dtype
+
+
+def test_what_is_made_from_other_outputs_has_them_beside_it() -> None:
+    made = {row.name: row.made_from for task in TASKS.values() for row in task.named if row.made_from}
+    assert made == {"masks": ("coefficients", "protos"), "classes": ("logits",)}
+
+
 def test_native_sizes_and_datasets() -> None:
     assert {name: task.native_imgsz for name, task in TASKS.items()} == {
-        "detect": 640, "segment": 640, "pose": 640, "obb": 1024, "classify": 224
+        "detect": 640, "segment": 640, "pose": 640, "obb": 1024, "classify": 224, "semantic": 1024, "depth": 640
     }  # fmt: skip
-    assert [name for name, task in TASKS.items() if not task.ranked] == ["classify"]
+    assert [name for name, task in TASKS.items() if not task.ranked] == ["classify", "semantic", "depth"]
+    assert list(GUIDE_TASKS) == ["detect", "segment", "pose", "obb", "classify"] == list(TASKS)[:5]
     assert [name for name, task in TASKS.items() if task.rotated] == ["obb"]
 
 
 def test_heads_tell_tasks_apart() -> None:
-    assert len({task.head for task in TASKS.values()}) == len({task.suffix for task in TASKS.values()}) == 5
+    assert len({task.head for task in TASKS.values()}) == len({task.suffix for task in TASKS.values()}) == 7
 
 
 @pytest.mark.parametrize("outputs", OUTPUT_FORMATS)
@@ -108,8 +122,7 @@ def _names_a_task(part: ast.expr | None) -> bool:
 
 
 def test_what_differs_by_task_stands_in_the_table_alone() -> None:
-    elsewhere = {SOURCES / "models" / "tasks.py", SOURCES / "vision" / "predict.py"}
-    files = [path for path in SOURCES.rglob("*.py") if path not in elsewhere]
+    files = [path for path in SOURCES.rglob("*.py") if path != SOURCES / "models" / "tasks.py"]
     assert len(files) > 80
     found = [f"{path.relative_to(SOURCES)}:{line}" for path in files for line in by_task(path.read_text("utf-8"))]
     assert found == []

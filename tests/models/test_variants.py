@@ -1,29 +1,47 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from yolo26_executorch.errors import UnknownVariantError
-from yolo26_executorch.models.tasks import TASKS
-from yolo26_executorch.models.variants import SIZES, VARIANTS, find_variants
+from yolo26_executorch.models.tasks import GUIDE_TASKS
+from yolo26_executorch.models.variants import ALL_VARIANTS, SIZES, VARIANTS, find_variants
 
 
 def names(*patterns: str) -> list[str]:
     return [variant.name for variant in find_variants(patterns)]
 
 
-def test_there_are_25_each_size_of_each_task() -> None:
+def test_the_guides_25_are_each_size_of_each_of_its_tasks() -> None:
     assert len(VARIANTS) == 25
     assert {(variant.size, variant.task.name) for variant in VARIANTS.values()} == {
-        (size, task) for size in SIZES for task in TASKS
+        (size, task) for size in SIZES for task in GUIDE_TASKS
     }
-    assert all(name == variant.name for name, variant in VARIANTS.items())
+    assert all(name == variant.name for name, variant in ALL_VARIANTS.items())
+    assert list(ALL_VARIANTS)[:25] == list(VARIANTS)
+
+
+def test_every_yolo26_that_ultralytics_publishes_is_there() -> None:
+    from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
+
+    published = {name.removesuffix(".pt") for name in GITHUB_ASSETS_NAMES if re.fullmatch(r"yolo26.*\.pt", name)}
+    assert set(ALL_VARIANTS) == published
+
+
+def test_data_sets_are_ultralytics_own() -> None:
+    from ultralytics.utils import ROOT
+
+    assert all((ROOT / "cfg" / "datasets" / variant.dataset).is_file() for variant in ALL_VARIANTS.values())
+    assert ALL_VARIANTS["yolo26n-sem-ade20k"].dataset == "ade20k.yaml"
+    assert ALL_VARIANTS["yolo26n-sem-ade20k"].config == "yolo26n-sem.yaml"
 
 
 def test_names_are_ultralytics_own() -> None:
     from ultralytics.nn.tasks import guess_model_task, yaml_model_load
     from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 
-    for variant in VARIANTS.values():
+    for variant in ALL_VARIANTS.values():
         assert variant.checkpoint in GITHUB_ASSETS_NAMES
         config = yaml_model_load(variant.config)
         assert config["scale"] == variant.size
@@ -40,7 +58,7 @@ def test_wildcards() -> None:
     assert names("yolo26?-seg") == [f"yolo26{size}-seg" for size in SIZES]
     assert names("yolo26?") == [f"yolo26{size}" for size in SIZES]
     assert names("yolo26[nx]-cls", "*n-cls") == ["yolo26n-cls", "yolo26x-cls"]
-    assert names("*") == list(VARIANTS)
+    assert names("*") == list(ALL_VARIANTS)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +69,7 @@ def test_wildcards() -> None:
         ("YOLO26N", "names look like yolo26n"),
         ("resnet50", "names look like yolo26n, yolo26s-seg, yolo26x-cls"),
         ("", "names look like"),
-        ("yolo26y-*", "`yolo26-et list` shows all 25"),
+        ("yolo26y-*", "`yolo26-et list` shows all"),
     ],
 )
 def test_a_name_that_fits_nothing_is_refused_with_near_ones(given: str, near: str) -> None:

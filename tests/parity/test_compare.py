@@ -19,7 +19,7 @@ from yolo26_executorch.models.export_model import Dense, ExportModel
 from yolo26_executorch.models.options import ExportOptions
 from yolo26_executorch.models.preprocess import random_input
 from yolo26_executorch.models.tasks import OUTPUT_FORMATS, TASKS
-from yolo26_executorch.models.variants import VARIANTS
+from yolo26_executorch.models.variants import ALL_VARIANTS
 from yolo26_executorch.parity.compare import compare
 from yolo26_executorch.parity.records import ParityReport
 from yolo26_executorch.parity.tolerances import MEASURES, TOLERANCES, Tolerance
@@ -69,7 +69,7 @@ def _named(model: ExportModel, images: Tensor) -> Outputs:
 @functools.cache
 def _checkpoint(task: str) -> Checkpoint:
     name = f"yolo26n{TASKS[task].suffix}"
-    return load(Source(name, VARIANTS[name], None), weights_dir=None, random=True, seed=0)
+    return load(Source(name, ALL_VARIANTS[name], None), weights_dir=None, random=True, seed=0)
 
 
 @functools.cache
@@ -80,7 +80,7 @@ def _case(task: str, outputs: str = "named", batch: int = 1) -> Case:
     model = ExportModel(checkpoint, options)
     images = random_input(model.input_spec, seed=1)
     with torch.no_grad():
-        reference = model.dense(images) if model.task.ranked else model(images)[0]
+        reference = model.reference(images)
     return Case(model, images, _named(model, images), reference)
 
 
@@ -135,6 +135,10 @@ def test_every_quantity_of_a_task_is_told() -> None:
         ("obb", "ultralytics"): rows | {"angle_rad"},
         ("classify", "named"): {"probability", "probability_sum"},
         ("classify", "ultralytics"): {"probability", "probability_sum"},
+        ("semantic", "named"): {"logit", "class_pixels"},
+        ("semantic", "ultralytics"): {"logit"},
+        ("depth", "named"): {"depth"},
+        ("depth", "ultralytics"): {"depth"},
     }
 
 
@@ -491,6 +495,32 @@ def test_artifacts_made_before_coefficients_were_outputs_are_compared_by_their_m
     assert failure.startswith("mask_iou")
 
 
+MAP_DAMAGE: dict[str, tuple[str, str, Callable[[Tensor], Tensor], set[str]]] = {
+    "classes a pixel lower": ("semantic", "classes", lambda value: value.roll(8, 1), {"class_pixels"}),
+    "classes of another image": ("semantic", "classes", lambda value: value.flip(0), {"class_pixels"}),
+    "classes upsampled from their own map": (
+        "semantic", "classes", lambda value: value[:, ::8, ::8].repeat_interleave(8, 1).repeat_interleave(8, 2),
+        {"class_pixels"},
+    ),
+    "logits scaled": ("semantic", "logits", lambda value: value * 1.01, {"logit"}),
+    "logits of other classes": ("semantic", "logits", lambda value: value.roll(1, 1), {"logit"}),
+    "depths a percent too far": ("depth", "depth", lambda value: value * 1.01, {"depth"}),
+    "depths mirrored": ("depth", "depth", lambda value: value.flip(-1), {"depth"}),
+    "logarithms of depths": ("depth", "depth", lambda value: value.log(), {"depth"}),
+}  # fmt: skip
+"""By damage: task, output, what is done to it, and the quantities that must fail."""
+
+
+@pytest.mark.parametrize("damage", list(MAP_DAMAGE))
+def test_damaged_maps_are_refused(damage: str) -> None:
+    task, output, change, quantities = MAP_DAMAGE[damage]
+    it = case(task, batch=2)
+    it.outputs[output] = change(it.outputs[output])
+    report = it.judge(it.outputs)
+    assert {failure.split()[0] for failure in report.failures} == quantities
+    assert report.agreement is not None and report.agreement.matched < report.agreement.rows == 2
+
+
 PROBABILITY_DAMAGE: dict[str, Callable[[Tensor], Tensor]] = {
     "permuted": lambda p: p.roll(1, 1),
     "the first two swapped": lambda p: _swap_best(p),
@@ -662,7 +692,7 @@ def test_an_object_that_is_lost_is_told_once() -> None:
 @pytest.mark.parametrize("task", TASKS)
 def test_the_report_is_plain_data(task: str) -> None:
     it = case(task)
-    next(iter(it.outputs.values())).view(-1)[3] = float("nan")
+    next(value for value in it.outputs.values() if value.is_floating_point()).view(-1)[3] = float("nan")
     report = it.judge(it.outputs)
     data = json.loads(json.dumps(report.to_json(), allow_nan=False))
     assert data["passed"] is False

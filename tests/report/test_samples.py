@@ -16,7 +16,7 @@ from support.tree_of_exports import manifest
 from yolo26_executorch import runtime
 from yolo26_executorch.errors import InputError
 from yolo26_executorch.models.preprocess import sample_images
-from yolo26_executorch.models.tasks import TASKS
+from yolo26_executorch.models.tasks import GUIDE_TASKS as TASKS
 from yolo26_executorch.report import page, samples, tree
 
 

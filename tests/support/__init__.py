@@ -33,7 +33,7 @@ from yolo26_executorch.models.checkpoints import Checkpoint, CheckpointRecord, S
 from yolo26_executorch.models.export_model import ExportModel
 from yolo26_executorch.models.options import ExportOptions
 from yolo26_executorch.models.tasks import TASKS, TensorSpec
-from yolo26_executorch.models.variants import VARIANTS
+from yolo26_executorch.models.variants import ALL_VARIANTS
 from yolo26_executorch.runtime.eager import EagerRunner
 from yolo26_executorch.system.probe import Driver, Environment, Gpu, Tool
 
@@ -109,7 +109,10 @@ CHECKPOINTS = {
 }
 """By origin, the field `checkpoint` of a manifest."""
 
-SIZES = {"B": 1, "K": 300, "H4": 160, "W4": 160, "EXTRA": 32, "RAW": 38, "KEYPOINTS": 17, "VALUES": 3, "CLASSES": 2}
+SIZES = {
+    "B": 1, "K": 300, "H": 640, "W": 640, "H4": 160, "W4": 160, "H8": 80, "W8": 80, "EXTRA": 32, "RAW": 38,
+    "KEYPOINTS": 17, "VALUES": 3, "CLASSES": 2,
+}  # fmt: skip
 
 
 def make_manifest(task: str = "detect", backend: str = "cuda", origin: str = "random", **changes: Any) -> Manifest:
@@ -175,7 +178,7 @@ def xnnpack_program(module: nn.Module, *examples: Tensor) -> bytes:
 
 @functools.cache
 def _random_checkpoint(name: str) -> Checkpoint:
-    return load(Source(name, VARIANTS[name], None), weights_dir=None, random=True, seed=0)
+    return load(Source(name, ALL_VARIANTS[name], None), weights_dir=None, random=True, seed=0)
 
 
 def random_checkpoint(name: str) -> Checkpoint:
@@ -186,7 +189,7 @@ def random_checkpoint(name: str) -> Checkpoint:
 
 def random_model(name: str, **options: Any) -> ExportModel:
     """Return a variant with random weights; float32 and 320×320 pixels (classify: 224×224) unless options say so."""
-    size = min(320, VARIANTS[name].task.native_imgsz)
+    size = min(320, ALL_VARIANTS[name].task.native_imgsz)
     settings: dict[str, Any] = {"precision": "fp32", "imgsz": (size, size), **options}
     return ExportModel(random_checkpoint(name), ExportOptions(**settings))
 
@@ -232,17 +235,10 @@ def network(config: str, names: Mapping[int, str] | None = None, *, channels: in
 
     settings = {**ultralytics_tasks.yaml_model_load(config), **changes}
     task = ultralytics_tasks.guess_model_task(settings)
-    kinds = {
-        "detect": ultralytics_tasks.DetectionModel,
-        "segment": ultralytics_tasks.SegmentationModel,
-        "pose": ultralytics_tasks.PoseModel,
-        "obb": ultralytics_tasks.OBBModel,
-        "classify": ultralytics_tasks.ClassificationModel,
-        "semantic": ultralytics_tasks.SemanticModel if hasattr(ultralytics_tasks, "SemanticModel") else None,
-    }
+    kind = getattr(ultralytics_tasks, TASKS[task].model_class)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        built: nn.Module = kinds[task](settings, ch=channels, nc=len(names) if names else None, verbose=False)
+        built: nn.Module = kind(settings, ch=channels, nc=len(names) if names else None, verbose=False)
     built.task = task  # type: ignore[assignment]
     if names:
         built.names = dict(names)  # type: ignore[assignment]

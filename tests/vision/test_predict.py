@@ -16,7 +16,7 @@ from yolo26_executorch.errors import InputError, OptionError
 from yolo26_executorch.models import checkpoints
 from yolo26_executorch.models.export_model import ExportModel
 from yolo26_executorch.models.options import ExportOptions
-from yolo26_executorch.models.tasks import TASKS
+from yolo26_executorch.models.tasks import GUIDE_TASKS as TASKS
 from yolo26_executorch.runtime.eager import EagerRunner
 from yolo26_executorch.vision.agreement import mask_iou
 from yolo26_executorch.vision.api import YOLO26

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from support import eager_artifact
 from yolo26_executorch.errors import ArtifactError, InputError, OptionError
 from yolo26_executorch.models import preprocess
-from yolo26_executorch.models.tasks import TASKS
+from yolo26_executorch.models.tasks import GUIDE_TASKS as TASKS
 from yolo26_executorch.vision.api import YOLO26
 from yolo26_executorch.vision.ray_data import YOLO26Predictor
 

@@ -23,7 +23,7 @@ from yolo26_executorch.models import checkpoints
 from yolo26_executorch.models.checkpoints import Source
 from yolo26_executorch.models.export_model import ExportModel
 from yolo26_executorch.models.options import ExportOptions
-from yolo26_executorch.models.tasks import TASKS
+from yolo26_executorch.models.tasks import GUIDE_TASKS as TASKS
 from yolo26_executorch.runtime.eager import EagerRunner
 from yolo26_executorch.vision.torchvision_shim import import_torchvision
 from yolo26_executorch.vision.validate import ValReport, validate

@@ -11,7 +11,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from yolo26_executorch.models.tasks import TASKS, Task
+from yolo26_executorch.models.tasks import GUIDE_TASKS as TASKS
+from yolo26_executorch.models.tasks import Task
 from yolo26_executorch.system.probe import versions
 from yolo26_executorch.vision.torchvision_shim import import_torchvision
 

@@ -52,6 +52,8 @@ class OutputRow:
     description: str
     columns: tuple[str, ...] = ()
     units: tuple[str, ...] = ()
+    made_from: tuple[str, ...] = ()
+    """Outputs beside it that this one is computed from, so that who has those needs it not."""
     words: Callable[[Tensor], str] | None = None
     """Says a row's part of the output in the summary; None where there is nothing for people to read."""
 
@@ -190,7 +192,7 @@ SEGMENT = Task(
         OutputRow(
             "masks", ("B", "K", "H4", "W4"), "uint8",
             "1 inside the object, cropped to its box, at a quarter of the input's resolution", (), ("0 or 1",),
-            summary.mask_area,
+            ("coefficients", "protos"), summary.mask_area,
         ),
         OutputRow(
             "coefficients", ("B", "K", "EXTRA"), "float32",
@@ -211,7 +213,7 @@ POSE = Task(
         OutputRow(
             "keypoints", ("B", "K", "KEYPOINTS", "VALUES"), "float32",
             "keypoints in pixels of the network's input, with visibility where the model has it",
-            ("x", "y", "visibility"), ("px", "px", "0..1"), summary.keypoints,
+            ("x", "y", "visibility"), ("px", "px", "0..1"), (), summary.keypoints,
         ),
     ),
     raw=(_RAW_ROWS,), decode="keypoints", **_OBJECTS, extra=("keypoint_px", "keypoint_px", "visibility"),
@@ -257,7 +259,7 @@ SEMANTIC = Task(
     named=(
         OutputRow(
             "classes", ("B", "H", "W"), CLASS_INDEX,
-            "the class of each pixel; where there is one class, 1 inside it", (), ("index",),
+            "the class of each pixel; where there is one class, 1 inside it", (), ("index",), ("logits",),
         ),
         _LOGITS,
     ),

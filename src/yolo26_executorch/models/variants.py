@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import UnknownVariantError
@@ -74,13 +74,13 @@ def find_variants(patterns: Sequence[str]) -> list[Variant]:
     for pattern in patterns:
         names = fnmatch.filter(ALL_VARIANTS, pattern)
         if not names:
-            raise UnknownVariantError(f"no variant fits {pattern!r}{_suggestion(pattern, ALL_VARIANTS)}")
+            raise UnknownVariantError(f"no variant fits {pattern!r}{_suggestion(pattern)}")
         found.update((name, ALL_VARIANTS[name]) for name in names)
     return list(found.values())
 
 
-def _suggestion(given: str, names: Iterable[str]) -> str:
-    near = difflib.get_close_matches(given, list(names), n=3, cutoff=0.6)
+def _suggestion(given: str) -> str:
+    near = [near for names in (VARIANTS, ALL_VARIANTS) for near in difflib.get_close_matches(given, names, n=3)]
     if near:
-        return f"; did you mean {' or '.join(near)}? `yolo26-et list` shows all"
+        return f"; did you mean {' or '.join(dict.fromkeys(near[:3]))}? `yolo26-et list` shows all"
     return "; names look like yolo26n, yolo26s-seg, yolo26x-cls; `yolo26-et list` shows all"

@@ -25,7 +25,7 @@ from ..errors import UsageError
 from ..exporter.child_process import LOGS
 from ..exporter.jobs import Record
 from ..models.tasks import TASKS
-from ..models.variants import SIZES, VARIANTS
+from ..models.variants import ALL_VARIANTS, SIZES
 from . import val_report
 from .val_report import UNREADABLE, ValReport, cause, mapping, model_of, number, precision_of, time
 
@@ -84,7 +84,7 @@ class Entry:
     @property
     def size(self) -> str | None:
         """Ultralytics' letter for the size of the network; None for a checkpoint of the user's own."""
-        return VARIANTS[self.variant].size if self.variant in VARIANTS else None
+        return ALL_VARIANTS[self.variant].size if self.variant in ALL_VARIANTS else None
 
     @property
     def files(self) -> dict[str, int]:

@@ -54,7 +54,7 @@ class RunnerBackend(nn.Module):
         super().__init__()
         self.runner = runner
         self.owner = Owner()
-        self._outputs = _outputs_needed([spec.name for spec in runner.outputs])
+        self._outputs = _outputs_needed(task, [spec.name for spec in runner.outputs])
         self.task = task.name
         self.names = dict(names)
         self.kpt_shape = keypoint_shape
@@ -156,17 +156,15 @@ _ROW_VALUES = ("keypoints", "coefficients")
 """Outputs (b, K, …) that Ultralytics has behind a row's box, confidence and class."""
 
 
-def _outputs_needed(names: Sequence[str]) -> list[str]:
-    """Return the outputs that Ultralytics' results are made of: masks are made from coefficients and prototypes."""
-    if "masks" not in names:
-        return list(names)
-    if {"coefficients", "protos"} <= set(names):
-        return [name for name in names if name != "masks"]
-    LOG.warning(
-        "the artifact was exported by an earlier version: it has masks of a quarter of the input's resolution only, "
-        "whose edges differ from PyTorch's; export it again"
-    )
-    return list(names)
+def _outputs_needed(task: Task, names: Sequence[str]) -> list[str]:
+    """Return the outputs that Ultralytics' results are made of, without those that it makes of others itself."""
+    made_from = {row.name: set(row.made_from) for row in task.named}
+    if "masks" in names and not made_from["masks"] <= set(names):
+        LOG.warning(
+            "the artifact was exported by an earlier version: it has masks of a quarter of the input's resolution "
+            "only, whose edges differ from PyTorch's; export it again"
+        )
+    return [name for name in names if not made_from.get(name) or not made_from[name] <= set(names)]
 
 
 def _rows(detections: Tensor, columns: tuple[str, ...]) -> Tensor:

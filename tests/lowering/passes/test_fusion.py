@@ -16,7 +16,7 @@ from yolo26_executorch.lowering.passes.fusion import fuse
 from yolo26_executorch.lowering.passes.rewrites import for_cuda, round_tf32
 from yolo26_executorch.models.export_model import ExportModel
 from yolo26_executorch.models.preprocess import random_input
-from yolo26_executorch.models.tasks import TASKS
+from yolo26_executorch.models.tasks import GUIDE_TASKS as TASKS
 from yolo26_executorch.parity.compare import compare
 
 ROUNDING = 1e-5

@@ -20,7 +20,7 @@ from yolo26_executorch.lowering.passes.rewrites import (
 )
 from yolo26_executorch.lowering.target import Target
 from yolo26_executorch.models.preprocess import random_input
-from yolo26_executorch.models.tasks import TASKS
+from yolo26_executorch.models.tasks import GUIDE_TASKS as TASKS
 from yolo26_executorch.parity.compare import compare
 
 ROUNDING = 1e-5

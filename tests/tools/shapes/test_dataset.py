@@ -9,7 +9,7 @@ from PIL import Image
 
 from shapes import dataset
 from shapes.scenes import KEYPOINTS, NAMES
-from yolo26_executorch.models.tasks import TASKS
+from yolo26_executorch.models.tasks import GUIDE_TASKS as TASKS
 
 LABELLED = [name for name, task in TASKS.items() if task.ranked]
 

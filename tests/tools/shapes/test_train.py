@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from shapes import train
-from yolo26_executorch.models.tasks import TASKS
+from yolo26_executorch.models.tasks import GUIDE_TASKS as TASKS
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
 
