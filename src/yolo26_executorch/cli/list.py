@@ -10,7 +10,16 @@ from ..models.tasks import MAX_DETECTIONS, OutputRow
 from ..models.variants import Variant, find_variants
 from . import Subparsers, console
 
-_SYMBOLS = {"K": str(MAX_DETECTIONS), "H4": "H/4", "W4": "W/4", "H8": "H/8", "W8": "W/8", "H": "H", "W": "W", "EXTRA": "32"}
+_SYMBOLS = {
+    "K": str(MAX_DETECTIONS),
+    "H4": "H/4",
+    "W4": "W/4",
+    "H8": "H/8",
+    "W8": "W/8",
+    "H": "H",
+    "W": "W",
+    "EXTRA": "32",
+}
 
 
 def add_parser(subparsers: Subparsers) -> None:
