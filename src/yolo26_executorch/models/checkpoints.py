@@ -87,7 +87,7 @@ def find_sources(models: Sequence[str]) -> list[Source]:
     sources: list[Source] = []
     for word in models:
         path = Path(word).expanduser()
-        if word.removesuffix(".pt") in VARIANTS and not path.is_file():
+        if word.removesuffix(".pt") in ALL_VARIANTS and not path.is_file():
             word = word.removesuffix(".pt")  # what Ultralytics users type for the published weights
         if word.endswith(".pt") or os.sep in word:
             check_archive(path)
