@@ -21,7 +21,7 @@ from ..artifacts.manifest import MANIFEST
 from ..errors import OptionError, UsageError
 from ..exporter.request import BASE_PATH
 from ..models import naming
-from ..models.variants import VARIANTS
+from ..models.variants import ALL_VARIANTS
 
 COMMAND_NAMES = {"track": ("predict", "--track"), "benchmark": ("bench",)}
 """Ultralytics' names of commands → ours, with the flags that go with them."""
@@ -289,8 +289,8 @@ def find_artifact(given: Path, argv: Sequence[str], prog: str) -> None:
     def line(right: str, *more: str) -> str:
         return f"`{prog} {shlex.join([*(right if one == word else one for one in argv), *more])}`"
 
-    if given.suffix == ".pt" or word in VARIANTS:
-        if given.suffix == ".pt" and not given.is_file() and given.stem not in VARIANTS:
+    if given.suffix == ".pt" or word in ALL_VARIANTS:
+        if given.suffix == ".pt" and not given.is_file() and given.stem not in ALL_VARIANTS:
             raise UsageError(f"no such artifact or checkpoint: {word}; `{prog} export CHECKPOINT` makes an artifact")
         names = naming.names_of(given.absolute()) if given.is_file() else (given.name.removesuffix(".pt"),)
         if made := [place for name in names for place in _places_of(name)]:
