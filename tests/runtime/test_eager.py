@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 
+from check_runners import in_threads
 from support import random_model
 from yolo26_executorch.errors import InputError
 from yolo26_executorch.models.preprocess import random_input
@@ -61,3 +64,29 @@ def test_only_the_outputs_asked_for_are_given() -> None:
         assert all(torch.equal(some[name], every[name]) for name in given)
     with pytest.raises(InputError, match="expected outputs among detections, keypoints, given masks"):
         runner(picture, outputs=["detections", "masks"])
+
+
+def test_threads_compute_with_the_precision_of_their_own_runner() -> None:
+    """PyTorch's flags for float32 are the whole process'."""
+    wrong: list[str] = []
+    runners = []
+    for precision in ("fp32", "tf32"):
+        model = random_model("yolo26n-cls", precision=precision)
+
+        def look(*_: object, precision: str = precision) -> None:
+            for _turn in range(5):
+                if torch.backends.cuda.matmul.allow_tf32 != (precision == "tf32"):
+                    wrong.append(precision)
+                time.sleep(0.001)
+
+        model.register_forward_pre_hook(look)
+        runners.append(EagerRunner(model))
+    batches = [random_input(runners[0].input, seed) for seed in range(4)]
+    expected = [runners[seed % 2](batch)["probabilities"] for seed, batch in enumerate(batches)]
+
+    def call(seed: int) -> int:
+        found = [runners[seed % 2](batches[seed])["probabilities"] for _ in range(5)]
+        return sum(not torch.equal(one, expected[seed]) for one in found)
+
+    assert in_threads([lambda seed=seed: call(seed) for seed in range(4)]) == 0  # type: ignore[misc]
+    assert wrong == []

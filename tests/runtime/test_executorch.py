@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from check_runners import in_threads, mistakes
 from support import make_manifest, publish, unverified, xnnpack_program
 from yolo26_executorch.artifacts.manifest import PROGRAM, Manifest
 from yolo26_executorch.artifacts.reading import Artifact
@@ -111,6 +112,12 @@ def test_wrong_input_is_refused_and_the_runner_goes_on(folder: Path, images: Ten
         with pytest.raises(InputError):
             runner(images)
         assert runner(pictures(1))["sums"].shape == SHAPE
+
+
+def test_threads_get_the_outputs_of_their_own_pictures(folder: Path) -> None:
+    with opened(folder) as runner:
+        own = [[(pictures(seed), runner(pictures(seed))) for seed in range(8 * i, 8 * i + 8)] for i in range(4)]
+        assert in_threads([lambda each=each: mistakes(runner, each, 100) for each in own]) == 0  # type: ignore[misc]
 
 
 def test_closing_twice_is_no_error(folder: Path) -> None:
