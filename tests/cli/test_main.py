@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from yolo26_executorch import cli
-from yolo26_executorch.errors import IntegrityError
+from yolo26_executorch.errors import ArtifactError, IntegrityError, UsageError
 
 LIGHT = """
 import sys
@@ -157,14 +157,17 @@ def test_what_the_system_refuses_is_no_defect(
 def test_noise_of_c_is_kept_away_unless_something_fails(capfd: pytest.CaptureFixture[str]) -> None:
     with cli.without_native_noise(debug=False):
         os.write(2, b"noise")
-    assert capfd.readouterr().err == ""
+        print("words", file=sys.stderr)
+    assert capfd.readouterr().err == "words\n"
     with cli.without_native_noise(debug=True):
         os.write(2, b"noise")
     assert capfd.readouterr().err == "noise"
-    with pytest.raises(ValueError, match="it"), cli.without_native_noise(debug=False):
-        os.write(2, b"why")
-        raise ValueError("it")
-    assert capfd.readouterr().err == "why"
+    for error, shown in ((ArtifactError("it"), "noise"), (ValueError("it"), "noise"), (UsageError("it"), "")):
+        with pytest.raises(type(error), match="it"), cli.without_native_noise(debug=False):
+            os.write(2, b"noise")
+            raise error
+        os.write(2, b"!")
+        assert capfd.readouterr().err == f"{shown}!"
 
 
 def test_the_package_s_warnings_are_lines_and_others_are_for_debug(
@@ -182,6 +185,7 @@ def test_the_package_s_warnings_are_lines_and_others_are_for_debug(
     for _ in range(2):  # handlers do not stack
         assert cli.main(["list"]) == 0
         assert capsys.readouterr().err == "yolo26-et: warning: a.jpg was left out\n"
+    assert not logging.getLogger("yolo26_executorch").handlers
 
 
 def test_python_m_is_the_command() -> None:

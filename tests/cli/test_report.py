@@ -83,8 +83,8 @@ def test_a_real_artifact_is_shown_a_picture(tmp_path: Path, exported: Callable[[
         (["exports", "--output", "empty"], 2, "expected a file's name, and this is a folder; try --output"),
         (["exports", "--output", "file/page.html"], 2, "cannot be written"),
         (["exports", "--no-pictures", "--picture", "x.jpg"], 2, "leave one of them out"),
-        (["exports", "--picture", "x.jpg"], 1, "no picture at x.jpg"),
-        (["exports", "--picture", "file"], 1, "file cannot be read as a picture"),
+        (["exports", "--picture", "x.jpg"], 1, "no image at x.jpg"),
+        (["exports", "--picture", "file"], 1, "file cannot be read as an image"),
         ([], 2, "BASE"),
     ],
 )

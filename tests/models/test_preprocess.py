@@ -19,7 +19,7 @@ FLOAT = TensorSpec("images", (2, 3, 64, 96), "float32", "")
 BYTES = TensorSpec("images", (2, 64, 96, 3), "uint8", "")
 
 
-def gradient(height: int, width: int) -> preprocess.Picture:
+def gradient(height: int, width: int) -> preprocess.Image:
     rows, columns = np.mgrid[0:height, 0:width]
     return np.stack([rows * 255 // height, columns * 255 // width, np.full_like(rows, 7)], -1).astype(np.uint8)
 
@@ -58,6 +58,14 @@ def test_pictures_stand_upright(tmp_path: Path) -> None:
     assert preprocess.read(tmp_path / "a.jpg").shape == (30, 20, 3)
 
 
+def test_a_format_whose_package_is_missing_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("PIL.features.check", lambda name: False)
+    for ending, command in (("HEIC", "pip install pi-heif"), ("avif", r"pip install -U 'pillow>=11\.3'")):
+        with pytest.raises(InputError, match=command):
+            preprocess.read(tmp_path / f"a.{ending}")
+
+
 def test_unreadable_pictures_are_refused_in_one_line(tmp_path: Path) -> None:
     whole, cut, text = tmp_path / "whole.jpg", tmp_path / "cut.jpg", tmp_path / "text.jpg"
     Image.fromarray(gradient(200, 300)).save(whole)
@@ -66,7 +74,7 @@ def test_unreadable_pictures_are_refused_in_one_line(tmp_path: Path) -> None:
     deep = tmp_path / "deep.png"
     Image.fromarray(np.full((4, 4), 40_000, dtype=np.uint16)).save(deep)
     for path, words in [
-        (tmp_path / "none.jpg", "no picture at"),
+        (tmp_path / "none.jpg", "no image at"),
         (tmp_path, "cannot be read"),
         (cut, "cannot be read"),
         (text, "cannot be read"),

@@ -187,7 +187,7 @@ def test_unreadable_pictures_are_named_and_skipped(tmp_path: Path, monkeypatch: 
     ]
     [unreadable] = report.unreadable
     assert unreadable.name == "b.jpg"
-    assert unreadable.reason.startswith(f"{tmp_path / 'photos' / 'b.jpg'} cannot be read as a picture")
+    assert unreadable.reason.startswith(f"{tmp_path / 'photos' / 'b.jpg'} cannot be read as an image")
     assert (report.failed, report.passed) == ((), False)
     assert seen == [(1, 3, "a.png"), (2, 3, "b.jpg"), (3, 3, "c.jpg")]
     report = verify(folder, [tmp_path / "photos" / "b.jpg"])

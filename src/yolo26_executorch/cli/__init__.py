@@ -16,9 +16,9 @@ import unicodedata
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeAlias
 
-from ..errors import UsageError, Yolo26Error, first_line, printable
+from ..errors import InputError, UsageError, Yolo26Error, first_line, printable
 from ..system.probe import package_version
 from . import arguments
 
@@ -105,12 +105,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _warnings_told(debug: bool) -> Iterator[None]:
-    """Print what the package logs as warnings of one line; those of other libraries are for `--debug`."""
+    """Print what the package logs as warnings of one line; `debug` shows all of it, and other libraries' warnings."""
     log = logging.getLogger(__name__.partition(".")[0])
-    handler = _Warnings(logging.WARNING)
-    before = log.propagate
+    handler = _Warnings()
+    before, level = log.propagate, log.level
     log.addHandler(handler)
     log.propagate = False
+    if debug:
+        log.setLevel(logging.DEBUG)
     try:
         with warnings.catch_warnings():
             if not debug and not sys.warnoptions:
@@ -119,36 +121,57 @@ def _warnings_told(debug: bool) -> Iterator[None]:
     finally:
         log.removeHandler(handler)
         log.propagate = before
+        log.setLevel(level)
 
 
 @contextlib.contextmanager
 def without_native_noise(debug: bool) -> Iterator[None]:
-    """Keep what C++ libraries write to standard error away, unless what they did fails; `debug` shows all of it.
+    """Keep what C and C++ libraries write to standard error away; `sys.stderr` goes on writing there.
 
-    ExecuTorch tells at length what it cannot read of the processor.
+    libpng tells of each damaged file what our warning says. All of it is shown with `debug`, and where something fails
+    that it may explain.
     """
     if debug:
         yield
         return
-    sys.stderr.flush()
+    stream = sys.stderr
+    stream.flush()
     kept = os.dup(2)
-    with tempfile.TemporaryFile() as noise:
+    with tempfile.TemporaryFile() as noise, contextlib.ExitStack() as stack:
+        if _is_fd_2(stream):
+            sys.stderr = stack.enter_context(
+                open(kept, "w", buffering=1, encoding=stream.encoding, errors=stream.errors, closefd=False)
+            )
         os.dup2(noise.fileno(), 2)
         try:
             yield
+        except (UsageError, InputError, KeyboardInterrupt, BrokenPipeError):
+            raise
         except BaseException:
-            os.dup2(kept, 2)
             noise.seek(0)
-            os.write(2, noise.read())
+            os.write(kept, noise.read())
             raise
         finally:
+            sys.stderr.flush()
+            sys.stderr = stream
             os.dup2(kept, 2)
+            stack.close()
             os.close(kept)
+
+
+def _is_fd_2(stream: TextIO) -> bool:
+    try:
+        return stream.fileno() == 2
+    except (OSError, ValueError):
+        return False
 
 
 class _Warnings(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        warn(record.getMessage())
+        if record.levelno >= logging.WARNING:
+            warn(record.getMessage())
+        else:
+            print(printable(record.getMessage()), file=sys.stderr)
 
 
 def _print_plainly() -> None:

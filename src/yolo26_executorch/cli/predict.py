@@ -135,6 +135,11 @@ def run(args: argparse.Namespace) -> int:
     settings = _settings(args, manifest)
     # Ultralytics writes its log to standard output, which is for results; OpenCV tells of bad files in its own words.
     os.environ |= {"YOLO_VERBOSE": "false", "OPENCV_LOG_LEVEL": "SILENT", "OPENCV_FFMPEG_LOGLEVEL": "-8"}
+    with without_native_noise(args.debug):
+        return _run(args, manifest, settings)
+
+
+def _run(args: argparse.Namespace, manifest: Manifest, settings: dict[str, Any]) -> int:
     from ..vision.sources import open_source
 
     batch = settings.setdefault("batch", manifest.options.batch)
@@ -142,9 +147,7 @@ def run(args: argparse.Namespace) -> int:
         args.source if len(args.source) > 1 else args.source[0],
         batch=batch, vid_stride=args.vid_stride or 1, buffer=bool(args.stream_buffer),
     )  # fmt: skip
-    with without_native_noise(args.debug):
-        opened = YOLO26(args.artifact, runner=args.runner)
-    with opened as model:
+    with YOLO26(args.artifact, runner=args.runner) as model:
         results = (model.track if args.track else model.predict)(source, stream=True, **settings)
         totals = _Totals(args.track)
         with contextlib.closing(results):  # type: ignore[type-var]

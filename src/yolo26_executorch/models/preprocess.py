@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,22 +17,24 @@ if TYPE_CHECKING:
 
     Image = npt.NDArray[np.uint8]
     """RGB, uint8 (H, W, 3)."""
-    Picture = Image
 
 
 RANDOM_SEEDS = (1, 2)
 """Of the random inputs that an exported model is tested on."""
 
 
-def read(path: Path) -> Picture:
+def read(path: Path) -> Image:
     """Read an image file, upright as its EXIF data says; returns RGB, uint8 (H, W, 3).
 
     Raises:
-        InputError: no such file, not an image, a damaged one, or one of more than eight bits a channel.
+        InputError: no such file, not an image, a damaged one, one of more than eight bits a channel, or of a format
+            whose package is not installed.
     """
     import numpy as np
     from PIL import Image, ImageOps
 
+    if missing := missing_package(path):
+        raise InputError(f"{path} cannot be read: {missing}")
     try:
         with Image.open(path) as image:
             # Pillow would cut such values off at 255.
@@ -39,10 +42,23 @@ def read(path: Path) -> Picture:
                 raise InputError(f"{path} has more than 8 bits a channel ({image.mode}); save it as 8-bit PNG or JPEG")
             return np.array(ImageOps.exif_transpose(image).convert("RGB"))
     except FileNotFoundError:
-        raise InputError(f"no picture at {path}; check the path") from None
+        raise InputError(f"no image at {path}; check the path") from None
     # Ultralytics' patch of Image.open looks for more decoders, and raises ImportError where it may not install them.
     except (OSError, SyntaxError, ValueError, ImportError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} cannot be read as a picture ({error}); try a JPEG or PNG file") from error
+        raise InputError(f"{path} cannot be read as an image ({error}); try a JPEG or PNG file") from None
+
+
+def missing_package(path: Path) -> str | None:
+    """Return what is to be installed before a file of this ending can be read, None where nothing is missing."""
+    ending = path.suffix[1:].lower()
+    if ending in {"heic", "heif"} and importlib.util.find_spec("pi_heif") is None:
+        return f"{ending.upper()} needs the package pi-heif, which is not installed; pip install pi-heif"
+    if ending == "avif":
+        from PIL import features
+
+        if not features.check("avif"):
+            return "AVIF needs a newer Pillow; pip install -U 'pillow>=11.3'"
+    return None
 
 
 def suffixes() -> frozenset[str]:
@@ -59,7 +75,7 @@ def sample_images() -> list[Path]:
     return [Path(ASSETS) / "bus.jpg", Path(ASSETS) / "zidane.jpg"]
 
 
-def fit(image: Picture, size: tuple[int, int], task: Task) -> Picture:
+def fit(image: Image, size: tuple[int, int], task: Task) -> Image:
     """Bring an image to (height, width) in the way of the task; returns uint8 (height, width, 3)."""
     return task.fit(image, size)
 
@@ -70,7 +86,7 @@ def size_of(spec: TensorSpec) -> tuple[int, int]:
     return height, width
 
 
-def letterbox(image: Picture, size: tuple[int, int]) -> tuple[Picture, float, tuple[int, int]]:
+def letterbox(image: Image, size: tuple[int, int]) -> tuple[Image, float, tuple[int, int]]:
     """Scale an image to fit inside (height, width) and pad it with grey 114, as Ultralytics' `LetterBox` does.
 
     Returns the image, uint8 (height, width, 3); its scale; and the padding (left, top) in pixels. A point of the
@@ -96,7 +112,7 @@ def fit_stretched(image: Image, size: tuple[int, int]) -> Image:
     return fitted
 
 
-def center_crop(image: Picture, size: tuple[int, int]) -> Picture:
+def center_crop(image: Image, size: tuple[int, int]) -> Image:
     """Scale an image and cut out its middle, as Ultralytics' classification transform does without torchvision.
 
     For a square size the shorter side is scaled to it, and the longer side's ends are cut off; any other size is

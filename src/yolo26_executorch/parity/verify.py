@@ -17,7 +17,7 @@ from ..models.tasks import TASKS, Task, TensorSpec
 from .records import ParityReport
 
 if TYPE_CHECKING:
-    from ..models.preprocess import Picture
+    from ..models.preprocess import Image
     from .aggregate import Confident, Figures
 
 Progress: TypeAlias = Callable[[int, int, str], None]
@@ -219,7 +219,7 @@ def find_pictures(images: Sequence[Path | str]) -> list[Path]:
 
 def _stream(
     paths: Sequence[Path] | None, spec: TensorSpec, task: Task, unreadable: list[Unreadable], progress: Progress | None
-) -> Iterator[tuple[str, str | None, Picture]]:
+) -> Iterator[tuple[str, str | None, Image]]:
     """Yield name, path and image, fitted to the input, one by one; those that cannot be read go to `unreadable`."""
     size = pictures.size_of(spec)
     random_seeds = () if paths is not None else pictures.RANDOM_SEEDS
@@ -246,7 +246,7 @@ def _groups(stream: Iterator[Any], size: int) -> Iterator[list[Any]]:
         yield group
 
 
-def _batch(images: list[Picture], spec: TensorSpec) -> Any:
+def _batch(images: list[Image], spec: TensorSpec) -> Any:
     """Return images as the model's input, filled up with the last one."""
     import numpy as np
 

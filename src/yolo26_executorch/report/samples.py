@@ -15,7 +15,7 @@ from ..models.tasks import TASKS
 from .tree import Tree
 
 if TYPE_CHECKING:
-    from ..models.preprocess import Picture
+    from ..models.preprocess import Image
 
 _LONGER_SIDE = 640
 """Pixels of the sample picture."""
@@ -59,7 +59,7 @@ def draw(base: Path, tree: Tree, picture: Path, say: Callable[[str], None] = lam
     return found
 
 
-def _sample(folder: Path, manifest: Manifest, image: Picture, name: str) -> Sample:
+def _sample(folder: Path, manifest: Manifest, image: Image, name: str) -> Sample:
     from ..vision.api import YOLO26
     from ..vision.validators import offline
 
@@ -77,7 +77,7 @@ def _sample(folder: Path, manifest: Manifest, image: Picture, name: str) -> Samp
     return Sample(f"{name}: {words}{more}", *_jpeg(drawn))
 
 
-def _shrunk(image: Picture) -> Picture:
+def _shrunk(image: Image) -> Image:
     """Scale a picture down so that what is drawn on it stays legible in a page."""
     import numpy as np
     from PIL import Image
@@ -87,7 +87,7 @@ def _shrunk(image: Picture) -> Picture:
     return np.array(shown)
 
 
-def _jpeg(image: Picture) -> tuple[str, int, int]:
+def _jpeg(image: Image) -> tuple[str, int, int]:
     """Return a picture as a data: address, and its width and height in pixels."""
     from PIL import Image
 

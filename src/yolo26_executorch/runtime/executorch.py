@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -49,17 +52,23 @@ class ExecuTorchRunner(BaseRunner):
         self._folder = artifact.folder
         with quiet():
             from executorch.runtime import Verification
+        said = io.StringIO()
         try:
-            self._program = _runtime().load_program(
-                artifact.path(PROGRAM),
-                data_path=artifact.path(WEIGHTS) if WEIGHTS in artifact else None,
-                # All tables of the program, which takes microseconds; not segments, nor what is a delegate's own.
-                verification=Verification.InternalConsistency,
-            )
-            self._method = self._program.load_method("forward")
+            # ExecuTorch logs to Python's stderr, at length of what it cannot read of a processor that works.
+            with contextlib.redirect_stderr(said):
+                self._program = _runtime().load_program(
+                    artifact.path(PROGRAM),
+                    data_path=artifact.path(WEIGHTS) if WEIGHTS in artifact else None,
+                    # All tables of the program, which takes microseconds; not segments, nor what is a delegate's own.
+                    verification=Verification.InternalConsistency,
+                )
+                self._method = self._program.load_method("forward")
         # RuntimeError mostly; of a damaged program also KeyError, MemoryError and UnicodeDecodeError.
         except Exception as error:
             raise ArtifactError(f"ExecuTorch could not load {self._folder}: {first_line(error)}") from error
+        finally:
+            for line in said.getvalue().splitlines():
+                logging.getLogger(__name__).debug(line)
 
     def __call__(
         self, images: Images, *, outputs: Sequence[str] | None = None, on_device: bool = False

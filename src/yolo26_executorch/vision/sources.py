@@ -27,6 +27,7 @@ from ultralytics.utils import NUM_THREADS
 from ultralytics.utils.patches import PIL_FALLBACK_SUFFIXES, imread
 
 from ..errors import InputError, UsageError, first_line
+from ..models.preprocess import missing_package
 
 TIMEOUT_S = 30
 """How long a server may be silent before an address is given up."""
@@ -361,19 +362,6 @@ def checked(image: Any) -> Any:
     if low < 0 or high > 255:
         raise InputError(f"an array of {image.dtype} in {low:g}..{high:g} is no image: expected uint8, 0..255")
     return np.rint(image).astype(np.uint8)
-
-
-def missing_package(path: Path) -> str | None:
-    """Return what is to be installed before a file of this ending can be read, None where nothing is missing."""
-    ending = _ending(path.name)
-    if ending in {"heic", "heif"} and importlib.util.find_spec("pi_heif") is None:
-        return f"{ending.upper()} needs the package pi-heif, which is not installed: pip install pi-heif"
-    if ending == "avif":
-        from PIL import features
-
-        if not features.check("avif"):
-            return "AVIF needs a newer Pillow: pip install -U 'pillow>=11.3'"
-    return None
 
 
 def why_unreadable(path: Path) -> str:
