@@ -280,6 +280,7 @@ def test_every_failure_is_an_event(job: str, event: str, words: str) -> None:
 # ---- from end to end -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_benchmark_on_the_cpu(exported: Callable[[str], Path]) -> None:
     settings = Settings(against=("eager",), runs=4, rounds=2, warm_s=0, round_s=0, weights_dir=ROOT / "weights", jobs=2)
     said: list[str] = []
