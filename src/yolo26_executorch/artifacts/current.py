@@ -1,4 +1,4 @@
-"""Whether an artifact is already what an export would make: one answer for every exporter."""
+"""Whether an artifact is already what an export would make: asked by every exporter."""
 
 from __future__ import annotations
 
