@@ -107,16 +107,16 @@ def test_pinned_images_are_fetched_from_where_they_are(gpus: FakeGpus, monkeypat
     with fake_runner() as runner:
         for on_device in (False, True):
             assert torch.equal(runner(images(3), on_device=on_device)["doubled"], images(3) * 2)
-        assert runner._staged._pieces == []
+        assert runner._staged._staged_chunks == []
 
 
-@pytest.mark.parametrize("pieces", [1, 3, 48])
-def test_pageable_images_go_in_pieces(gpus: FakeGpus, monkeypatch: pytest.MonkeyPatch, pieces: int) -> None:
-    monkeypatch.setattr(staging, "_PIECE_BYTES", 4 * 48 // pieces)
+@pytest.mark.parametrize("chunks", [1, 3, 48])
+def test_pageable_images_go_in_chunks(gpus: FakeGpus, monkeypatch: pytest.MonkeyPatch, chunks: int) -> None:
+    monkeypatch.setattr(staging, "_CHUNK_BYTES", 4 * 48 // chunks)
     with fake_runner() as runner:
         for seed in (1, 2):
             assert torch.equal(runner(images(seed))["doubled"], images(seed) * 2)
-        assert len(runner._staged._pieces) == pieces
+        assert len(runner._staged._staged_chunks) == chunks
 
 
 def test_inference_mode_may_come_and_go(gpus: FakeGpus) -> None:

@@ -130,7 +130,7 @@ def test_a_cuda_artifact_even_while_another_thread_calls_it(gpus: FakeGpus) -> N
     inside, leave = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with runner._turn():
+        with runner._exclusive():
             inside.set()
             leave.wait(TIMEOUT_S)
 

@@ -120,7 +120,7 @@ def test_what_is_no_float_is_refused_for_a_float_model(dtype: torch.dtype) -> No
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.int32, torch.int8])
 def test_what_is_no_byte_is_refused_for_a_model_of_bytes(dtype: torch.dtype) -> None:
-    with pytest.raises(InputError, match=r"expected images of uint8, given \w+: give the picture's bytes"):
+    with pytest.raises(InputError, match=r"expected images of uint8, given \w+: give the image's bytes"):
         prepare(torch.zeros(2, 4, 5, 3, dtype=dtype), BYTES)
 
 

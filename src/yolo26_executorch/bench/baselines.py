@@ -60,7 +60,7 @@ class Peer(BaseRunner):
         chosen = choose(self.outputs, outputs)
         to_host = self.device.type != "cpu" and not on_device
         batch = prepare(images, self.input, check_values=not to_host)
-        with self._turn():
+        with self._exclusive():
             if self.device.type == "cpu":
                 computed = self.run(batch)
                 results = [computed[index] for index in chosen]

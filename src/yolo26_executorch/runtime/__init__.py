@@ -20,7 +20,7 @@ __all__ = ["Runner", "Tensor", "open_runner"]
 
 
 _process = os.getpid()
-"""The process whose threads PyTorch computes with."""
+"""The process in which PyTorch's thread pool has its threads."""
 
 
 def open_runner(
@@ -44,7 +44,7 @@ def open_runner(
         IntegrityError: a file is not what the manifest says; then nothing was loaded.
         CompatibilityError: it cannot run here; both sides are named.
     """
-    _compute_alone_in_a_fork()
+    _use_one_thread_after_a_fork()
     with opened(folder) as artifact:
         return _open(artifact, runner, device)
 
@@ -127,8 +127,8 @@ def _check_machine(manifest: Manifest, gpu: torch.device | None, reason: str | N
         raise
 
 
-def _compute_alone_in_a_fork() -> None:
-    """Have PyTorch compute with one thread in a forked child: it would wait for ever for those of its parent."""
+def _use_one_thread_after_a_fork() -> None:
+    """Have PyTorch use one thread in a forked child: its pool has no threads there, and would wait for them forever."""
     global _process
     if os.getpid() != _process:
         import torch

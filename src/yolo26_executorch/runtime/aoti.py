@@ -55,7 +55,7 @@ class AotiRunner(BaseRunner):
         self._owner.check()
         to_host = self._on_host and not on_device
         batch = prepare(images, self.input, check_values=not to_host)
-        with self._turn(), gpu.using(self.device):
+        with self._exclusive(), gpu.using(self.device):
             if gpu.is_capturing():
                 computed = self._model.run(batch.to(self.device))
                 results = [computed[index] for index in chosen]
@@ -66,7 +66,7 @@ class AotiRunner(BaseRunner):
 
     def run(self, batch: Tensor) -> list[Tensor]:
         """Run one contiguous batch on the GPU, on the current stream, and return the outputs there."""
-        with self._turn(), gpu.using(self.device):
+        with self._exclusive(), gpu.using(self.device):
             return self._model.run(batch)
 
     def capture(self) -> tuple[Tensor, Sequence[Tensor]]:
@@ -76,7 +76,7 @@ class AotiRunner(BaseRunner):
             The input to write into and the outputs to read from; `replay` computes the second from the first, and
             plain calls touch neither. They are one set of tensors: threads that share them take turns by themselves.
         """
-        with self._turn():
+        with self._exclusive():
             self._lent = self._capture()
         return self._lent.batch, self._lent.outputs
 

@@ -60,5 +60,5 @@ class EagerRunner(BaseRunner):
 
     @contextlib.contextmanager
     def _computing(self) -> Iterator[None]:
-        with self._turn(), _flags, torch.inference_mode(), float32_precision(products(self._precision)):
+        with self._exclusive(), _flags, torch.inference_mode(), float32_precision(products(self._precision)):
             yield

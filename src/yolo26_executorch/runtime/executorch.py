@@ -77,7 +77,7 @@ class ExecuTorchRunner(BaseRunner):
         chosen = choose(self.outputs, outputs)
         self._owner.check()
         batch = prepare(images, self.input)
-        with self._turn():
+        with self._exclusive():
             try:
                 # Host memory is read as such, wherever a tensor says that its memory is. Outputs are the method's own
                 # memory, which the next call overwrites; `Method.execute` would copy all of them.

@@ -1,4 +1,4 @@
-"""The protocol of runners, and what all of them share: whose turn it is, and the check of their input."""
+"""The protocol of runners, and what they share: one call at a time, in one process, and the check of their input."""
 
 from __future__ import annotations
 
@@ -109,8 +109,8 @@ class BaseRunner:
         """Give back what the model holds; called once."""
 
     @contextlib.contextmanager
-    def _turn(self) -> Iterator[None]:
-        """Have the runner to oneself.
+    def _exclusive(self) -> Iterator[None]:
+        """Keep other threads out.
 
         Raises:
             UsageError: the runner was closed, or this is a forked child. The lock is not looked at then: whoever held
@@ -149,7 +149,7 @@ def prepare(images: Any, spec: TensorSpec, *, check_values: bool = True) -> torc
     """Return a batch as the contiguous tensor that a model takes.
 
     The official runtime reads memory as if it were contiguous, whatever the strides say, and so computes wrong
-    numbers from a permuted picture without an error; nothing strided ever reaches it from here.
+    numbers from a permuted image without an error; nothing strided ever reaches it from here.
 
     Args:
         images: a tensor or array of the spec's shape; any floating dtype where the spec says float32.
@@ -172,7 +172,7 @@ def prepare(images: Any, spec: TensorSpec, *, check_values: bool = True) -> torc
             hint = (
                 "divide by 255 and convert, or export with --input uint8"
                 if wanted.is_floating_point
-                else "give the picture's bytes, or export with --input float32"
+                else "give the image's bytes, or export with --input float32"
             )
             raise InputError(f"expected {spec.name} of {spec.dtype}, given {str(tensor.dtype)[6:]}: {hint}")
         tensor = tensor.to(wanted)

@@ -12,8 +12,8 @@ from . import gpu
 from .gpu import Captured
 from .runner import check_range
 
-_PIECE_BYTES = 1 << 20
-"""What is copied into pinned memory before the GPU fetches it: it fetches while the next piece is copied."""
+_CHUNK_BYTES = 1 << 20
+"""What is copied into pinned memory before the GPU fetches it: it fetches while the next chunk is copied."""
 
 
 class StagedCalls:
@@ -33,8 +33,8 @@ class StagedCalls:
     def __init__(self, captured: Captured, spec: TensorSpec) -> None:
         self._captured = captured
         self._spec = spec
-        self._pieces: list[tuple[Tensor, Tensor]] = []
-        """Pinned memory beside the input, and the input, in pieces; made when it is first needed."""
+        self._staged_chunks: list[tuple[Tensor, Tensor]] = []
+        """Pinned memory beside the input, and the input, in chunks; made when it is first needed."""
         self._results: dict[int, Tensor] = {}
         """Pinned memory beside the outputs, by index, made when one is first asked for."""
         with torch.inference_mode(False):
@@ -84,12 +84,12 @@ class StagedCalls:
             batch.copy_(images, non_blocking=True)
             self._uploaded.record()
         else:
-            if not self._pieces:
-                self._pieces = [(_pinned_like(piece), piece) for piece in _divided(batch)]
+            if not self._staged_chunks:
+                self._staged_chunks = [(_pinned_like(chunk), chunk) for chunk in _chunks(batch)]
             self._uploaded.synchronize()  # what was staged before has left
-            for part, (pinned, piece) in zip(_divided(images), self._pieces, strict=True):
+            for part, (pinned, chunk) in zip(_chunks(images), self._staged_chunks, strict=True):
                 pinned.copy_(part)
-                piece.copy_(pinned, non_blocking=True)
+                chunk.copy_(pinned, non_blocking=True)
             self._uploaded.record()
 
     def _download(self, chosen: Sequence[int]) -> list[Tensor]:
@@ -109,11 +109,11 @@ class StagedCalls:
         return [self._results[index].clone() for index in chosen]
 
 
-def _divided(tensor: Tensor) -> Sequence[Tensor]:
-    """Return views of a contiguous tensor, a piece each."""
+def _chunks(tensor: Tensor) -> Sequence[Tensor]:
+    """Return views of a contiguous tensor, a chunk each."""
     flat = tensor.view(-1)
-    pieces: Sequence[Tensor] = flat.split(_PIECE_BYTES // flat.itemsize)  # type: ignore[no-untyped-call]
-    return pieces
+    chunks: Sequence[Tensor] = flat.split(_CHUNK_BYTES // flat.itemsize)  # type: ignore[no-untyped-call]
+    return chunks
 
 
 def _pinned_like(tensor: Tensor) -> Tensor:
