@@ -76,3 +76,14 @@ def test_text_that_is_no_json_is_refused_in_one_line(text: bytes) -> None:
 def test_what_is_no_plain_data_is_not_written() -> None:
     with pytest.raises(TypeError, match="object is no plain data"):
         to_plain({"x": object()})
+
+
+def test_texts_of_other_kinds_are_texts() -> None:
+    """PyTorch's version is one, and a manifest holds it."""
+
+    class Version(str):
+        __slots__ = ()
+
+    written = to_plain({"torch": Version("2.13.0+cpu")})
+    assert type(written["torch"]) is str
+    assert json.loads(json.dumps(written)) == {"torch": "2.13.0+cpu"}

@@ -41,6 +41,7 @@ def test_probing_this_machine_gives_plain_data(tmp_path: Path) -> None:
 
 def test_versions_has_every_key_in_words() -> None:
     found = probe.versions()
+    assert {type(value) for value in found.values()} == {str}
     assert set(found) == {
         "yolo26-executorch", "python", "torch", "executorch", "ultralytics", "triton", "cuda", "gpu"
     }  # fmt: skip

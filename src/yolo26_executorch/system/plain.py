@@ -48,7 +48,7 @@ def decode(text: bytes, kind: type[T]) -> T:
 
 
 def _text(value: object) -> str:
-    if isinstance(value, Path):
+    if isinstance(value, (str, Path)):  # msgspec knows no subclasses of str, such as PyTorch's version
         return str(value)
     raise TypeError(f"{type(value).__name__} is no plain data")
 

@@ -247,7 +247,7 @@ def _torch_facts() -> tuple[str | None, str | None, tuple[Gpu, ...], str | None]
             for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
                 found = torch.cuda.get_device_properties(index)
                 gpus.append(Gpu(found.name, (found.major, found.minor), found.total_memory))
-    return torch.__version__, torch.version.cuda, tuple(gpus), None
+    return str(torch.__version__), torch.version.cuda, tuple(gpus), None
 
 
 def _driver() -> Driver | None:
