@@ -177,7 +177,7 @@ def test_byte_inputs_stay_as_they_are() -> None:
 def test_wrong_pictures_are_refused(spec: TensorSpec) -> None:
     right: Any = np.zeros((2, 64, 96, 3), dtype=np.uint8)
     for wrong in (right[:1], right[:, :32], right[..., :1], right.transpose(0, 3, 1, 2), right.astype(np.float32)):
-        with pytest.raises(InputError, match=r"expected pictures as uint8 \(2, 64, 96, 3\)"):
+        with pytest.raises(InputError, match=r"expected images as uint8 \(2, 64, 96, 3\)"):
             preprocess.to_input(wrong, spec)
 
 

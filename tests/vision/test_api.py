@@ -140,8 +140,17 @@ def test_it_closes(model: YOLO26, runner: StubRunner) -> None:
 
 
 def test_no_artifact(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError):
-        YOLO26(tmp_path / "nothing")
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "nothing", str(tmp_path / "empty")):
+        with pytest.raises(ArtifactError, match="no artifact at") as caught:
+            YOLO26(folder)
+        assert caught.value.__cause__ is None and caught.value.__suppress_context__  # one traceback, not two
+
+
+def test_a_tracker_that_is_missing_is_refused_at_once(model: YOLO26, runner: StubRunner, lap: None) -> None:
+    with pytest.raises(OptionError, match=r"tracker=nothing: no such file, and none of the trackers botsort\.yaml"):
+        model.track(picture(), stream=True, tracker="nothing")
+    assert not runner.given
 
 
 @pytest.mark.parametrize("tracker", ["tracktrack.yaml", "bytetrack.yaml", "botsort.yaml"])

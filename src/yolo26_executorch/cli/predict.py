@@ -1,4 +1,4 @@
-"""`yolo26-et predict ARTIFACT SOURCE`: run an exported model on pictures, videos and streams."""
+"""`yolo26-et predict ARTIFACT SOURCE`: run an exported model on images, videos and streams."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ def add_parser(subparsers: Subparsers) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
         "predict",
-        help="run an exported model on pictures, videos and streams",
-        description="Run an exported model on pictures, videos and streams, with Ultralytics' own predictors: "
-        "a line of what was found for each picture, and whatever is to be saved.",
+        help="run an exported model on images, videos and streams",
+        description="Run an exported model on images, videos and streams, with Ultralytics' own predictors: "
+        "a line of what was found for each image, and whatever is to be saved.",
         epilog="Exit status: 0 done; 1 something failed, or a file could not be read (the others are done); 2 the "
         "command was wrong and nothing was done; 130 interrupted.",
     )
@@ -65,7 +65,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument(
         "source", metavar="SOURCE", nargs="+",
-        help="pictures, videos, folders, globs ('pictures/*.jpg'), lists of paths (.txt, .csv); or one address "
+        help="images, videos, folders, globs ('images/*.jpg'), lists of paths (.txt, .csv); or one address "
         "(https, rtsp, …), camera number, list of streams (.streams) or 'screen'",
     )  # fmt: skip
 
@@ -75,18 +75,18 @@ def add_parser(subparsers: Subparsers) -> None:
         help=f"the least confidence (default: {CONFIDENCE}; with --track {TRACKING_CONFIDENCE})",
     )  # fmt: skip
     what.add_argument("--classes", nargs="+", metavar="CLASS", help="only these classes, by name or index")
-    what.add_argument("--max-det", type=int, metavar="N", help="the most objects in a picture (default: 300)")
-    what.add_argument("--retina-masks", action="store_true", default=None, help="masks at the picture's own resolution")
+    what.add_argument("--max-det", type=int, metavar="N", help="the most objects in an image (default: 300)")
+    what.add_argument("--retina-masks", action="store_true", default=None, help="masks at the image's own resolution")
     what.add_argument("--track", action="store_true", help="number the objects of a video from frame to frame")
     what.add_argument("--tracker", metavar="NAME", help="one of Ultralytics' trackers, such as botsort.yaml")
 
     out = parser.add_argument_group("what is written")
     out.add_argument("--json", action="store_true", help="print the results as one JSON document")
     for flag, text in (
-        ("--save", "pictures and videos with the results drawn in"),
-        ("--save-txt", "labels, a text file for each picture, as Ultralytics' data sets have them"),
+        ("--save", "images and videos with the results drawn in"),
+        ("--save-txt", "labels, a text file for each image, as Ultralytics' data sets have them"),
         ("--save-conf", "confidences in those files, too"),
-        ("--save-crop", "a picture of each object"),
+        ("--save-crop", "an image of each object"),
         ("--save-frames", "a video's frames, one by one"),
     ):
         out.add_argument(flag, action="store_true", default=None, help=text)
@@ -95,7 +95,7 @@ def add_parser(subparsers: Subparsers) -> None:
     drawn = parser.add_argument_group("what is drawn")
     for flag, text in (("--show-labels", "classes"), ("--show-conf", "confidences"), ("--show-boxes", "boxes")):
         drawn.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=f"{text} (default: drawn)")
-    drawn.add_argument("--line-width", type=int, metavar="PX", help="width of lines (default: as fits the picture)")
+    drawn.add_argument("--line-width", type=int, metavar="PX", help="width of lines (default: as fits the image)")
 
     how = parser.add_argument_group("how")
     how.add_argument("--vid-stride", type=int, metavar="N", help="take every N-th frame of videos (default: 1)")

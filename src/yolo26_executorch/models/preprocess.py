@@ -142,9 +142,7 @@ def to_input(images: npt.NDArray[np.uint8], spec: TensorSpec) -> torch.Tensor:
 
     expected = (spec.shape[0], *size_of(spec), 3)
     if images.shape != expected or images.dtype != np.uint8:
-        raise InputError(
-            f"expected pictures as uint8 {expected}, got {images.dtype} {images.shape}; `fit` makes them so"
-        )
+        raise InputError(f"expected images as uint8 {expected}, got {images.dtype} {images.shape}; `fit` makes them so")
     tensor = torch.from_numpy(np.ascontiguousarray(images))
     if spec.dtype == "uint8":
         return tensor
@@ -167,5 +165,5 @@ def random_input(spec: TensorSpec, seed: int) -> torch.Tensor:
         noise = torch.rand(batch, 3, cells, cells, generator=generator) * cells**-0.5
         total += interpolate(noise, size=(height, width), mode="bilinear")
     low, high = total.amin((1, 2, 3), keepdim=True), total.amax((1, 2, 3), keepdim=True)
-    pictures = ((total - low) / (high - low) * 255).round().to(torch.uint8)
-    return to_input(pictures.permute(0, 2, 3, 1).numpy(), spec)
+    images = ((total - low) / (high - low) * 255).round().to(torch.uint8)
+    return to_input(images.permute(0, 2, 3, 1).numpy(), spec)
