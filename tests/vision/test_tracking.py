@@ -41,7 +41,10 @@ def test_a_tracker_of_ones_own(lap: None, tmp_path: Path) -> None:
     ("content", "message"),
     [
         (None, "no such file, and none of the trackers botsort.yaml, bytetrack.yaml, .*tracktrack.yaml"),
-        ("tracker_type: bytetrack\n", r"lacks fuse_score, match_thresh, .*; start from a copy of .*bytetrack.yaml"),
+        (
+            "tracker_type: bytetrack\n",
+            r"lacks fuse_score, match_thresh, .*; start from a copy of .*bytetrack.yaml, .*ocsort.yaml",
+        ),
         ("tracker_type: sort\n", "its tracker_type is none of botsort, bytetrack"),
         ("bytetrack", "is no tracker's file"),
         ("a: [", "cannot be read"),

@@ -81,7 +81,10 @@ def _find(tracker: str | Path) -> Path:
         raise OptionError(f"tracker={path}: its tracker_type is none of {', '.join(Path(name).stem for name in known)}")
     default = _read(known[kind])
     if missing := sorted(default.keys() - content.keys() - _OPTIONAL):
-        raise OptionError(f"tracker={path} lacks {', '.join(missing)}; start from a copy of {known[kind]}")
+        raise OptionError(
+            f"tracker={path} lacks {', '.join(missing)}; start from a copy of {known[kind]}, or take one of "
+            f"{', '.join(known)}"
+        )
     for key, value in default.items():
         given = content.get(key, value)
         numbers = isinstance(value, int | float) and not isinstance(value, bool)
