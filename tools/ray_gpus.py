@@ -56,9 +56,10 @@ def main() -> int:
         def run(self, batch: dict[str, Any]) -> int:
             return sum(len(boxes) for boxes in self._predictor(batch)["boxes"].to_pylist())
 
+    actor: Any = Worker  # the decorator makes it an actor class, which the type checker does not see
     rows = []
     for count in range(1, torch.cuda.device_count() + 1):
-        workers = [Worker.remote(str(args.artifact.resolve())) for _ in range(count)]
+        workers = [actor.remote(str(args.artifact.resolve())) for _ in range(count)]
         ray.get([worker.run.remote(batch) for worker in workers for batch in batches[:4]])
         rates, objects = [], set()
         for _ in range(args.rounds):
