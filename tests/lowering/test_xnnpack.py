@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,7 @@ def test_what_depends_on_the_data_is_refused() -> None:
 
 
 def test_masks_by_arithmetic_are_those_by_comparison() -> None:
+    importlib.import_module("torch.ao.quantization.fx._decomposed")
     generator = torch.Generator().manual_seed(0)
     coefficients = torch.randn(2, 40, 8, generator=generator)
     coefficients[0, 0] = 0  # logits of 0 are outside
