@@ -10,11 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from support import make_manifest, publish
 from yolo26_executorch.artifacts.program_file import read_methods
 from yolo26_executorch.errors import LoweringError
 from yolo26_executorch.lowering.xnnpack import DELEGATE, lower, masks
 from yolo26_executorch.models.export_model import aten_masks
 from yolo26_executorch.models.options import ExportOptions
+from yolo26_executorch.models.tasks import TensorSpec
+from yolo26_executorch.runtime import open_runner
 from yolo26_executorch.runtime.executorch import _runtime
 
 
@@ -26,6 +29,7 @@ class Net(nn.Module):
         torch.manual_seed(0)
         self.conv = nn.Conv2d(3, 1, 3)
         self.example_input = torch.zeros(1, 3, 8, 8)
+        self.output_specs: tuple[TensorSpec, ...] = ()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         values, indices = self.conv(images).flatten(1).topk(5)
@@ -77,6 +81,53 @@ def test_what_depends_on_the_data_is_refused() -> None:
     model: Any = Dynamic()
     with pytest.raises(LoweringError, match="XNNPACK: "):
         lower(model, ExportOptions(), lambda stage: None)
+
+
+class Masks(nn.Module):
+    """A segment model's outputs, of which masks are made of the others; most of its weights are in a layer of all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 64, 3)
+        self.example_input = torch.zeros(1, 3, 8, 8)
+        self.wide = nn.Conv2d(64, 512, 3)
+        shapes = {"detections": (1, 4), "masks": (1, 4), "coefficients": (1, 4), "protos": (1, 512, 4, 4)}
+        self.output_specs = tuple(TensorSpec(name, shape, "float32", "") for name, shape in shapes.items())
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        protos = self.wide(self.conv(images))
+        rows = protos.mean((2, 3))[:, :4]
+        return rows, torch.cumsum(rows, -1), rows * 2, protos
+
+
+def test_masks_can_be_left_out_and_weights_are_there_once(tmp_path: Path) -> None:
+    model: Any = Masks().eval()
+    lowered = lower(model, ExportOptions(), lambda stage: None)
+    lowered.write(tmp_path, "model.pte")
+    methods = {method.name: method for method in read_methods(tmp_path / "model.pte")}
+    assert list(methods) == ["forward", "without_masks"]
+    assert lowered.delegated.outside["aten.cumsum.default"] == 1
+    assert methods["forward"].outside["aten::cumsum.out"] == 1
+    assert "aten::cumsum.out" not in methods["without_masks"].outside
+    weights = sum(parameter.numel() * 4 for parameter in model.parameters())
+    assert weights < (tmp_path / "model.pte").stat().st_size < 1.2 * weights
+
+    manifest = make_manifest(
+        backend="xnnpack",
+        input=TensorSpec("images", (1, 3, 8, 8), "float32", "images"),
+        outputs=model.output_specs,
+    )
+    folder = publish(tmp_path, manifest, (tmp_path / "model.pte").read_bytes())
+    images = torch.rand(1, 3, 8, 8)
+    with torch.no_grad():
+        expected = dict(zip([spec.name for spec in model.output_specs], model(images), strict=True))
+    with open_runner(folder, runner="executorch") as runner:
+        for names in (["detections", "protos"], list(expected), ["masks"], ["coefficients", "detections", "protos"]):
+            given = runner(images, outputs=names)
+            assert sorted(given) == sorted(names)
+            for name, output in given.items():
+                torch.testing.assert_close(output, expected[name], atol=1e-5, rtol=0)
 
 
 def test_masks_by_arithmetic_are_those_by_comparison() -> None:

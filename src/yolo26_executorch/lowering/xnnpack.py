@@ -10,11 +10,12 @@ import warnings
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import LoweringError
 from ..models.export_model import ExportModel
 from ..models.options import ExportOptions
+from ..models.tasks import WITHOUT
 from .program import Lowered, count_operators
 
 DELEGATE = "XnnpackBackend"
@@ -41,16 +42,44 @@ def lower(model: ExportModel, options: ExportOptions, stage: Callable[[str], Non
         model.assemble = masks
         try:
             with torch.no_grad():
-                program = torch.export.export(model, (model.example_input,))
+                programs = {
+                    name: torch.export.export(module, (model.example_input,))
+                    for name, module in _methods(model).items()
+                }
                 stage("lower")
                 # The portable kernel that casts between dtypes takes nine times as long where it knows dim orders.
                 config = EdgeCompileConfig(_skip_dim_order=True)
-                edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()], compile_config=config)
+                edge = to_edge_transform_and_lower(programs, partitioner=[XnnpackPartitioner()], compile_config=config)
                 delegated = count_operators(edge.exported_program())
                 stage("write")
                 return Lowered(edge.to_executorch(), DELEGATE, delegated)
         except Exception as error:
             raise LoweringError(f"XNNPACK: {type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
+
+
+class _Without(nn.Module):
+    """A model without one of its outputs, and so without what only that one needs."""
+
+    def __init__(self, model: nn.Module, index: int) -> None:
+        super().__init__()
+        self.model, self.index = model, index
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        outputs = self.model(images)
+        return (*outputs[: self.index], *outputs[self.index + 1 :])
+
+
+def _methods(model: ExportModel) -> dict[str, nn.Module]:
+    """Return the program's methods by name. They share their weights.
+
+    Masks of all rows take a sixth of a segment model's time; who makes masks of other resolutions, of coefficients and
+    prototypes, needs none of them.
+    """
+    methods: dict[str, nn.Module] = {"forward": model}
+    names = [spec.name for spec in model.output_specs]
+    if {"masks", "coefficients", "protos"} <= set(names):
+        methods[f"{WITHOUT}masks"] = _Without(model, names.index("masks"))
+    return methods
 
 
 def masks(coefficients: Tensor, protos: Tensor, boxes: Tensor) -> Tensor:

@@ -24,6 +24,9 @@ CLASS_INDEX = "class index"
 
 OUTPUT_FORMATS = ("named", "ultralytics")
 
+WITHOUT = "without_"
+"""Before an output's name: the method of a program that computes all outputs but that one."""
+
 _BOX = ("x", "y", "w", "h")
 _RANKED = "sorted by confidence, highest first"
 

@@ -12,6 +12,7 @@ from ..artifacts.manifest import PROGRAM, WEIGHTS, Manifest
 from ..artifacts.program_file import quiet
 from ..artifacts.reading import Artifact
 from ..errors import ArtifactError, first_line
+from ..models.tasks import WITHOUT
 from ..system.requirements import executorch_runtime_fits
 from .runner import BaseRunner, choose, prepare
 
@@ -36,7 +37,10 @@ def obstacle(manifest: Manifest) -> str | None:
 
 
 class ExecuTorchRunner(BaseRunner):
-    """The official runtime: a program, its external data and one method."""
+    """The official runtime: a program, its external data and its methods.
+
+    Where an output is not asked for and the program has a method without it, that one runs.
+    """
 
     name = "executorch"
 
@@ -62,7 +66,7 @@ class ExecuTorchRunner(BaseRunner):
                     # All tables of the program, which takes microseconds; not segments, nor what is a delegate's own.
                     verification=Verification.InternalConsistency,
                 )
-                self._method = self._program.load_method("forward")
+                self._methods = {"forward": self._program.load_method("forward")}
         # RuntimeError mostly; of a damaged program also KeyError, MemoryError and UnicodeDecodeError.
         except Exception as error:
             raise ArtifactError(f"ExecuTorch could not load {self._folder}: {first_line(error)}") from error
@@ -81,20 +85,34 @@ class ExecuTorchRunner(BaseRunner):
             try:
                 # Host memory is read as such, wherever a tensor says that its memory is. Outputs are the method's own
                 # memory, which the next call overwrites; `Method.execute` would copy all of them.
-                results = self._method._method([batch.cpu() if self._on_host else batch], clone_outputs=False)
+                method, given = self._method_for(chosen)
+                results = method._method([batch.cpu() if self._on_host else batch], clone_outputs=False)
             except RuntimeError as error:
                 raise ArtifactError(f"ExecuTorch could not run {self._folder}: {first_line(error)}") from error
-            given = [tuple(getattr(result, "shape", ())) for result in results]
-            if given != (expected := [spec.shape for spec in self.outputs]):
+            shapes = [tuple(getattr(result, "shape", ())) for result in results]
+            if shapes != (expected := [self.outputs[index].shape for index in given]):
                 raise ArtifactError(
                     f"{self._folder} is not what its manifest says: expected outputs of shapes {expected}, given "
-                    f"{given}; export it again"
+                    f"{shapes}; export it again"
                 )
-            return {self.outputs[index].name: results[index].clone() for index in chosen}
+            return {self.outputs[index].name: results[given.index(index)].clone() for index in chosen}
+
+    def _method_for(self, chosen: Sequence[int]) -> tuple[Any, list[int]]:
+        """Return a method that computes the chosen outputs, with the indices of all that it computes."""
+        every = list(range(len(self.outputs)))
+        for index in every:
+            name = f"{WITHOUT}{self.outputs[index].name}"
+            if index not in chosen and name in self._program.method_names:
+                if name not in self._methods:
+                    with quiet():
+                        self._methods[name] = self._program.load_method(name)
+                return self._methods[name], [other for other in every if other != index]
+        return self._methods["forward"], every
 
     def _release(self) -> None:
-        """Drop the method before its program."""
-        self._method = self._program = None
+        """Drop the methods before their program."""
+        self._methods = {}
+        self._program = None
 
 
 def _runtime() -> Any:
