@@ -16,7 +16,9 @@ from yolo26_executorch.errors import InputError, OptionError
 from yolo26_executorch.models import checkpoints
 from yolo26_executorch.models.export_model import ExportModel
 from yolo26_executorch.models.options import ExportOptions
+from yolo26_executorch.models.preprocess import random_input
 from yolo26_executorch.models.tasks import GUIDE_TASKS as TASKS
+from yolo26_executorch.runtime import open_runner
 from yolo26_executorch.runtime.eager import EagerRunner
 from yolo26_executorch.vision.agreement import mask_iou
 from yolo26_executorch.vision.api import YOLO26
@@ -134,6 +136,17 @@ def test_masks_and_their_polygons_are_ultralytics_own(
             ]
             iou = mask_iou(*filled)
             assert iou.min() >= 0.99 and iou.mean() >= 0.999
+
+
+def test_masks_that_are_not_computed_change_nothing(exported: Callable[[str], Path]) -> None:
+    """The program's method without masks, which `predict` runs, gives what the whole one gives."""
+    names = ["detections", "coefficients", "protos"]
+    with open_runner(exported("segment")) as runner:
+        batch = random_input(runner.input, seed=1)
+        every, some = runner(batch), runner(batch, outputs=names)
+    assert "masks" in every
+    assert list(some) == names
+    assert all(torch.equal(some[name], every[name]) for name in names)
 
 
 def test_disagreement_is_seen(ultralytics_predict: Callable[..., Any]) -> None:
