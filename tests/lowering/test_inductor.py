@@ -77,6 +77,18 @@ def test_a_kernel_is_analysed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [kwargs.get("n") for kwargs in asked] == [9, 1, 9, 9, None]
 
 
+def test_what_is_linked_of_a_kernel_is_an_exports_own(tmp_path: Path) -> None:
+    """Models share kernels, and exports side by side a folder: each removes the object files that it has linked."""
+    from torch._inductor import codecache
+
+    cubin = tmp_path / "kernel.cubin"
+    cubin.write_bytes(b"machine code")
+    with inductor._embedded_by_assembler():
+        first, second = (Path(codecache.convert_cubin_to_obj(str(cubin), "conv_kernel_0", "", "")) for _ in range(2))
+    first.unlink()
+    assert b"__conv_kernel_0_start" in second.read_bytes() and b"machine code" in second.read_bytes()
+
+
 def test_inductors_reductions_are_chosen_without_timing_them() -> None:
     from torch._inductor.runtime.triton_heuristics import CachingAutotuner
 

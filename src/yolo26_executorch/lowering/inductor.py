@@ -10,6 +10,7 @@ import math
 import os
 import subprocess
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -268,7 +269,8 @@ def _embedded_by_assembler() -> Iterator[None]:
     from torch._inductor.cpp_builder import get_cpp_compiler
 
     def embed(cubin_file: str, kernel_name: str, *_: Any) -> str:
-        base = f"{cubin_file.removesuffix('.cubin')}_{kernel_name}"
+        # A name of its own: models share kernels, other exports use this folder, too, and each removes what it linked.
+        base = f"{cubin_file.removesuffix('.cubin')}_{kernel_name}_{uuid.uuid4().hex}"
         symbols = {"start": "", "end": f'.incbin "{cubin_file}"'}
         lines = ["    .section .rodata", "    .balign 16"]
         for name, before in symbols.items():

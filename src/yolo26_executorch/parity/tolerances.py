@@ -79,8 +79,10 @@ MEASURES: dict[str, Measure] = {
         Measure("angle_rad", "rad", _magnitude, Tolerance(1e-3, 1e-4), Tolerance(0.03, 0.005), Tolerance(0.2, 0.04)),
         Measure("coefficient", "logit", _largest, Tolerance(1e-3, 1e-3), Tolerance(0.02, 0.02), Tolerance(0.15, 0.15)),
         Measure("proto", "logit", _largest, Tolerance(1e-3, 1e-3), Tolerance(0.02, 0.02), Tolerance(0.15, 0.15)),
-        Measure("mask_iou", "1 - IoU", _magnitude, Tolerance(0.01), Tolerance(0.05), Tolerance(0.2)),
-        Measure("full_mask_iou", "1 - IoU", _magnitude, Tolerance(0.01), Tolerance(0.05), Tolerance(0.2)),
+        # Of 300 masks on white noise the worst was off by 0.057 in fp16 (yolo26n-shapes-seg, H100 and H200); masks that
+        # are thresholded at a quarter of the resolution are off by 0.25.
+        Measure("mask_iou", "1 - IoU", _magnitude, Tolerance(0.01), Tolerance(0.1), Tolerance(0.2)),
+        Measure("full_mask_iou", "1 - IoU", _magnitude, Tolerance(0.01), Tolerance(0.1), Tolerance(0.2)),
         Measure("probability", "0..1", _slope, Tolerance(1e-6, 4e-4), Tolerance(1e-4, 0.04), Tolerance(1e-3, 0.25)),
         Measure("logit", "logit", _largest, Tolerance(1e-3, 1e-3), Tolerance(0.02, 0.02), Tolerance(0.15, 0.15)),
         Measure("class_pixels", "share", _magnitude, Tolerance(1e-3), Tolerance(0.01), Tolerance(0.05)),
