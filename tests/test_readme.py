@@ -182,13 +182,13 @@ def test_the_flags_are_those_of_the_command() -> None:
         for action in cli._parser()._actions
         if isinstance(action, argparse._SubParsersAction)
     )  # fmt: skip
-    actions = {action.option_strings[-1]: action for action in parser._actions if action.dest != "help"}
+    actions = {action.option_strings[-1]: action for action in parser._actions if action.dest not in ("help", "named")}
     told = {flag: row for row in rows("flag") for flag in re.findall(r"--[a-z-]+", row[0])}
     assert told.keys() == actions.keys()
     for flag, action in actions.items():
         if action.choices:
             assert f"`{flag} {'|'.join(map(str, action.choices))}`" in told[flag][0]
-        if action.default not in (None, False):
+        if action.default not in (None, False, []):
             default = action.default[0] if isinstance(action.default, list) else str(action.default)
             assert default in told[flag][2]
 

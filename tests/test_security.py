@@ -73,7 +73,8 @@ LOOK = """
             print("EVENT", event, words, flush=True)
         if event in ("ctypes.dlopen", "import") and any(folder in str(words) for folder in folders):
             print("EVENT", event, words, flush=True)
-        if event == "open" and words[1] and set(words[1]) & set("wax+"):
+        # Numbers are descriptors that are open already: the copies in memory, which are no files.
+        if event == "open" and not isinstance(words[0], int) and words[1] and set(words[1]) & set("wax+"):
             print("EVENT", event, words, flush=True)
 
     sys.addaudithook(watch)

@@ -52,7 +52,7 @@ def test_output_and_measurements_elsewhere(tmp_path: Path, capsys: pytest.Captur
 def test_what_cannot_run_costs_its_picture_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refuse(folder: Path, runner: str = "auto") -> None:
+    def refuse(folder: Path, **_: object) -> None:
         raise ArtifactError("this ExecuTorch has no CudaBackend")
 
     publish(tmp_path, manifest())

@@ -16,7 +16,7 @@ from torch import nn
 
 from support import each_task, network, save_checkpoint
 from yolo26_executorch import cli
-from yolo26_executorch.artifacts.manifest import CARD, MANIFEST, PROGRAM
+from yolo26_executorch.artifacts.manifest import CARD, MANIFEST, PROGRAM, DelegateRecord
 from yolo26_executorch.artifacts.reading import load_manifest, verify
 from yolo26_executorch.errors import LoweringError
 from yolo26_executorch.exporter import pipeline, smoke_test
@@ -24,7 +24,7 @@ from yolo26_executorch.exporter.jobs import Job, Record
 from yolo26_executorch.exporter.pipeline import export_one
 from yolo26_executorch.lowering import xnnpack
 from yolo26_executorch.lowering.program import Delegated, Lowered
-from yolo26_executorch.models.checkpoints import Source
+from yolo26_executorch.models.checkpoints import CheckpointRecord, Source
 from yolo26_executorch.models.options import ExportOptions
 from yolo26_executorch.models.preprocess import random_input
 from yolo26_executorch.models.random_weights import spread
@@ -115,8 +115,8 @@ def test_what_is_written_and_said(tmp_path: Path, no_lowering: None, monkeypatch
 
     manifest = verify(tmp_path / "yolo26n-cls")
     assert manifest.options.imgsz == (224, 224)
-    assert manifest.checkpoint == {"origin": "random", "file": None, "sha256": None, "seed": 0, "folder": None}
-    assert manifest.delegate == {"name": "XnnpackBackend", "delegated": 99, "outside": {"aten.topk.default": 2}}
+    assert manifest.checkpoint == CheckpointRecord(origin="random", file=None, sha256=None, seed=0)
+    assert manifest.delegate == DelegateRecord("XnnpackBackend", 99, {"aten.topk.default": 2})
     assert manifest.platform.system == manifest.platform.machine == "any"
     assert (len(manifest.classes), manifest.classes[0]) == (1000, "tench")
     assert (manifest.test, manifest.seconds) == (PASSED, record.seconds)

@@ -166,7 +166,7 @@ def test_random_weights_are_made_again(tmp_path: Path, monkeypatch: pytest.Monke
     folder, _ = eager_artifact(tmp_path, monkeypatch, "classify")
     report = verify(folder)
     assert report.passed
-    assert told(report)["checkpoint"] == {"origin": "random", "file": None, "sha256": None, "seed": 0}
+    assert told(report)["checkpoint"] == {"origin": "random", "file": None, "sha256": None, "seed": 0, "folder": None}
     with pytest.raises(CheckpointError, match="random weights"):
         verify(folder, checkpoint=shapes_checkpoint("classify"))
     manifest = load_manifest(folder)

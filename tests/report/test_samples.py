@@ -52,7 +52,7 @@ def test_what_cannot_run_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     publish(tmp_path, manifest("m", "detect"))
     (tmp_path / "yolo26m" / "model.pte").unlink()
 
-    def broken(folder: Path, runner: str = "auto") -> None:
+    def broken(folder: Path, **_: object) -> None:
         raise RuntimeError("error 0x10\nmore")
 
     known = tree.read(tmp_path)

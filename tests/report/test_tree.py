@@ -44,7 +44,7 @@ def test_everything_is_there_in_the_order_of_tasks_and_sizes(tmp_path: Path) -> 
     assert (small.backend, small.precision, small.latency_ms, small.parity) == ("xnnpack", "fp32", 11.25, 0.1125)
     assert small.size_mb == (7 * 1_125_000 + len("# card")) / 1e6
     assert small.accuracy is not None
-    assert (small.accuracy.value, small.accuracy.difference) == (0.4125, -0.0003)
+    assert (small.accuracy.value, small.accuracy.difference) == (0.4125, pytest.approx(-0.0003))
     assert small.sources == ("yolo26s/manifest.json", "yolo26s.val.json")
     assert small.seconds == {"load": 1.0, "lower": 2.5}
 

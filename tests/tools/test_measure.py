@@ -43,7 +43,7 @@ def test_every_step_is_a_command_that_is_understood(measure: ModuleType) -> None
                 assert {str(folder.parent) for folder in args.artifacts} <= made
             case "val":
                 assert args.against == "pytorch"
-                assert str(args.folder.parent) in made
+                assert str(args.artifact.parent) in made
 
 
 def test_names_are_told_apart_and_all_variants_are_measured(measure: ModuleType) -> None:

@@ -85,18 +85,17 @@ def _row(job: Job, say: Say) -> None:
     from .timing import DEVICE, HOST, gpu_memory_used, measure
 
     began = time.perf_counter()
-    artifact = Artifact.open(job.folder)
-    manifest, verify_s = artifact.manifest, time.perf_counter() - began
-    device = device_of(manifest)
-    used_before = gpu_memory_used() if device == "cuda" else None
-    inputs, opener = _inputs(manifest), _opener(job, artifact, precision_of(manifest), device)
-    import_s = _age_s() - verify_s
+    with Artifact.open(job.folder) as artifact:
+        manifest, verify_s = artifact.manifest, time.perf_counter() - began
+        device = device_of(manifest)
+        used_before = gpu_memory_used() if device == "cuda" else None
+        inputs, opener = _inputs(manifest), _opener(job, artifact, precision_of(manifest), device)
+        import_s = _age_s() - verify_s
 
-    began = time.perf_counter()
-    opened = opener()
-    _wait(device)
-    open_s = time.perf_counter() - began + (verify_s if job.subject == ARTIFACT else 0)
-    artifact.close()
+        began = time.perf_counter()
+        opened = opener()
+        _wait(device)
+        open_s = time.perf_counter() - began + (verify_s if job.subject == ARTIFACT else 0)
 
     if job.mode in ("graph", "launched") and not hasattr(opened.runner, "run"):
         raise Skipped(f"the runner {opened.runner.name} takes nothing in GPU memory; --runner aoti does")

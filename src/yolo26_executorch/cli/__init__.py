@@ -47,6 +47,9 @@ Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 class Parser(argparse.ArgumentParser):
     """A parser that takes no abbreviated flags and raises UsageError, so that every mistake is reported alike."""
 
+    commands: Mapping[str, argparse.ArgumentParser]
+    """Of the program's parser: each subcommand's."""
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
@@ -212,12 +215,12 @@ def console() -> Console:
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     """Return the arguments, in our own words; raises UsageError with the line to type where it can be told."""
-    parser, commands = _parser()
+    parser = _parser()
     command, rest = arguments.split_command(argv, COMMANDS, PROG)
     if command is None:
         return parser.parse_args(argv)
-    typed = arguments.translate(command, commands[command], rest)
-    args = commands[command].parse_args(typed.words)
+    typed = arguments.translate(command, parser.commands[command], rest)
+    args = parser.commands[command].parse_args(typed.words)
     args.argv = [command, *typed.words]
     for place in _artifacts_of(args):
         arguments.find_artifact(place, argv, PROG)
@@ -233,7 +236,7 @@ def _artifacts_of(args: argparse.Namespace) -> list[Path]:
     return [place for place in [getattr(args, "artifact", None), *(getattr(args, "artifacts", None) or [])] if place]
 
 
-def _parser() -> tuple[Parser, Mapping[str, argparse.ArgumentParser]]:
+def _parser() -> Parser:
     parser = Parser(
         prog=PROG,
         description="Export Ultralytics YOLO26 models to ExecuTorch's CUDA and XNNPACK backends, and test them.",
@@ -243,7 +246,8 @@ def _parser() -> tuple[Parser, Mapping[str, argparse.ArgumentParser]]:
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for name in COMMANDS:
         importlib.import_module(f"{__name__}.{name}").add_parser(subparsers)
-    return parser, subparsers.choices
+    parser.commands = subparsers.choices
+    return parser
 
 
 def _one_line(error: BaseException) -> str:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from shapes import dataset
 from shapes.scenes import KEYPOINTS, NAMES
+from support import load_tool
 from yolo26_executorch.models.tasks import GUIDE_TASKS as TASKS
 
 LABELLED = [name for name, task in TASKS.items() if task.ranked]
@@ -81,6 +82,7 @@ def test_the_keypoints_of_the_data_are_described(tmp_path: Path) -> None:
 
 
 def test_the_command_writes_a_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert dataset.main(["segment", str(tmp_path), "--train", "2", "--val", "1"]) == 0
+    draw = load_tool("draw")
+    assert draw.main(["dataset", "segment", str(tmp_path), "--train", "2", "--val", "1"]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "data.yaml")
     assert len(list((tmp_path / "images/train").iterdir())) == 2

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from shapes import train
+from support import load_tool
 from yolo26_executorch.models.tasks import GUIDE_TASKS as TASKS
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
@@ -59,6 +60,6 @@ def test_a_training_that_was_cut_off_goes_on(tmp_path: Path, monkeypatch: pytest
 
 def test_what_is_there_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "yolo26n-shapes-seg.pt").write_bytes(b"mine")
-    assert train.main(["--output", str(tmp_path), "--tasks", "segment"]) == 0
+    assert load_tool("train").main(["--output", str(tmp_path), "--tasks", "segment"]) == 0
     assert "remove it to train it again" in capsys.readouterr().out
     assert (tmp_path / "yolo26n-shapes-seg.pt").read_bytes() == b"mine"
