@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from support import run_python
 from yolo26_executorch.cli import main
 from yolo26_executorch.models.variants import ALL_VARIANTS
 
@@ -40,3 +41,12 @@ def test_an_unknown_name_is_refused_with_near_matches(capsys: pytest.CaptureFixt
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "yolo26n-seg" in captured.err
+
+
+def test_it_answers_without_what_takes_long_to_import() -> None:
+    code = (
+        "import sys; from yolo26_executorch.cli import main; status = main(['list', 'yolo26n'])\n"
+        "heavy = {'torch', 'numpy', 'ultralytics', 'executorch', 'yolo26_executorch.exporter.request', 'msgspec'}\n"
+        "print(status, sorted(heavy & set(sys.modules)))"
+    )
+    assert run_python(code).stdout.splitlines()[-1] == "0 []"

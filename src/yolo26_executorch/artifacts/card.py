@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import IntegrityError
 from ..models.tasks import TASKS, TensorSpec
 from .locks import locked
-from .manifest import CARD, WEIGHTS, Manifest, Platform
+from .manifest import CARD, WEIGHTS, Manifest
 from .reading import load_manifest
 from .writing import Draft
 
@@ -81,7 +81,7 @@ def render(manifest: Manifest, accuracy: Accuracy | None = None) -> str:
         files={name: record for name, record in manifest.files.items() if name != CARD},
         weights_file=WEIGHTS,
         host=manifest.options.io == "host",
-        capabilities=_capabilities(manifest.platform),
+        capabilities=manifest.platform.capabilities,
         runner=str(test.get("runner")),
         runners=_RUNNERS,
         latency=_latency(test),
@@ -181,12 +181,6 @@ def _front_matter(manifest: Manifest, accuracy: Accuracy | None) -> ModelCardDat
         model_name=manifest.name,
         eval_results=measured or None,
     )
-
-
-def _capabilities(platform: Platform) -> list[str]:
-    """Return the compute capabilities that an artifact runs on, in words."""
-    exact = [name.removesuffix("a") for name in platform.gpu_binaries if name not in platform.gpu_ptx]
-    return [*exact, *(f"{name} and newer" for name in platform.gpu_ptx)]
 
 
 def _latency(test: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import CompatibilityError
-from .manifest import Manifest, Platform
+from .manifest import Manifest
 
 
 def check_platform(
@@ -30,7 +30,7 @@ def check_platform(
         )
     if manifest.backend != "cuda":
         return
-    compiled = f"{manifest.name} was compiled for compute capability {_capabilities(platform)}"
+    compiled = f"{manifest.name} was compiled for compute capability {', '.join(platform.capabilities) or 'none'}"
     if capability is None:
         raise CompatibilityError(
             f"{compiled}, and no CUDA GPU is seen here: `yolo26-et doctor` says why, and --backend xnnpack exports "
@@ -38,11 +38,6 @@ def check_platform(
         )
     if not platform.runs_on(capability):
         raise CompatibilityError(f"{compiled}; {gpu} is {capability[0]}.{capability[1]}: {_export_again(manifest)}")
-
-
-def _capabilities(platform: Platform) -> str:
-    names = [*platform.gpu_binaries, *(f"{name} and newer" for name in platform.gpu_ptx)]
-    return ", ".join(names) or "none"
 
 
 def _export_again(manifest: Manifest) -> str:

@@ -103,6 +103,12 @@ class Platform:
     driver: Annotated[str, Meta(pattern=r"\A\d{1,4}(\.\d{1,4}){0,2}\Z")] | None = None
     """The oldest NVIDIA driver that it runs with, such as "525.60.13"."""
 
+    @property
+    def capabilities(self) -> list[str]:
+        """The compute capabilities that it runs on, in words, such as "9.0" and "8.6 and newer"."""
+        exact = [name.removesuffix("a") for name in self.gpu_binaries if name not in self.gpu_ptx]
+        return [*exact, *(f"{name} and newer" for name in self.gpu_ptx)]
+
     def runs_on(self, capability: tuple[int, int]) -> bool:
         """Whether a GPU of a compute capability (major, minor) runs what is inside.
 

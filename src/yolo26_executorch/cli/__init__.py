@@ -215,10 +215,10 @@ def console() -> Console:
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     """Return the arguments, in our own words; raises UsageError with the line to type where it can be told."""
-    parser = _parser()
     command, rest = arguments.split_command(argv, COMMANDS, PROG)
     if command is None:
-        return parser.parse_args(argv)
+        return _parser().parse_args(argv)
+    parser = _parser((command,))  # the others' modules take a while to import
     typed = arguments.translate(command, parser.commands[command], rest)
     args = parser.commands[command].parse_args(typed.words)
     args.argv = [command, *typed.words]
@@ -236,7 +236,7 @@ def _artifacts_of(args: argparse.Namespace) -> list[Path]:
     return [place for place in [getattr(args, "artifact", None), *(getattr(args, "artifacts", None) or [])] if place]
 
 
-def _parser() -> Parser:
+def _parser(commands: Sequence[str] = COMMANDS) -> Parser:
     parser = Parser(
         prog=PROG,
         description="Export Ultralytics YOLO26 models to ExecuTorch's CUDA and XNNPACK backends, and test them.",
@@ -244,7 +244,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"{PROG} {package_version()}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name in COMMANDS:
+    for name in commands:
         importlib.import_module(f"{__name__}.{name}").add_parser(subparsers)
     parser.commands = subparsers.choices
     return parser

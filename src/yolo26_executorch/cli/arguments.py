@@ -17,10 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from ..artifacts.manifest import MANIFEST
 from ..errors import OptionError, UsageError
-from ..exporter.request import BASE_PATH
-from ..models import naming
 from ..models.variants import ALL_VARIANTS
 
 COMMAND_NAMES = {"track": ("predict", "--track"), "benchmark": ("bench",)}
@@ -282,6 +279,9 @@ def find_artifact(given: Path, argv: Sequence[str], prog: str) -> None:
         UsageError: the word is a checkpoint or a variant, which must be exported first, or another folder holds an
             artifact of that name; the message holds the line to type.
     """
+    from ..artifacts.manifest import MANIFEST
+    from ..models import naming
+
     word = str(given)
     if (given / MANIFEST).exists():
         return
@@ -304,6 +304,9 @@ def find_artifact(given: Path, argv: Sequence[str], prog: str) -> None:
 
 def _places_of(name: str) -> list[Path]:
     """Return the artifacts of a name in this folder and in those below it, where exports usually go first."""
+    from ..artifacts.manifest import MANIFEST
+    from ..exporter.request import BASE_PATH
+
     here = Path()
     found = [path.parent for path in (BASE_PATH / name / MANIFEST, here / name / MANIFEST) if path.exists()]
     found += sorted(path.parent for path in here.glob(f"*/{glob.escape(name)}/{MANIFEST}"))
