@@ -53,7 +53,7 @@ def parse(command: str) -> argparse.Namespace | None:
         return argparse.Namespace()
     args = cli._parser().parse_args(words[1:])
     if words[1] == "export":
-        names = [word for word in args.models or ["*"] if not word.endswith(".pt")]
+        names = [word for word in [*args.named, *args.models] or ["*"] if not word.endswith(".pt")]
         options = ExportOptions(
             args.backend.replace("auto", "cuda"), args.precision, parse_imgsz(args.imgsz), args.batch, args.outputs,
             args.input, args.io, args.random_weights, args.seed,
