@@ -21,8 +21,7 @@ from pathlib import Path
 import pytest
 
 import yolo26_executorch
-from shapes import dataset
-from support import ROOT
+from support import ROOT, load_tool
 from support.pages import Step, is_said, literals, parse, steps
 from yolo26_executorch import cli
 
@@ -84,7 +83,7 @@ def test_they_work_in_the_order_of_reading(
     assert RUN
     for page, step in RUN:
         words = shlex.split(step.code)
-        status = dataset.main(words[3:]) if step.code.startswith(DATASET) else cli.main(words[1:])
+        status = load_tool("draw").main(words[2:]) if step.code.startswith(DATASET) else cli.main(words[1:])
         shown = capsys.readouterr()
         assert status == 0, f"{page}, line {step.line}: {step.code}\n{shown.err}"
         assert shown.out

@@ -54,7 +54,8 @@ def label(step: Step) -> str:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder that README is read in, with what a checkout has that its commands name."""
     made = tmp_path_factory.mktemp("readme")
-    (made / "weights").symlink_to(ROOT / "weights")
+    for name in ("weights", "tools"):
+        (made / name).symlink_to(ROOT / name)
     return made
 
 
@@ -90,12 +91,12 @@ def test_the_demo_finds_the_shapes_in_a_picture(
     folder: Path, walk: dict[Step, subprocess.CompletedProcess[str]]
 ) -> None:
     def run(*words: str) -> str:
-        command = [sys.executable, "-m", *words]
+        command = [sys.executable, *words]
         return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
 
-    assert run("yolo26_executorch.shapes.scenes", "demo/drawn/scene.jpg") == "demo/drawn/scene.jpg\n"
+    assert run("tools/draw.py", "scene", "demo/drawn/scene.jpg") == "demo/drawn/scene.jpg\n"
     where = ("demo/drawn/scene.jpg", "--save", "--save-dir", "demo/found")
-    found = run("yolo26_executorch", "predict", "exports/yolo26n-shapes", *where)
+    found = run("-m", "yolo26_executorch", "predict", "exports/yolo26n-shapes", *where)
     assert len(re.findall("triangle|arrow|house|dome|drop|heart", found)) >= 3
     assert (folder / "demo/found/scene.jpg").stat().st_size > 10_000
 

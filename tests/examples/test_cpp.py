@@ -19,9 +19,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from shapes import dataset
 from shapes.dataset import scene
-from support import PATIENCE_S, ROOT
+from support import PATIENCE_S, ROOT, load_tool
 from support.pages import Step, parse, steps
 from yolo26_executorch import load_manifest, open_runner
 from yolo26_executorch.models.preprocess import fit, to_input
@@ -134,7 +133,7 @@ def place(folder: Path, exported: Callable[[str], Path], tmp_path: Path) -> Path
 def test_readme_works_as_shown(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     [data] = commands("python tools/draw.py dataset")
-    assert dataset.main(shlex.split(data.code)[3:]) == 0
+    assert load_tool("draw").main(shlex.split(data.code)[2:]) == 0
     [export] = commands("yolo26-et")  # the fixture has made the same
     assert parse(export.code)
     [snippet] = [step for step in STEPS if step.language == "python"]

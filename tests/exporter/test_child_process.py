@@ -82,8 +82,12 @@ def test_it_is_told_whose_child_it_is_and_has_the_environment_given(start: Start
 
 def test_closing_it_ends_all_that_it_started(start: Start) -> None:
     process = start("child = subprocess.Popen(['sleep', '60']); print(child.pid, flush=True); time.sleep(60)")
-    wait_for_output([process], 60)
-    (line,) = process.lines()
+    lines: list[bytes] = []
+    while not lines:
+        assert not process.silent
+        wait_for_output([process], 60)
+        lines = list(process.lines())
+    (line,) = lines
     assert is_running(int(line))
     assert memory_of(process.pid) > 1_000_000
     process.close()

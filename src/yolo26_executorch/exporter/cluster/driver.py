@@ -261,7 +261,8 @@ class _Driver:
             if record.ok:
                 self._publish(export, delivery.files)
         except (Yolo26Error, OSError, ValueError) as error:
-            return replace(record, outcome="failed", stage="write", message=first_line(error), files={})
+            message = str(error) if isinstance(error, Yolo26Error) else first_line(error)
+            return replace(record, outcome="failed", stage="write", message=message, files={})
         return replace(record, attempts=record.attempts + max(0, export.begun - 1))
 
     def _publish(self, export: _Export, files: Files) -> None:
