@@ -105,7 +105,7 @@ def test_a_cuda_artifact_without_a_gpu(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(CompatibilityError) as caught:
         open_runner(cuda(tmp_path), runner=runner)
     for part in (
-        "compiled for compute capability 9.0a, and no CUDA GPU is seen here",
+        "compiled for compute capability 9.0, and no CUDA GPU is seen here",
         "has no CudaBackend",
         "wheel index",
     ):
