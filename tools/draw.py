@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from shapes import dataset, scenes
-from yolo26_executorch.models.tasks import GUIDE_TASKS as TASKS
+from yolo26_executorch.models.tasks import TASKS
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from shapes.train import METRICS, RECIPES, checkpoint_name, train
-from yolo26_executorch.models.tasks import GUIDE_TASKS as TASKS
+from yolo26_executorch.models.tasks import TASKS
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -69,6 +69,15 @@ KINDS = (
 
 NAMES = {index: kind.name for index, kind in enumerate(KINDS)}
 
+BACKGROUND = len(KINDS)
+"""The class of the pixels that no shape covers, in maps of classes."""
+
+FOCAL_PX = 160.0
+"""Every shape's longer side is a metre: one of so many pixels is a metre away, one of half as many two metres."""
+
+WALL_M = (12.0, 8.0)
+"""Distance of the background at the top and at the bottom of a picture, behind all shapes of the usual sizes."""
+
 KEYPOINTS = ("centre", "nose", "left", "right", "tail")
 MIRRORED = (0, 1, 3, 2, 4)
 """Which keypoint each becomes in a mirrored picture (Ultralytics' `flip_idx`)."""
@@ -101,10 +110,14 @@ class Shape:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture, RGB uint8 (H, W, 3), and the shapes in it."""
+    """A picture, RGB uint8 (H, W, 3), and what is in it."""
 
     image: NDArray[np.uint8]
     shapes: tuple[Shape, ...]
+    classes: NDArray[np.uint8]
+    """uint8 (H, W): the class of each pixel, `BACKGROUND` where no shape is."""
+    depth_m: Floats
+    """float32 (H, W): how far away what each pixel shows is, metres; see `FOCAL_PX` and `WALL_M`."""
 
 
 @dataclass
@@ -115,6 +128,8 @@ class _Placed:
     visible: NDArray[np.bool_]
     area: float
     """Pixels of the whole shape, also outside the picture."""
+    side_px: float
+    """Its longer side."""
 
 
 def draw(
@@ -123,6 +138,7 @@ def draw(
     *,
     count: tuple[int, int] = (3, 12),
     sides_px: tuple[float, float] = (24.0, 160.0),
+    far_first: bool = False,
 ) -> Scene:
     """Draw a scene.
 
@@ -131,17 +147,21 @@ def draw(
         size: height and width of the picture, pixels.
         count: fewest and most shapes tried; one that finds no place is left out.
         sides_px: shortest and longest of the shapes' longer sides; drawn evenly on a logarithmic scale.
+        far_first: draw small shapes before large ones, so that nothing far away covers anything nearer.
     """
     canvas = _background(rng, size)
     placed: list[_Placed] = []
-    for _ in range(int(rng.integers(count[0], count[1] + 1))):
+    number = int(rng.integers(count[0], count[1] + 1))
+    sides = [sides_px] * number
+    if far_first:
+        low, high = np.log(sides_px)
+        sides = [(side, side) for side in np.sort(np.exp(rng.uniform(low, high, number))).tolist()]
+    for from_to in sides:
         for _ in range(8):
             label = int(rng.integers(len(KINDS)))
-            if _place(rng, canvas, placed, label, sides_px):
+            if _place(rng, canvas, placed, label, from_to):
                 break
-    return Scene(
-        _photograph(rng, canvas), tuple(_describe(shape, placed[index + 1 :]) for index, shape in enumerate(placed))
-    )
+    return _scene(rng, canvas, placed)
 
 
 def draw_one(rng: np.random.Generator, label: int, size: tuple[int, int] = (256, 256)) -> Scene:
@@ -154,8 +174,18 @@ def draw_one(rng: np.random.Generator, label: int, size: tuple[int, int] = (256,
             continue
         for _ in range(int(rng.integers(0, 6))):
             _place(rng, canvas, placed, int(rng.integers(len(KINDS))), (0.06 * side, 0.25 * side))
-        shapes = tuple(_describe(shape, placed[index + 1 :]) for index, shape in enumerate(placed))
-        return Scene(_photograph(rng, canvas), shapes)
+        return _scene(rng, canvas, placed)
+
+
+def _scene(rng: np.random.Generator, canvas: Floats, placed: Sequence[_Placed]) -> Scene:
+    height, width = canvas.shape[:2]
+    classes = np.full((height, width), BACKGROUND, np.uint8)
+    depth = np.repeat(np.linspace(*WALL_M, height, dtype=np.float32)[:, None], width, axis=1)
+    for shape in placed:
+        classes[shape.visible] = shape.label
+        depth[shape.visible] = FOCAL_PX / shape.side_px
+    shapes = tuple(_describe(shape, placed[index + 1 :]) for index, shape in enumerate(placed))
+    return Scene(_photograph(rng, canvas), shapes, classes, depth)
 
 
 def _place(
@@ -200,7 +230,7 @@ def _place(
     for shape, after in zip(placed, left, strict=True):
         shape.visible = after
     points = there([(0, 0), (0, -1), kind.left, (-kind.left[0], kind.left[1]), kind.tail])
-    placed.append(_Placed(label, there([(-1, -1), (1, -1), (1, 1), (-1, 1)]), points, visible, area))
+    placed.append(_Placed(label, there([(-1, -1), (1, -1), (1, 1), (-1, 1)]), points, visible, area, longer))
     touched = np.ix_(alpha.any(1), alpha.any(0))
     under = canvas[touched]
     canvas[touched] = under + alpha[touched][..., None] * (_paint(rng, (under.shape[0], under.shape[1])) - under)

@@ -11,15 +11,15 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from yolo26_executorch.models.tasks import GUIDE_TASKS as TASKS
-from yolo26_executorch.models.tasks import Task
+from yolo26_executorch.models.tasks import TASKS, Task
 from yolo26_executorch.system.probe import versions
 from yolo26_executorch.vision.torchvision_shim import import_torchvision
 
 from . import dataset
 
 SEED = 26
-PICTURES = {"train": 4800, "val": 300}
+VALIDATION = 300
+"""Pictures that the metrics are of."""
 METRICS = "metrics.json"
 
 
@@ -33,6 +33,8 @@ class Recipe:
     start_from: str | None = None
     """The task whose trained backbone it begins with; None begins with random weights."""
     more: tuple[tuple[str, Any], ...] = ()
+    pictures: int = 4800
+    """To train on."""
 
 
 _PLAIN: tuple[tuple[str, Any], ...] = (
@@ -49,6 +51,9 @@ RECIPES = {
     "pose": Recipe(12, 256, 16, "detect", _PLAIN),
     "obb": Recipe(8, 256, 16, "detect", _UPSIDE_DOWN),
     "classify": Recipe(12, 224, 32, "detect", (*_PLAIN, ("auto_augment", None), ("erasing", 0.1))),
+    "semantic": Recipe(3, 256, 16, "detect", _UPSIDE_DOWN, 1600),
+    # What is upside down is behind other things, and what is scaled is farther away or nearer than its label says.
+    "depth": Recipe(3, 256, 16, "detect", (*_PLAIN, ("scale", 0.0), ("translate", 0.0)), 1600),
 }
 """By task, in the order in which they are trained."""
 
@@ -75,7 +80,7 @@ def train(task: Task, output: Path, work: Path, *, recipe: Recipe, device: str |
     from ultralytics import YOLO
 
     import_torchvision()
-    source = _data(task, work / "data" / task.name)
+    source = _data(task, work / "data" / task.name, recipe)
     last = work / "runs" / task.name / "weights" / "last.pt"
     began = time.perf_counter()
     arguments: dict[str, Any] = {"resume": True}
@@ -111,7 +116,7 @@ def train(task: Task, output: Path, work: Path, *, recipe: Recipe, device: str |
         "metrics": metrics,
         "recipe": {"epochs": recipe.epochs, "imgsz": recipe.imgsz, "batch": recipe.batch, "seed": SEED,
                    "start_from": recipe.start_from, **dict(recipe.more)},
-        "pictures": PICTURES,
+        "pictures": {"train": recipe.pictures, "val": VALIDATION},
         "seconds": round(seconds),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "versions": versions(),
@@ -133,11 +138,12 @@ def _without_paths(source: Path, target: Path) -> None:
     torch.save(content, target)
 
 
-def _data(task: Task, folder: Path) -> Path:
+def _data(task: Task, folder: Path, recipe: Recipe) -> Path:
     """Return what Ultralytics takes as `data`, drawn unless all of it is there."""
     written = folder / "written"
     if not written.exists():
-        written.write_text(str(dataset.write(folder, task.name, PICTURES, seed=SEED)), encoding="utf-8")
+        pictures = {"train": recipe.pictures, "val": VALIDATION}
+        written.write_text(str(dataset.write(folder, task.name, pictures, seed=SEED)), encoding="utf-8")
     return Path(written.read_text(encoding="utf-8"))
 
 

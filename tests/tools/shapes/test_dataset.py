@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from shapes import dataset
-from shapes.scenes import KEYPOINTS, NAMES
+from shapes.scenes import BACKGROUND, KEYPOINTS, NAMES
 from support import load_tool
-from yolo26_executorch.models.tasks import GUIDE_TASKS as TASKS
+from yolo26_executorch.models.tasks import TASKS
 
 LABELLED = [name for name, task in TASKS.items() if task.ranked]
 
@@ -46,6 +46,37 @@ def test_ultralytics_reads_what_is_written(tmp_path: Path, task: str) -> None:
             if label["keypoints"] is not None:
                 points = label["keypoints"][row] * (width, height, 1)
                 assert np.abs(points - shape.keypoints).max() < 0.01
+
+
+def samples(data: Path, kind: type[Any], task: str) -> list[dict[str, Any]]:
+    """Return the images of a data set of maps as Ultralytics loads them, at their own size."""
+    from ultralytics.data.utils import check_det_dataset
+
+    content = check_det_dataset(str(data), autodownload=False)
+    found = kind(content["val"], data=content, task=task, augment=False, imgsz=320)
+    return [found.get_image_and_label(index) for index in range(len(found))]
+
+
+def test_ultralytics_reads_the_class_of_each_pixel(tmp_path: Path) -> None:
+    import yaml
+    from ultralytics.data.dataset import SemanticDataset
+
+    data = dataset.write(tmp_path, "semantic", {"val": 3}, seed=4)
+    found = samples(data, SemanticDataset, "semantic")
+    assert len(found) == 3
+    for index, sample in enumerate(found):
+        assert (sample["semantic_mask"] == dataset.scene("val", index, seed=4).classes).all()
+    assert yaml.safe_load(data.read_text(encoding="utf-8"))["names"] == {**NAMES, BACKGROUND: "background"}
+
+
+def test_ultralytics_reads_the_distance_of_each_pixel(tmp_path: Path) -> None:
+    from ultralytics.data.dataset import DepthDataset
+
+    found = samples(dataset.write(tmp_path, "depth", {"val": 3}, seed=4), DepthDataset, "depth")
+    assert len(found) == 3
+    for index, sample in enumerate(found):
+        expected = dataset.scene("val", index, seed=4, far_first=True).depth_m
+        assert np.abs(sample["depth"] - expected).max() < 0.001  # whole millimetres
 
 
 def test_scenes_do_not_depend_on_how_many_are_drawn_and_splits_share_none(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.path import Path as MplPath
 
 from shapes import scenes
-from shapes.scenes import HIDDEN, KEYPOINTS, KINDS, MIRRORED, VISIBLE, Scene, Shape
+from shapes.scenes import BACKGROUND, FOCAL_PX, HIDDEN, KEYPOINTS, KINDS, MIRRORED, VISIBLE, WALL_M, Scene, Shape
 
 CENTRE, NOSE, LEFT, RIGHT, TAIL = range(5)
 
@@ -56,6 +56,28 @@ def test_polygons_do_not_overlap(drawn: list[Scene]) -> None:
         masks = [mask(shape, size) for shape in scene.shapes]
         if masks:
             assert np.max(np.sum(masks, axis=0)) == 1
+
+
+def test_each_pixel_is_of_the_shape_that_is_seen_there(drawn: list[Scene]) -> None:
+    for scene in drawn:
+        size = scene.image.shape[:2]
+        expected = np.full(size, BACKGROUND)
+        for shape in scene.shapes:
+            expected[mask(shape, size) > 0] = shape.label
+        assert (scene.classes == expected).all()
+
+
+def test_what_is_nearer_is_larger_and_in_front() -> None:
+    for seed in range(10):
+        scene = scenes.draw(np.random.default_rng(seed), (160, 224), far_first=True)
+        sides = [np.linalg.norm(np.diff(shape.corners, axis=0), axis=1).max() for shape in scene.shapes]
+        assert sides == sorted(sides)
+        for shape, side in zip(scene.shapes, sides, strict=True):
+            inside = mask(shape, scene.image.shape[:2]) > 0
+            assert np.abs(scene.depth_m[inside] - FOCAL_PX / side).max() < 1e-3
+        wall = scene.depth_m[scene.classes == BACKGROUND]
+        assert min(WALL_M) <= wall.min()
+        assert all(FOCAL_PX / side < wall.min() for side in sides)
 
 
 def test_rotated_boxes_hold_the_visible_part_and_are_rectangles(shapes: list[Shape]) -> None:

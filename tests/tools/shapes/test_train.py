@@ -8,7 +8,7 @@ import pytest
 
 from shapes import train
 from support import load_tool
-from yolo26_executorch.models.tasks import GUIDE_TASKS as TASKS
+from yolo26_executorch.models.tasks import TASKS
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
 
@@ -24,8 +24,8 @@ def test_every_task_has_a_recipe_and_begins_with_one_that_is_trained_before() ->
 def test_a_training_that_was_cut_off_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ultralytics.utils import callbacks
 
-    monkeypatch.setattr(train, "PICTURES", {"train": 4, "val": 3})
-    recipe = train.Recipe(epochs=2, imgsz=64, batch=4)
+    monkeypatch.setattr(train, "VALIDATION", 3)
+    recipe = train.Recipe(epochs=2, imgsz=64, batch=4, pictures=4)
     epochs: list[int] = []
 
     def begin(trainer: Any) -> None:
