@@ -131,7 +131,7 @@ class Masks:
     def __init__(self, imgsz: int) -> None:
         from yolo26_executorch.vision.agreement import Tally
 
-        self._tally = Tally((imgsz, imgsz))
+        self._tally = Tally("rankings", (imgsz, imgsz))
         self._polygons: list[float] = []
 
     def add(self, given: Any, expected: Any) -> None:

@@ -32,8 +32,8 @@ def masks(shift: int = 0) -> Tensor:
     return made
 
 
-def agreement(ours: Results, theirs: Results) -> Agreement:
-    return compare([(ours, theirs)], IMGSZ)
+def agreement(ours: Results, theirs: Results, kind: str = "rankings") -> Agreement:
+    return compare(kind, [(ours, theirs)], IMGSZ)
 
 
 def test_a_result_agrees_with_itself() -> None:
@@ -122,11 +122,43 @@ def test_classes_of_images_are_compared() -> None:
         return Results(image, path="a.jpg", names={0: "a", 1: "b"}, probs=torch.tensor(values))
 
     same, other = (
-        agreement(classified(0.6, 0.4), classified(0.6, 0.4)),
-        agreement(classified(0.4, 0.6), classified(0.6, 0.4)),
+        agreement(classified(0.6, 0.4), classified(0.6, 0.4), "probabilities"),
+        agreement(classified(0.4, 0.6), classified(0.6, 0.4), "probabilities"),
     )
     assert (same.objects, same.missing, same.failures("fp32")) == (1, 0, [])
     assert other.missing == 1 and other.failures("bf16")
+
+
+def test_classes_of_pixels_are_compared() -> None:
+    def mapped(pixels: Tensor) -> Results:
+        return Results(np.zeros((20, 50, 3), np.uint8), path="a.jpg", names={0: "a", 1: "b"}, semantic_mask=pixels)
+
+    expected = torch.zeros(20, 50, dtype=torch.uint8)
+    expected[5:, 10:] = 1
+    other = expected.clone()
+    other[0, :3] = 1
+    found = agreement(mapped(other), mapped(expected), "class_map")
+    assert found.pixels is not None and found.pixels.worst == pytest.approx(0.997)
+    assert found.failures("fp32") == ["99.70% of the pixels are of the same class (limit 99.9%)"]
+    assert found.failures("fp16") == [] == agreement(mapped(expected), mapped(expected), "class_map").failures("fp32")
+
+
+def test_depths_are_compared_in_metres_and_to_their_size() -> None:
+    def measured(metres: Tensor) -> Results:
+        return Results(np.zeros((2, 4, 3), np.uint8), path="a.jpg", names={0: "depth"}, depth=metres)
+
+    expected = torch.full((2, 4), 4.0)
+    other = expected.clone()
+    other[1, 2] = 4.08
+    found = agreement(measured(other), measured(expected), "depth_map")
+    assert found.depth_m is not None and found.depth_m.mean == pytest.approx(0.01, abs=1e-6)
+    assert found.depth_relative is not None and found.depth_relative.worst == pytest.approx(0.02, abs=1e-6)
+    assert found.failures("fp32") == ["an image's worst depth is off by 2.00% on average (limit 0.5%)"]
+    assert (
+        found.failures("fp16") == [] == agreement(measured(expected), measured(expected), "depth_map").failures("fp32")
+    )
+    other[1, 2] = torch.nan
+    assert agreement(measured(other), measured(expected), "depth_map").failures("int8")
 
 
 def test_numbers_that_are_none_fail() -> None:

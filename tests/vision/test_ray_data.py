@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from support import eager_artifact
 from yolo26_executorch.errors import ArtifactError, InputError, OptionError
 from yolo26_executorch.models import preprocess
-from yolo26_executorch.models.tasks import GUIDE_TASKS as TASKS
+from yolo26_executorch.models.tasks import TASKS
 from yolo26_executorch.vision.api import YOLO26
 from yolo26_executorch.vision.ray_data import YOLO26Predictor
 
-ADDED = ["boxes", "rotated", "classes", "names", "confidences", "keypoints", "masks", "error"]
+ADDED = ["boxes", "rotated", "classes", "names", "confidences", "keypoints", "masks", "class_map", "depth", "error"]
 
 
 def paths() -> list[Path]:
@@ -40,11 +40,23 @@ def test_rows_are_what_predict_finds(task: str, tmp_path: Path, monkeypatch: pyt
         results = [model.predict(path, conf=0.3, max_det=7)[0] for path in paths()]
     for row, result in zip(table.to_pylist(), results, strict=True):
         found = result.probs or result.obb or result.boxes
-        has = {"rotated": result.obb, "keypoints": result.keypoints, "masks": result.masks}
+        has = {
+            "rotated": result.obb, "keypoints": result.keypoints, "masks": result.masks,
+            "class_map": result.semantic_mask, "depth": result.depth,
+        }  # fmt: skip
         assert row["error"] is None
         assert {name for name in has if row[name] is not None} == {name for name in has if has[name] is not None}
         if result.probs is not None:
             assert (row["classes"], row["boxes"]) == (result.probs.top5, None)
+            continue
+        for name in ("class_map", "depth"):
+            if has[name] is not None:
+                np.testing.assert_allclose(row[name], has[name].data, rtol=1e-5)
+                assert (row["boxes"], row["confidences"]) == (None, None)
+        if result.semantic_mask is not None:
+            present = result.semantic_mask.data.unique().tolist()
+            assert (row["classes"], row["names"]) == (present, [result.names[index] for index in present])
+        if found is None:
             continue
         assert len(row["boxes"]) == len(found) > 0
         np.testing.assert_allclose(row["boxes"], found.xyxy, rtol=1e-5)

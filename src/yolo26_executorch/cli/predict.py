@@ -23,6 +23,7 @@ from ..exporter.request import BASE_PATH
 from ..models.preprocess import sample_images, size_of
 from ..models.tasks import TASKS
 from ..vision.api import YOLO26, class_indices
+from ..vision.results import KINDS, Totals
 from ..vision.settings import HONOURED, IDLE, REFUSED, SWITCHES, check_settings
 from ..vision.tracking import TRACKING_CONFIDENCE, check_tracking
 from . import Subparsers, warn, without_native_noise
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
     from ultralytics.engine.results import Results
 
 CONFIDENCE = 0.25
-
-_FEW = 5
-"""Classes of a map that a line names, the largest."""
 BUNDLED = ("bus.jpg", "zidane.jpg")
 """Photographs that come with Ultralytics, found by name."""
 
@@ -149,13 +147,13 @@ def _run(args: argparse.Namespace, manifest: Manifest, settings: dict[str, Any])
     )  # fmt: skip
     with YOLO26(args.artifact, runner=args.runner) as model:
         results = (model.track if args.track else model.predict)(source, stream=True, **settings)
-        totals = _Totals(args.track)
+        totals, seconds = Totals(KINDS[TASKS[manifest.task].kind], track=args.track), [0.0]
         with contextlib.closing(results):  # type: ignore[type-var]
-            _write(args, manifest, model, totals.count(_shown(results, source)))
+            _write(args, manifest, model, _timed(_shown(results, source), totals, seconds))
         predictor = model.predictor
         if not args.json and totals.images:
             word = "image" if predictor.dataset.mode == "image" else "frame"
-            print(printable(totals.text(word, predictor.speed)), file=sys.stderr)
+            print(printable(_total(totals, word, predictor.speed, *seconds)), file=sys.stderr)
         if predictor.saver.saved:
             print(f"saved in {predictor.save_dir}", file=sys.stderr)
     return 1 if getattr(source, "unreadable", []) or predictor.unsaved else 0
@@ -241,6 +239,7 @@ def _write(args: argparse.Namespace, manifest: Manifest, model: YOLO26, results:
         head = {"artifact": str(args.artifact), "name": manifest.name, "task": manifest.task}
         print(json.dumps(head)[:-1] + ', "results": [', end="")
     frames: Counter[str] = Counter()
+    kind = KINDS[TASKS[manifest.task].kind]
     separator = "\n"
     for result in results:
         moving = model.predictor.dataset.mode != "image"
@@ -248,12 +247,12 @@ def _write(args: argparse.Namespace, manifest: Manifest, model: YOLO26, results:
         number = {"frame": frames[result.path]} if moving else {}
         if args.json:
             height, width = result.orig_shape
-            record = {"path": result.path, **number, "height": height, "width": width, "objects": result.summary()}
+            record = {"path": result.path, **number, "height": height, "width": width, **kind.record(result)}
             print(separator + json.dumps(record), end="", flush=True)
             separator = ",\n"
             continue
         place = model.predictor.place(result) or (f"frame {frames[result.path]}" if moving else "image")
-        line = f"{place} {result.path}: {_found(result)}, {result.speed['inference']:.1f} ms"
+        line = f"{place} {result.path}: {kind.words(result) or 'nothing'}, {result.speed['inference']:.1f} ms"
         print(printable(line), flush=True)
     if args.json:
         predictor = model.predictor
@@ -261,69 +260,24 @@ def _write(args: argparse.Namespace, manifest: Manifest, model: YOLO26, results:
         print(f"\n], {json.dumps(missing)[1:]}")
 
 
-def _found(result: Results) -> str:
-    """Word what was found, with the numbers of tracked objects."""
-    boxes = result.boxes if result.obb is None else result.obb
-    if result.semantic_mask is not None:
-        shares = sorted(result.summary(), key=lambda row: -row["pixel_ratio"])
-        return ", ".join(f"{row['name']} {row['pixel_ratio']:.1%}" for row in shares[:_FEW]) or "nothing"
-    if boxes is None or not boxes.is_track:
-        return result.verbose().rstrip(", ") or "nothing"
-    numbers: dict[int, list[int]] = {}
-    for label, number in zip(boxes.cls.int().tolist(), boxes.id.int().tolist(), strict=True):
-        numbers.setdefault(label, []).append(number)
-    return ", ".join(
-        f"{len(found)} {result.names[label]}{'s' * (len(found) > 1)} ({' '.join(f'#{n}' for n in sorted(found))})"
-        for label, found in sorted(numbers.items())
-    )
+def _timed(results: Iterator[Results], totals: Totals, seconds: list[float]) -> Iterator[Results]:
+    """Pass results on, counted; `seconds` holds the time since the first was asked for."""
+    began = time.perf_counter()
+    for result in results:
+        totals.add(result)
+        yield result
+        seconds[:] = [time.perf_counter() - began]
 
 
-class _Totals:
-    """What is said at the end: how many images, what was found in all, and how fast."""
-
-    def __init__(self, track: bool) -> None:
-        self._track = track
-        self.images = 0
-        self._counted = False
-        self._objects: Counter[str] = Counter()
-        self._tracked: set[tuple[str, int]] = set()
-        self._seconds = 0.0
-
-    def count(self, results: Iterator[Results]) -> Iterator[Results]:
-        """Pass results on."""
-        began = time.perf_counter()
-        for result in results:
-            self.images += 1
-            self._add(result)
-            yield result
-            self._seconds = time.perf_counter() - began
-
-    def _add(self, result: Results) -> None:
-        if result.probs is not None:
-            self._objects[result.names[result.probs.top1]] += 1
-        boxes = result.boxes if result.obb is None else result.obb
-        self._counted |= boxes is not None or result.probs is not None
-        if boxes is None:
-            return
-        labels = [result.names[label] for label in boxes.cls.int().tolist()]
-        if not self._track:
-            self._objects.update(labels)
-            return
-        if not boxes.is_track:  # nothing has a number yet
-            return
-        new = {*zip(labels, boxes.id.int().tolist(), strict=True)} - self._tracked
-        self._tracked |= new
-        self._objects.update(label for label, _ in new)
-
-    def text(self, word: str, speed: dict[str, float] | None) -> str:
-        """Return the line; `word` is "image" or "frame", `speed` Ultralytics' milliseconds for each, by stage."""
-        ranked = sorted(self._objects.items(), key=lambda item: (-item[1], item[0]))
-        objects = ", ".join(f"{count} {name}{'s' * (count > 1)}" for name, count in ranked)
-        stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in (speed or {}).items())
-        rate = f"{self.images / self._seconds:.1f} a second in all" if self._seconds else ""
-        images = f"{self.images} {word}{'s' * (self.images > 1)}"
-        found = f"{images}: {objects or 'nothing found'}" if self._counted else images
-        return "; ".join(filter(None, (found, f"ms each: {stages}", rate)))
+def _total(totals: Totals, word: str, speed: dict[str, float] | None, seconds: float) -> str:
+    """Return the line at the end; `word` is "image" or "frame", `speed` Ultralytics' milliseconds, by stage."""
+    ranked = sorted(totals.objects.items(), key=lambda item: (-item[1], item[0]))
+    objects = ", ".join(f"{count} {name}{'s' * (count > 1)}" for name, count in ranked)
+    stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in (speed or {}).items())
+    rate = f"{totals.images / seconds:.1f} a second in all" if seconds else ""
+    images = f"{totals.images} {word}{'s' * (totals.images > 1)}"
+    found = f"{images}: {objects or 'nothing found'}" if totals.counted else images
+    return "; ".join(filter(None, (found, f"ms each: {stages}", rate)))
 
 
 def _shown(results: Iterator[Results], source: Any) -> Iterator[Results]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import OptionError, UsageError, printable
-from ..report.val_report import metric_name
+from ..report.val_report import metric_name, metric_unit
 from ..system.reports import check_report, write_report
 from ..vision.validate import SPLITS, ValReport, validate
 from . import PROG, Subparsers, console, warn
@@ -31,7 +31,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "val",
         help="measure an artifact's accuracy on a labelled data set",
         description="Measure an artifact's accuracy with Ultralytics' own validators: mAP of boxes, masks, keypoints "
-        "or rotated boxes, precision and recall, or top-1 and top-5. Nothing is downloaded.",
+        "or rotated boxes, precision and recall; top-1 and top-5; mIoU; errors of depths. Nothing is downloaded.",
         epilog="Exit status: 0 measured; 1 the difference is larger than --max-difference, or the artifact cannot be "
         "used; 2 the command or the data set was wrong; 130 interrupted.",
     )
@@ -51,8 +51,9 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     other.add_argument(
         "--max-difference", type=float, metavar="X",
-        help="exit status 1 where an mAP50-95 (classify: top-1) is farther than X, 0..1, from PyTorch's, or where "
-        "the predictions of single images are farther from PyTorch's than the precision explains",
+        help="exit status 1 where an mAP50-95 (classify: top-1; semantic: mIoU, pixel_acc; depth: delta1, abs_rel) is "
+        "farther than X, 0..1, from PyTorch's, or where the predictions of single images are farther from PyTorch's "
+        "than the precision explains",
     )  # fmt: skip
     add_checkpoint(other)
 
@@ -154,7 +155,7 @@ def _print(report: ValReport) -> None:
     for key, value in artifact.metrics.items():
         beside = [f"{pytorch.metrics[key]:.5f}", f"{differences[key]:+.5f}"] if pytorch else []
         table.add_row(
-            metric_name(key), "0..1", f"{value:.5f}", *beside, style="bold" if key == report.primary else None
+            metric_name(key), metric_unit(key), f"{value:.5f}", *beside, style="bold" if key == report.primary else None
         )
     for step, ms in artifact.speed_ms.items():
         table.add_row(step, "ms a picture", f"{ms:.2f}", *([f"{pytorch.speed_ms[step]:.2f}"] if pytorch else []))
@@ -165,12 +166,13 @@ def _print(report: ValReport) -> None:
 
 def _agreement(found: Agreement) -> str:
     """Return how far predictions agree, in one line."""
-    things = [f"{found.objects - found.missing} of {found.objects} found alike"]
+    things = [f"{found.objects - found.missing} of {found.objects} found alike"] if found.objects else []
     if found.extra:
         things.append(f"{found.extra} besides")
     figures = {
         "box px": found.box_px, "mask IoU": found.mask_iou, "keypoint px": found.keypoint_px,
-        "confidence": found.confidence,
+        "confidence": found.confidence, "share of pixels of equal class": found.pixels, "depth m": found.depth_m,
+        "relative depth": found.depth_relative,
     }  # fmt: skip
     things += [f"{name} {at.mean:.4f} (worst {at.worst:.4f})" for name, at in figures.items() if at is not None]
     return f"predictions beside PyTorch's, {found.images} images: {', '.join(things)}"

@@ -104,8 +104,11 @@ class Task:
     """Hugging Face's name of the task."""
     named: tuple[OutputRow, ...]
     raw: tuple[OutputRow, ...]
-    ranked: bool
-    """Whether the outputs are rows ranked by confidence."""
+    kind: str
+    """What is predicted for an image: "rankings", rows ranked by confidence; "probabilities" of the classes;
+    "class_map" or "depth_map". The tables of `parity.compare`, `vision.results` and `vision.validators` go by it."""
+    metrics: tuple[str, ...]
+    """Ultralytics' metrics that tell whether two models are equally accurate, the task's own last."""
     decode: str
     """The method of `export_model.ExportModel`, without its underscore, that makes the named outputs: of ranked rows,
     or of the input where nothing is ranked."""
@@ -113,8 +116,6 @@ class Task:
     """Brings an image to the input's (height, width) as Ultralytics does for the task."""
     summarize: Callable[..., list[str]]
     """Words the outputs for one image; see `summary.lines`."""
-    parity: str
-    """The comparison with PyTorch, of `parity.compare.COMPARISONS`."""
     shared_head: bool = False
     """Whether older YOLOs have a head of that class, too."""
     class_layer: str | None = None
@@ -126,6 +127,11 @@ class Task:
     extra: tuple[str, ...] = ()
     """The quantities of `parity.tolerances` that an anchor predicts behind box and scores, repeated over its values;
     where nothing is ranked, that of the output which is compared."""
+
+    @property
+    def ranked(self) -> bool:
+        """Whether the outputs are rows ranked by confidence."""
+        return self.kind == "rankings"
 
     @property
     def rotated(self) -> bool:
@@ -168,16 +174,19 @@ _PROBABILITIES = OutputRow(
 )
 
 _OBJECTS: Any = {
-    "ranked": True, "fit": preprocess.fit_letterboxed, "summarize": summary.objects, "parity": "rankings",
+    "kind": "rankings", "fit": preprocess.fit_letterboxed, "summarize": summary.objects,
     "class_layer": "one2one_cv3.0.2",
 }  # fmt: skip
 """What all tasks with ranked rows have in common."""
+
+_BOX_MAP = "metrics/mAP50-95(B)"
 
 DETECT = Task(
     "detect", "", "Detect", "DetectionModel",
     "detect.predict:DetectionPredictor", "detect.val:DetectionValidator",
     640, "coco.yaml", "object-detection",
-    named=(_DETECTIONS,), raw=(_RAW_ROWS,), decode="boxes", **_OBJECTS, shared_head=True,
+    named=(_DETECTIONS,), raw=(_RAW_ROWS,), decode="boxes", metrics=(_BOX_MAP,), **_OBJECTS,
+    shared_head=True,
     further=(Weights("-objv1-150", "Objects365.yaml"), Weights("-distill", "coco.yaml")),
 )  # fmt: skip
 _PROTOS = OutputRow(
@@ -204,7 +213,7 @@ SEGMENT = Task(
         _PROTOS,
     ),
     raw=(_RAW_ROWS, _PROTOS),
-    decode="masks", **_OBJECTS, extra=("coefficient",),
+    decode="masks", metrics=(_BOX_MAP, "metrics/mAP50-95(M)"), **_OBJECTS, extra=("coefficient",),
     further=(Weights("-objv1-seg", "Objects365.yaml"),),
 )  # fmt: skip
 POSE = Task(
@@ -219,7 +228,8 @@ POSE = Task(
             ("x", "y", "visibility"), ("px", "px", "0..1"), (), summary.keypoints,
         ),
     ),
-    raw=(_RAW_ROWS,), decode="keypoints", **_OBJECTS, extra=("keypoint_px", "keypoint_px", "visibility"),
+    raw=(_RAW_ROWS,), decode="keypoints", metrics=(_BOX_MAP, "metrics/mAP50-95(P)"), **_OBJECTS,
+    extra=("keypoint_px", "keypoint_px", "visibility"),
 )  # fmt: skip
 OBB = Task(
     "obb", "-obb", "OBB26", "OBBModel",
@@ -239,14 +249,14 @@ OBB = Task(
             (*_BOX, "confidence", "class_id", "angle"), ("px", "px", "px", "px", "0..1", "index", "rad"),
         ),
     ),
-    decode="rotated", **_OBJECTS, extra=("angle_rad",),
+    decode="rotated", metrics=(_BOX_MAP,), **_OBJECTS, extra=("angle_rad",),
 )  # fmt: skip
 CLASSIFY = Task(
     "classify", "-cls", "Classify", "ClassificationModel",
     "classify.predict:ClassificationPredictor", "classify.val:ClassificationValidator",
     224, "ImageNet.yaml", "image-classification",
-    named=(_PROBABILITIES,), raw=(_PROBABILITIES,), ranked=False, decode="probabilities",
-    fit=preprocess.center_crop, summarize=summary.classes, parity="probabilities", shared_head=True,
+    named=(_PROBABILITIES,), raw=(_PROBABILITIES,), kind="probabilities", decode="probabilities",
+    metrics=("metrics/accuracy_top1",), fit=preprocess.center_crop, summarize=summary.classes, shared_head=True,
     class_layer="linear", extra=("probability",),
 )  # fmt: skip
 
@@ -266,9 +276,9 @@ SEMANTIC = Task(
         ),
         _LOGITS,
     ),
-    raw=(_LOGITS,), ranked=False, decode="class_map", fit=preprocess.fit_letterboxed, summarize=summary.class_map,
-    parity="class_map", class_layer="classifier.1", further=(Weights("-sem-ade20k", "ade20k.yaml"),), in_guide=False,
-    extra=("logit",),
+    raw=(_LOGITS,), kind="class_map", decode="class_map", metrics=("metrics/pixel_acc", "metrics/mIoU"),
+    fit=preprocess.fit_letterboxed, summarize=summary.class_map, class_layer="classifier.1",
+    further=(Weights("-sem-ade20k", "ade20k.yaml"),), in_guide=False, extra=("logit",),
 )  # fmt: skip
 _DEPTH = OutputRow(
     "depth", ("B", 1, "H", "W"), "float32", "the distance of what each pixel shows from the camera", (), ("m",)
@@ -276,8 +286,9 @@ _DEPTH = OutputRow(
 DEPTH = Task(
     "depth", "-depth", "Depth", "DepthModel", "depth.predict:DepthPredictor", "depth.val:DepthValidator",
     640, "nyu-depth.yaml", "depth-estimation",
-    named=(_DEPTH,), raw=(_DEPTH,), ranked=False, decode="depth_map", fit=preprocess.fit_stretched,
-    summarize=summary.depth_map, parity="depth_map", in_guide=False, extra=("depth",),
+    named=(_DEPTH,), raw=(_DEPTH,), kind="depth_map", decode="depth_map",
+    metrics=("metrics/abs_rel", "metrics/delta1"), fit=preprocess.fit_stretched, summarize=summary.depth_map,
+    in_guide=False, extra=("depth",),
 )  # fmt: skip
 
 TASKS: dict[str, Task] = {task.name: task for task in (DETECT, SEGMENT, POSE, OBB, CLASSIFY, SEMANTIC, DEPTH)}

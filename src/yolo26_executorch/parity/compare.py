@@ -42,7 +42,7 @@ def compare(
     """
     check = _Check({**TOLERANCES[precision], **(tolerances or {})})
     given = Given(task, specs, _sound_outputs(check, specs, candidate), keypoint_shape)
-    agreement, items = COMPARISONS[task.parity](check, given, reference)
+    agreement, items = COMPARISONS[task.kind](check, given, reference)
     return ParityReport(check.quantities(), agreement, tuple(check.failures), tuple(items), check.flat_errors())
 
 
@@ -403,4 +403,4 @@ COMPARISONS: dict[str, Callable[[_Check, Given, Dense | Tensor], Compared]] = {
     "class_map": _compare_class_map,
     "depth_map": _compare_depth_map,
 }
-"""By `Task.parity`."""
+"""By `Task.kind`."""

@@ -61,14 +61,16 @@ def draw(base: Path, tree: Tree, picture: Path, say: Callable[[str], None] = lam
 
 def _sample(folder: Path, manifest: Manifest, image: Image, name: str) -> Sample:
     from ..vision.api import YOLO26
+    from ..vision.results import KINDS
     from ..vision.validators import offline
 
+    task = TASKS[manifest.task]
     try:
         with YOLO26(folder) as model, offline():
             [result] = model.predict(image[..., ::-1].copy())
-            result, count = (result[:_DRAWN], len(result)) if TASKS[manifest.task].ranked else (result, 0)
+            result, count = (result[:_DRAWN], len(result)) if task.ranked else (result, 0)
             drawn = result.plot(font=_font())[..., ::-1]
-            words = result.verbose().strip().rstrip(",")
+            words = KINDS[task.kind].words(result) or "(no detections)"
     except Yolo26Error as error:
         return Sample(f"No sample picture: it cannot run here. {' '.join(str(error).split())}")
     except Exception as error:  # whatever the libraries raise: one model must not cost the page

@@ -24,6 +24,9 @@ UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, Recur
 _KINDS = {"(B)": "box", "(M)": "mask", "(P)": "keypoint"}
 """How Ultralytics marks what a metric is of."""
 
+_UNITS = {"metrics/rmse": "m", "metrics/silog": "0.01 ln", "metrics/abs_rel": "of the depth"}
+"""Of Ultralytics' metrics that are no shares."""
+
 
 @dataclass(frozen=True)
 class ValReport:
@@ -140,6 +143,11 @@ def metric_name(key: str) -> str:
     name = key.removeprefix("metrics/").removeprefix("accuracy_")
     kind = _KINDS.get(name[-3:])
     return f"{kind} {name[:-3]}" if kind else name
+
+
+def metric_unit(key: str) -> str:
+    """Return the unit of one of Ultralytics' metrics."""
+    return _UNITS.get(key, "0..1")
 
 
 def number(value: object) -> float | None:

@@ -6,12 +6,14 @@ Metrics of a data set hardly move where every mask's edge is a little wrong; wha
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+from .results import boxes_of
 
 if TYPE_CHECKING:
     from ultralytics.engine.results import Results
@@ -38,14 +40,18 @@ class Limits:
     """Largest mean distance of the boxes' edges, pixels of the network's input."""
     confidence: float
     """Largest mean difference of confidences; for classify of all probabilities."""
+    pixels: float
+    """Least mean share of an image's pixels that are of the same class."""
+    depth: float
+    """Largest mean, over the images, of the worst pixel's relative error."""
 
 
 LIMITS = {
-    "fp32": Limits(unmatched=0.002, mask_iou=0.999, box_px=0.1, confidence=0.001),
-    "tf32": Limits(unmatched=0.02, mask_iou=0.995, box_px=0.5, confidence=0.01),
-    "fp16": Limits(unmatched=0.02, mask_iou=0.995, box_px=0.5, confidence=0.01),
-    "bf16": Limits(unmatched=0.1, mask_iou=0.96, box_px=2, confidence=0.05),
-    "int8": Limits(unmatched=0.2, mask_iou=0.9, box_px=4, confidence=0.1),
+    "fp32": Limits(unmatched=0.002, mask_iou=0.999, box_px=0.1, confidence=0.001, pixels=0.999, depth=0.005),
+    "tf32": Limits(unmatched=0.02, mask_iou=0.995, box_px=0.5, confidence=0.01, pixels=0.99, depth=0.04),
+    "fp16": Limits(unmatched=0.02, mask_iou=0.995, box_px=0.5, confidence=0.01, pixels=0.99, depth=0.04),
+    "bf16": Limits(unmatched=0.1, mask_iou=0.96, box_px=2, confidence=0.05, pixels=0.96, depth=0.3),
+    "int8": Limits(unmatched=0.2, mask_iou=0.9, box_px=4, confidence=0.1, pixels=0.9, depth=0.5),
 }
 """By the precision that the artifact computes in."""
 
@@ -69,7 +75,7 @@ class Agreement:
 
     images: int
     objects: int
-    """Of confidence `CONFIDENCE` or more in PyTorch's results; for classify the images."""
+    """Of confidence `CONFIDENCE` or more in PyTorch's results; for classify the images, for maps none."""
     missing: int
     """Of those, what the artifact's results lack; for classify images with another likeliest class."""
     extra: int
@@ -82,6 +88,12 @@ class Agreement:
     """IoU of masks at the resolution that `predict` gives them in."""
     keypoint_px: Spread | None
     """Largest distance of visible keypoints along an axis, pixels of the network's input."""
+    pixels: Spread | None = None
+    """Share of an image's pixels that are of the same class."""
+    depth_m: Spread | None = None
+    """Mean error of an image's depths, metres."""
+    depth_relative: Spread | None = None
+    """Largest error of an image's depths, each divided by PyTorch's depth."""
 
     @property
     def unmatched(self) -> float:
@@ -102,6 +114,12 @@ class Agreement:
                 found.append(f"the {name} lie {spread.mean:.2f} px apart on average (limit {limits.box_px:g})")
         if self.confidence is not None and not self.confidence.mean <= limits.confidence:
             found.append(f"confidences differ by {self.confidence.mean:.4f} on average (limit {limits.confidence:g})")
+        if self.pixels is not None and not self.pixels.mean >= limits.pixels:
+            found.append(f"{self.pixels.mean:.2%} of the pixels are of the same class (limit {limits.pixels:.1%})")
+        if self.depth_relative is not None and not self.depth_relative.mean <= limits.depth:
+            found.append(
+                f"an image's worst depth is off by {self.depth_relative.mean:.2%} on average (limit {limits.depth:.1%})"
+            )
         return found
 
 
@@ -109,6 +127,8 @@ class Agreement:
 class Tally:
     """Gathers what `Agreement` holds, image by image."""
 
+    kind: str
+    """Of the results, `Task.kind`."""
     imgsz: tuple[int, int]
     """Height and width of the network's input, pixels."""
     images: int = 0
@@ -119,16 +139,36 @@ class Tally:
     box_px: list[float] = field(default_factory=list)
     mask_iou: list[float] = field(default_factory=list)
     keypoint_px: list[float] = field(default_factory=list)
+    pixels: list[float] = field(default_factory=list)
+    depth_m: list[float] = field(default_factory=list)
+    depth_relative: list[float] = field(default_factory=list)
 
     def add(self, ours: Results, theirs: Results) -> None:
-        """Compare an image's results, made with the confidence `CONFIDENCE - MARGIN`."""
+        """Compare an image's results; those of rankings were made with the confidence `CONFIDENCE - MARGIN`."""
         self.images += 1
-        if theirs.probs is not None:
-            self.objects += 1
-            self.missing += int(ours.probs.top1 != theirs.probs.top1)
-            self.confidence.append(float((_host(ours.probs.data) - _host(theirs.probs.data)).abs().max()))
-            return
-        own, other = (result.boxes if result.obb is None else result.obb for result in (ours, theirs))
+        _ADD[self.kind](self, ours, theirs)
+
+    def add_probabilities(self, ours: Results, theirs: Results) -> None:
+        """Compare class probabilities."""
+        self.objects += 1
+        self.missing += int(ours.probs.top1 != theirs.probs.top1)
+        self.confidence.append(float((_host(ours.probs.data) - _host(theirs.probs.data)).abs().max()))
+
+    def add_class_maps(self, ours: Results, theirs: Results) -> None:
+        """Compare the classes of an image's pixels."""
+        same = _host(ours.semantic_mask.data) == _host(theirs.semantic_mask.data)
+        self.pixels.append(float(same.double().mean()))
+
+    def add_depth_maps(self, ours: Results, theirs: Results) -> None:
+        """Compare an image's depths; one that is no number is off by all of itself."""
+        given, expected = _host(ours.depth.data), _host(theirs.depth.data)
+        error = (given - expected).abs().where(given.isfinite(), expected)
+        self.depth_m.append(float(error.double().mean()))
+        self.depth_relative.append(float((error / expected).max()))
+
+    def add_rankings(self, ours: Results, theirs: Results) -> None:
+        """Compare objects: what each becomes in the other result, and how far it lies from that."""
+        own, other = (boxes_of(result) for result in (ours, theirs))
         pairs = list(match(ours, theirs))
         mine, beside = {i for i, _ in pairs}, {j for _, j in pairs}
         sure_own, sure_other = (_host(boxes.conf) >= CONFIDENCE for boxes in (own, other))
@@ -161,12 +201,22 @@ class Tally:
         return Agreement(
             self.images, self.objects, self.missing, self.extra, Spread.of(self.confidence, max),
             Spread.of(self.box_px, max), Spread.of(self.mask_iou, min), Spread.of(self.keypoint_px, max),
+            Spread.of(self.pixels, min), Spread.of(self.depth_m, max), Spread.of(self.depth_relative, max),
         )  # fmt: skip
 
 
-def compare(pairs: Iterable[tuple[Results, Results]], imgsz: tuple[int, int]) -> Agreement:
-    """Compare an artifact's results with PyTorch's for the same images, in this order in each pair."""
-    tally = Tally(imgsz)
+_ADD: dict[str, Callable[[Tally, Results, Results], None]] = {
+    "rankings": Tally.add_rankings,
+    "probabilities": Tally.add_probabilities,
+    "class_map": Tally.add_class_maps,
+    "depth_map": Tally.add_depth_maps,
+}
+"""By `Task.kind`."""
+
+
+def compare(kind: str, pairs: Iterable[tuple[Results, Results]], imgsz: tuple[int, int]) -> Agreement:
+    """Compare an artifact's results, of a `Task.kind`, with PyTorch's for the same images, in this order."""
+    tally = Tally(kind, imgsz)
     for ours, theirs in pairs:
         tally.add(ours, theirs)
     return tally.agreement()
@@ -176,7 +226,7 @@ def match(ours: Results, theirs: Results) -> Iterator[tuple[int, int]]:
     """Yield the indices of the objects that are the same in both results: of one class, and the best IoU in all."""
     from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
 
-    own, other = (result.boxes if result.obb is None else result.obb for result in (ours, theirs))
+    own, other = (boxes_of(result) for result in (ours, theirs))
     if not len(own) or not len(other):
         return
     iou = _box_iou(own, other) * (_host(own.cls)[:, None] == _host(other.cls))

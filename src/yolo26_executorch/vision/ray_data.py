@@ -22,11 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, first_line
+from ..models.tasks import TASKS
 from .api import YOLO26
+from .results import KINDS
 
 if TYPE_CHECKING:
     import pyarrow
-    from ultralytics.engine.results import Results
 
 COLUMNS = ("image", "bytes", "path", "item")
 """Columns that are searched for images, as `read_images`, `read_binary_files` and `from_items` name them."""
@@ -38,13 +39,15 @@ class YOLO26Predictor:
     An image is an array (uint8 (H, W, 3), RGB), the bytes of a file, or the path of one; sizes may differ. The columns
     it came with are kept, except arrays and bytes of images. Added are, in pixels of the image:
 
-        boxes         (n, 4) x1, y1, x2, y2; of rotated boxes, what encloses them
+        boxes         (n, 4) x1, y1, x2, y2; of rotated boxes, what encloses them; null where the task has none
         rotated       (n, 5) centre, width, height, angle in radians; null where the task has none
-        classes       (n,) index; of a classifier the top five
+        classes       (n,) index; of a classifier the top five, of a class map those in it; null for depths
         names         (n,) the class names
-        confidences   (n,) 0..1
+        confidences   (n,) 0..1; null for maps
         keypoints     (n, k, 2 or 3) x, y and where the model has it visibility 0..1; null where the task has none
         masks         (n, points, 2) polygon of each, as --save-txt has it; null where the task has none
+        class_map     (h, w) the class of each pixel; null where the task has none
+        depth         (h, w) the distance of what each pixel shows, metres; null where the task has none
         error         why the image could not be read, else null; one bad file does not end a long run
     """
 
@@ -91,7 +94,8 @@ class YOLO26Predictor:
             if image is not None:
                 images.append(image)
         results = iter(self._model.predict(images, **self._settings) if images else [])
-        rows = [{"error": error} if error else _row(next(results)) for error in errors]
+        columns = KINDS[TASKS[self._model.task].kind].columns
+        rows = [{"error": error} if error else columns(next(results)) for error in errors]
         kept = [name for name in batch if name != column or all(isinstance(value, str) for value in batch[name])]
         found = pyarrow.Table.from_pylist(rows, schema=_schema())
         for place, name in enumerate(kept):
@@ -114,6 +118,8 @@ def _schema() -> pyarrow.Schema:
             "confidences": pa.list_(pa.float32()),
             "keypoints": pa.list_(rows),
             "masks": pa.list_(rows),
+            "class_map": pa.list_(pa.list_(pa.int32())),
+            "depth": rows,
             "error": pa.string(),
         }
     )
@@ -136,23 +142,3 @@ def _read(value: Any) -> tuple[NDArray[np.uint8] | None, str | None]:
     except (OSError, cv2.error) as error:
         return None, first_line(error)
     return (None, "OpenCV cannot read it as an image") if image is None else (image, None)
-
-
-def _row(result: Results) -> dict[str, Any]:
-    """Return what an image's result holds, by our columns."""
-    if result.probs is not None:
-        classes, confidences = list(result.probs.top5), result.probs.top5conf
-        row: dict[str, Any] = {"boxes": None}
-    else:
-        boxes = result.boxes if result.obb is None else result.obb
-        classes, confidences = boxes.cls.int().tolist(), boxes.conf
-        row = {"boxes": boxes.xyxy.tolist()}
-    names = [result.names[index] for index in classes]
-    row |= {"classes": classes, "names": names, "confidences": confidences.tolist()}
-    if result.obb is not None:
-        row["rotated"] = result.obb.xywhr.tolist()
-    if result.keypoints is not None:
-        row["keypoints"] = result.keypoints.data.tolist()
-    if result.masks is not None:
-        row["masks"] = [outline.tolist() for outline in result.masks.xy]
-    return row

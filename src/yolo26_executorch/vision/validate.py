@@ -8,7 +8,6 @@ image by image (`agreement.py`): metrics do not show a fault that both sides sha
 from __future__ import annotations
 
 import contextlib
-import re
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -31,8 +30,6 @@ _WORKERS = 8
 COMPARED_IMAGES = 200
 """Images of which predictions are compared, evenly spread over the data set."""
 
-_COMPARED = re.compile(r"mAP50-95|top1")
-
 
 @dataclass(frozen=True)
 class Measured:
@@ -41,7 +38,8 @@ class Measured:
     runner: str
     device: str
     metrics: dict[str, float]
-    """By Ultralytics' own keys, such as metrics/mAP50-95(B), 0..1: B boxes, M masks, P keypoints."""
+    """By Ultralytics' own keys, such as metrics/mAP50-95(B): B boxes, M masks, P keypoints. 0..1, but of depth rmse in
+    metres, silog in hundredths of a natural logarithm, and abs_rel, which has no upper limit."""
     speed_ms: dict[str, float]
     """Milliseconds an image of each step; "inference" holds the copies to and from the model."""
 
@@ -61,7 +59,7 @@ class ValReport:
     split: str
     pictures: int
     instances: int
-    """Labelled objects; for classify the images."""
+    """Labelled objects; where none are labelled one by one, the images."""
     skipped: dict[str, str]
     """Pictures that count for nothing because they, or their labels, are damaged, and what is wrong with each."""
     artifact: Measured
@@ -75,12 +73,12 @@ class ValReport:
 
     @property
     def compared(self) -> tuple[str, ...]:
-        """The metrics that a difference is judged by: every mAP50-95, or top-1."""
-        return tuple(key for key in self.artifact.metrics if _COMPARED.search(key))
+        """The metrics that a difference is judged by; see `Task.metrics`."""
+        return TASKS[self.task].metrics
 
     @property
     def primary(self) -> str:
-        """The metric of the task itself: mAP50-95 of boxes, masks or keypoints, or top-1."""
+        """The metric of the task itself: mAP50-95 of boxes, masks or keypoints, top-1, mIoU or delta1."""
         return self.compared[-1]
 
     @property

@@ -13,7 +13,8 @@ import logging
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from ultralytics.utils import LOGGER, remove_colorstr
 
 from ..artifacts.manifest import Manifest
 from ..errors import UsageError, printable
-from ..models.tasks import TASKS, Task, ultralytics_class
+from ..models.tasks import MAX_DETECTIONS, TASKS, Task, ultralytics_class
 from .agreement import CONFIDENCE, MARGIN, Agreement, compare
 from .predict import predict_files
 from .torchvision_shim import import_torchvision
@@ -29,7 +30,7 @@ from .torchvision_shim import import_torchvision
 FOLDERS = {"train": ("train",), "val": ("val", "validation", "valid"), "test": ("test",)}
 """By split, the names that its folder may have in a data set for classify."""
 
-_CORRUPT = re.compile(r"(?:\w+: )?(?P<path>.*): ignoring corrupt image/label: (?P<why>.*)")
+_CORRUPT = re.compile(r"(?:\w+: )?(?P<path>.*): ignoring corrupt image/(?:label|mask|depth): (?P<why>.*)")
 
 
 # --- The data set -----------------------------------------------------------------------------------------------------
@@ -50,7 +51,7 @@ def find_data(data: Path | str, split: str, manifest: Manifest) -> dict[str, Any
     if "://" in str(data):
         raise UsageError(f"{data} is an address: download the data set and name its data.yaml or folder here")
     path = Path(data).expanduser()
-    found = _described(path, split, manifest) if TASKS[manifest.task].ranked else _in_folders(path, split, manifest)
+    found = _KINDS[TASKS[manifest.task].kind].find(path, split, manifest)
     if found["channels"] != 3:
         raise UsageError(f"{data} has images of {found['channels']} channels, and the model takes 3 (RGB)")
     return found
@@ -75,7 +76,19 @@ def _described(path: Path, split: str, manifest: Manifest) -> dict[str, Any]:
         raise UsageError(
             f"{path} cannot be used as a data set: {_words(str(error), file)}; nothing is downloaded"
         ) from error
-    given, expected = dict(found["names"]), manifest.classes
+    if TASKS[manifest.task].class_layer is not None:
+        _check_names(path, dict(found["names"]), manifest)
+    shape = tuple(found.get("kpt_shape") or ())
+    if manifest.keypoint_shape is not None and shape != manifest.keypoint_shape:
+        raise UsageError(
+            f"{path} has not the keypoints of {manifest.name}: expected kpt_shape {list(manifest.keypoint_shape)}, "
+            f"given {list(shape) or 'none'}; name the data set that the model was made for"
+        )
+    return found
+
+
+def _check_names(path: Path, given: dict[int, str], manifest: Manifest) -> None:
+    expected = manifest.classes
     unnamed = all(name == f"class_{index}" for index, name in given.items())  # the file gives only their number
     if len(given) != len(expected) or (given != expected and not unnamed):
         odd = next((i for i in sorted(expected) if i in given and given[i] != expected[i]), None)
@@ -84,13 +97,6 @@ def _described(path: Path, split: str, manifest: Manifest) -> dict[str, Any]:
             f"{path} is not labelled with the classes of {manifest.name}: expected {_names(expected)}, given "
             f"{_names(given)}{apart}; name the data set that the model was made for"
         )
-    shape = tuple(found.get("kpt_shape") or ())
-    if manifest.keypoint_shape is not None and shape != manifest.keypoint_shape:
-        raise UsageError(
-            f"{path} has not the keypoints of {manifest.name}: expected kpt_shape {list(manifest.keypoint_shape)}, "
-            f"given {list(shape) or 'none'}; name the data set that the model was made for"
-        )
-    return found
 
 
 def _in_folders(path: Path, split: str, manifest: Manifest) -> dict[str, Any]:
@@ -133,6 +139,26 @@ def _words(text: str, file: Path | None = None) -> str:
     return printable(text).replace(" .", ".").strip(". ")
 
 
+@dataclass(frozen=True)
+class _Kind:
+    """How the data sets of one kind of task are read."""
+
+    find: Callable[[Path, str, Manifest], dict[str, Any]]
+    labelled: Callable[[Any], int]
+    """From a validator's metrics, how many labels counted: objects, images or pixels."""
+    objects: bool = False
+    """Whether each object is labelled by itself."""
+
+
+_KINDS = {
+    "rankings": _Kind(_described, lambda metrics: int(metrics.nt_per_class.sum()), objects=True),
+    "probabilities": _Kind(_in_folders, lambda metrics: int(metrics.nt_per_class.sum())),
+    "class_map": _Kind(_described, lambda metrics: int(metrics.nt_per_class.sum())),
+    "depth_map": _Kind(_described, lambda metrics: int(metrics._count)),
+}
+"""By `Task.kind`."""
+
+
 # --- The run ----------------------------------------------------------------------------------------------------------
 
 
@@ -141,7 +167,7 @@ class Validation:
 
     pictures: int
     instances: int
-    """Labelled objects; for classify the images."""
+    """Labelled objects; where none are labelled one by one, the images."""
     skipped: dict[str, str]
     """Pictures that are left out because they or their labels are damaged, and what is wrong with each."""
 
@@ -186,8 +212,10 @@ class Validation:
             except OSError as error:  # an image that is gone by now, or one that OpenCV alone cannot read
                 raise UsageError(f"the {self._split} images cannot be read: {_words(str(error))}") from error
         self.pictures = len(self._loader.dataset)
-        self.instances = int(validator.metrics.nt_per_class.sum()) if self._task.ranked else self.pictures
-        if not self.instances:
+        kind = _KINDS[self._task.kind]
+        labelled = kind.labelled(validator.metrics)
+        self.instances = labelled if kind.objects else self.pictures
+        if not labelled:
             raise UsageError(f"the {self._split} images have no labels; validation needs labelled ones")
         return (
             {key: float(value) for key, value in metrics.items() if key.startswith("metrics/")},
@@ -202,10 +230,11 @@ class Validation:
         dataset = self._loader.dataset
         files = getattr(dataset, "im_files", None) or [sample[0] for sample in dataset.samples]
         step = max(1, -(-len(files) // most))
-        settings = {"conf": CONFIDENCE - MARGIN, "rect": False, "max_det": 300}
+        wanted = {"conf": CONFIDENCE - MARGIN, "max_det": MAX_DETECTIONS} if _KINDS[self._task.kind].objects else {}
+        settings = {"rect": False, **wanted}
         with _quietly(self._progress), offline():
             results = [predict_files(model, files[::step], settings) for model in (backend, reference)]
-            return compare(zip(*results, strict=True), tuple(backend.imgsz))
+            return compare(self._task.kind, zip(*results, strict=True), tuple(backend.imgsz))
 
     def _load(self, validator: Any, backend: Any) -> Any:
         """Return Ultralytics' loader of the images."""
