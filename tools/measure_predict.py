@@ -241,7 +241,7 @@ def _decode(clip: Path) -> int:
 
 def measure_images(setup: Setup, precision: str, task: str, count: int, rounds: int) -> dict[str, Any]:
     """Measure images a second, from arrays to results; 640x640 pixels, classify its native size."""
-    imgsz = min(640, TASKS[task].native_imgsz)
+    imgsz = min(640, *TASKS[task].native)
     folder, theirs = setup.artifact(task, precision, imgsz), setup.theirs(task)
     images = drawn(count, [(imgsz, imgsz)])
     common = {"imgsz": imgsz, "nms": False, "verbose": False, **setup.pytorch(precision)}

@@ -55,6 +55,15 @@ def test_an_artifact_must_fit_who_runs_it(wanted: dict[str, Any], state: State) 
     assert replace(WANTED, **wanted).state_of(MANIFEST) is state
 
 
+def test_the_native_size_is_the_variant_s() -> None:
+    name = "yolo26n-sem-ade20k"
+    manifest = replace(make_manifest("semantic", "xnnpack"), variant=name)
+    options = replace(manifest.options, imgsz=(512, 512))  # and the task's is 1024 x 2048
+    wanted = replace(WANTED, checkpoint=Identity(True, seed=3, variant=name), options=replace(options, imgsz=None))
+    assert wanted.state_of(replace(manifest, options=options)) is State.CURRENT
+    assert wanted.state_of(replace(manifest, options=replace(options, imgsz=(1024, 2048)))) is State.OTHER_OPTIONS
+
+
 def test_published_weights_that_are_not_here_are_told_by_name() -> None:
     published = make_manifest(origin="published")
     wanted = replace(WANTED, checkpoint=Identity(False, variant="yolo26n"), options=published.options, capabilities=())

@@ -31,6 +31,8 @@ def test_json_has_what_the_table_has(capsys: pytest.CaptureFixture[str]) -> None
     assert main(["list", "yolo26s-pose", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["task"], row["size"], row["native_imgsz"]) == ("pose", "s", 640)
+    assert main(["list", "yolo26n-sem", "yolo26n-sem-ade20k", "--json"]) == 0
+    assert [one["native_imgsz"] for one in json.loads(capsys.readouterr().out)] == [[1024, 2048], 512]
     assert (row["trained_on"], row["checkpoint"]) == ("coco-pose", "yolo26s-pose.pt")
     assert [output["name"] for output in row["outputs"]] == ["detections", "keypoints"]
     assert row["outputs"][0] == {"name": "detections", "dtype": "float32", "shape": ["B", "300", "6"]}

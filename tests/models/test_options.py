@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from yolo26_executorch.errors import OptionError
 from yolo26_executorch.models.options import ExportOptions, check_imgsz, parse_imgsz
 from yolo26_executorch.models.tasks import TASKS
+from yolo26_executorch.models.variants import ALL_VARIANTS
 
-DETECT, CLASSIFY, OBB = TASKS["detect"], TASKS["classify"], TASKS["obb"]
+DETECT, CLASSIFY, OBB, SEMANTIC = (TASKS[name] for name in ("detect", "classify", "obb", "semantic"))
 
 
 @pytest.mark.parametrize(
@@ -70,11 +71,13 @@ def test_imgsz_in_wrong_words(words: list[str]) -> None:
         parse_imgsz(words)
 
 
-def test_native_size_is_the_tasks() -> None:
+def test_native_size_is_the_model_s_or_the_task_s() -> None:
     options = ExportOptions(imgsz=None)
     assert options.resolve(DETECT).size == (640, 640)
     assert options.resolve(OBB).size == (1024, 1024)
     assert options.resolve(CLASSIFY).size == (224, 224)
+    assert options.resolve(SEMANTIC).size == (1024, 2048)
+    assert options.resolve(SEMANTIC, native=ALL_VARIANTS["yolo26n-sem-ade20k"].native).size == (512, 512)
     assert options.resolve(DETECT) == replace(options, imgsz=(640, 640))
     with pytest.raises(ValueError, match="not resolved"):
         _ = options.size

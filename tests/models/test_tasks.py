@@ -56,8 +56,9 @@ def test_what_is_made_from_other_outputs_has_them_beside_it() -> None:
 
 
 def test_native_sizes_and_datasets() -> None:
-    assert {name: task.native_imgsz for name, task in TASKS.items()} == {
-        "detect": 640, "segment": 640, "pose": 640, "obb": 1024, "classify": 224, "semantic": 1024, "depth": 640
+    assert {name: task.native for name, task in TASKS.items()} == {
+        "detect": (640, 640), "segment": (640, 640), "pose": (640, 640), "obb": (1024, 1024), "classify": (224, 224),
+        "semantic": (1024, 2048), "depth": (640, 640),
     }  # fmt: skip
     assert [name for name, task in TASKS.items() if not task.ranked] == ["classify", "semantic", "depth"]
     assert list(GUIDE_TASKS) == ["detect", "segment", "pose", "obb", "classify"] == list(TASKS)[:5]

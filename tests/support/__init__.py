@@ -189,7 +189,7 @@ def random_checkpoint(name: str) -> Checkpoint:
 
 def random_model(name: str, **options: Any) -> ExportModel:
     """Return a variant with random weights; float32 and 320×320 pixels (classify: 224×224) unless options say so."""
-    size = min(320, ALL_VARIANTS[name].task.native_imgsz)
+    size = min(320, *ALL_VARIANTS[name].native)
     settings: dict[str, Any] = {"precision": "fp32", "imgsz": (size, size), **options}
     return ExportModel(random_checkpoint(name), ExportOptions(**settings))
 

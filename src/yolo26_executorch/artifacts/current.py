@@ -10,6 +10,7 @@ from pathlib import Path
 from ..errors import ArtifactError, OptionError
 from ..models.options import ExportOptions
 from ..models.tasks import TASKS
+from ..models.variants import ALL_VARIANTS
 from .manifest import Manifest, Platform
 from .reading import verify
 
@@ -75,7 +76,8 @@ class Wanted:
         if self.checkpoint.differs(manifest):
             return State.OTHER_CHECKPOINT
         try:
-            options = self.options.resolve(TASKS[manifest.task])
+            variant = ALL_VARIANTS.get(self.checkpoint.variant or "")
+            options = self.options.resolve(TASKS[manifest.task], native=variant.native if variant else None)
         except OptionError:
             return State.OTHER_OPTIONS
         if (manifest.options, manifest.variant) != (options, self.checkpoint.variant):

@@ -45,7 +45,8 @@ def _row(variant: Variant) -> dict[str, Any]:
         "name": variant.name,
         "task": variant.task.name,
         "size": variant.size,
-        "native_imgsz": variant.task.native_imgsz,
+        # As Ultralytics writes sizes: one number for a square.
+        "native_imgsz": variant.native[0] if len({*variant.native}) == 1 else list(variant.native),
         "trained_on": variant.dataset.removesuffix(".yaml"),
         "checkpoint": variant.checkpoint,
         "outputs": [
@@ -59,9 +60,10 @@ def _print_table(variants: list[Variant]) -> None:
     from rich.table import Table
 
     table = Table("name", "task", "size", "native input", "trained on", "outputs", box=SIMPLE_HEAD)
-    for row in map(_row, variants):
+    for variant in variants:
+        row = _row(variant)
         outputs = ", ".join(f"{output['name']} ({', '.join(output['shape'])})" for output in row["outputs"])
-        native = f"{row['native_imgsz']}×{row['native_imgsz']}"
+        native = "×".join(map(str, variant.native))
         table.add_row(row["name"], row["task"], row["size"], native, row["trained_on"], outputs)
     console().print(table)
 

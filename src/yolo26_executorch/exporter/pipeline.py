@@ -96,7 +96,8 @@ def _export(job: Job, emit: Emit, clock: _Clock) -> Manifest | None:
         seed=job.options.seed,
         trusted=job.trusted,
     )
-    options = job.options.resolve(checkpoint.task, checkpoint.stride)
+    native = job.source.variant.native if job.source.variant else None
+    options = job.options.resolve(checkpoint.task, checkpoint.stride, native)
     if not _is_wanted(replace(job, options=options), checkpoint, emit):
         return None
     with Draft(job.base_path, job.source.name) as draft, contextlib.ExitStack() as stack:

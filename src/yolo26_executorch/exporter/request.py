@@ -332,9 +332,10 @@ def _parallel(options: ExportOptions, jobs: int, slots: dict[str, int], machine:
 def _check_size(source: Source, options: ExportOptions) -> None:
     """Refuse an input size that the source's task cannot take; where only loading tells the task, that all refuse."""
     refusals = []
+    native = source.variant.native if source.variant else None
     for task in [source.variant.task] if source.variant else TASKS.values():
         try:
-            options.resolve(task)
+            options.resolve(task, native=native)
             return
         except OptionError as error:
             refusals.append(error)

@@ -26,7 +26,7 @@ LARGEST_IMGSZ = 8192
 class ExportOptions:
     """How a model is exported; every field lands in the artifact's manifest.
 
-    `imgsz` is (height, width) in pixels, or None for the task's native size; `resolve` settles it.
+    `imgsz` is (height, width) in pixels, or None for the model's native size; `resolve` settles it.
     """
 
     backend: str = "xnnpack"
@@ -60,13 +60,15 @@ class ExportOptions:
                 "try --precision fp32"
             )
 
-    def resolve(self, task: Task, stride: int = STRIDE) -> ExportOptions:
+    def resolve(self, task: Task, stride: int = STRIDE, native: tuple[int, int] | None = None) -> ExportOptions:
         """Return the options with the input's size settled for a task and a model's largest stride.
+
+        `native` is the variant's native size, where the model is one; otherwise the task's is taken.
 
         Raises:
             OptionError: the size is illegal for the task; the message names the nearest legal one.
         """
-        height, width = self.imgsz or (task.native_imgsz, task.native_imgsz)
+        height, width = self.imgsz or native or task.native
         check_imgsz(height, width, task, stride)
         return replace(self, imgsz=(height, width))
 
@@ -112,17 +114,17 @@ def check_imgsz(height: int, width: int, task: Task, stride: int = STRIDE) -> No
     Raises:
         OptionError: naming the nearest legal sizes.
     """
-    native = (task.native_imgsz, task.native_imgsz)
-    if (height, width) == native or (_legal_side(height, stride) and _legal_side(width, stride)):
+    smaller = task.native[0] if min(task.native) < SMALLEST_IMGSZ else None
+    if (height, width) == task.native or (_legal_side(height, stride) and _legal_side(width, stride)):
         return
     near = _nearest_sides(height, stride), _nearest_sides(width, stride)
     choices = [f"--imgsz {a}" if a == b else f"--imgsz {a} {b}" for a, b in zip(*_padded(*near), strict=True)]
-    if task.native_imgsz < SMALLEST_IMGSZ and f"--imgsz {task.native_imgsz}" not in choices:
-        choices.append(f"--imgsz {task.native_imgsz}")
+    if smaller and f"--imgsz {smaller}" not in choices:
+        choices.append(f"--imgsz {smaller}")
     given = f"{height}" if height == width else f"{height} {width}"
     raise OptionError(
         f"--imgsz {given}: {task.name} takes multiples of {stride} from {SMALLEST_IMGSZ} to {LARGEST_IMGSZ} pixels"
-        + (f", or {task.native_imgsz}" if task.native_imgsz < SMALLEST_IMGSZ else "")
+        + (f", or {smaller}" if smaller else "")
         + f"; nearest: {' or '.join(dict.fromkeys(choices))}"
     )
 

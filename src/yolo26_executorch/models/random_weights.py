@@ -63,7 +63,7 @@ def spread(network: Any, task: Task, seed: int) -> None:
     import torch
     from torch import nn
 
-    side = min(640, task.native_imgsz)  # what the test after an export runs
+    side = min(640, *task.native)  # what the test after an export runs
     spec = TensorSpec("images", (1, 3, side, side), "float32", "")
     drawn = [preprocess.fit(preprocess.read(path), (side, side), task) for path in preprocess.sample_images()]
     images = torch.cat(

@@ -79,6 +79,8 @@ class Weights:
     """What stands behind the size in their name."""
     dataset: str
     """As `Task.dataset`."""
+    native: tuple[int, int] | None = None
+    """As `Task.native`; None where it is the task's."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,8 @@ class Task:
     """Ultralytics' predictor: module of `ultralytics.models.yolo`:class."""
     validator: str
     """Ultralytics' validator, likewise; `ultralytics_class` imports either."""
-    native_imgsz: int
-    """Side of the square input it was trained on, pixels."""
+    native: tuple[int, int]
+    """Height and width of the input that the published weights were made for, pixels."""
     dataset: str
     """Ultralytics' description of the data set that the published weights were trained on; it names the classes."""
     pipeline_tag: str
@@ -184,7 +186,7 @@ _BOX_MAP = "metrics/mAP50-95(B)"
 DETECT = Task(
     "detect", "", "Detect", "DetectionModel",
     "detect.predict:DetectionPredictor", "detect.val:DetectionValidator",
-    640, "coco.yaml", "object-detection",
+    (640, 640), "coco.yaml", "object-detection",
     named=(_DETECTIONS,), raw=(_RAW_ROWS,), decode="boxes", metrics=(_BOX_MAP,), **_OBJECTS,
     shared_head=True,
     further=(Weights("-objv1-150", "Objects365.yaml"), Weights("-distill", "coco.yaml")),
@@ -198,7 +200,7 @@ _PROTOS = OutputRow(
 SEGMENT = Task(
     "segment", "-seg", "Segment26", "SegmentationModel",
     "segment.predict:SegmentationPredictor", "segment.val:SegmentationValidator",
-    640, "coco.yaml", "image-segmentation",
+    (640, 640), "coco.yaml", "image-segmentation",
     named=(
         _DETECTIONS,
         OutputRow(
@@ -219,7 +221,7 @@ SEGMENT = Task(
 POSE = Task(
     "pose", "-pose", "Pose26", "PoseModel",
     "pose.predict:PosePredictor", "pose.val:PoseValidator",
-    640, "coco-pose.yaml", "keypoint-detection",
+    (640, 640), "coco-pose.yaml", "keypoint-detection",
     named=(
         _DETECTIONS,
         OutputRow(
@@ -234,7 +236,7 @@ POSE = Task(
 OBB = Task(
     "obb", "-obb", "OBB26", "OBBModel",
     "obb.predict:OBBPredictor", "obb.val:OBBValidator",
-    1024, "DOTAv1.yaml", "object-detection",
+    (1024, 1024), "DOTAv1.yaml", "object-detection",
     named=(
         OutputRow(
             "detections", ("B", "K", 7), "float32",
@@ -254,7 +256,7 @@ OBB = Task(
 CLASSIFY = Task(
     "classify", "-cls", "Classify", "ClassificationModel",
     "classify.predict:ClassificationPredictor", "classify.val:ClassificationValidator",
-    224, "ImageNet.yaml", "image-classification",
+    (224, 224), "ImageNet.yaml", "image-classification",
     named=(_PROBABILITIES,), raw=(_PROBABILITIES,), kind="probabilities", decode="probabilities",
     metrics=("metrics/accuracy_top1",), fit=preprocess.center_crop, summarize=summary.classes, shared_head=True,
     class_layer="linear", extra=("probability",),
@@ -268,7 +270,7 @@ _LOGITS = OutputRow(
 SEMANTIC = Task(
     "semantic", "-sem", "SemanticSegment", "SemanticSegmentationModel",
     "semantic.predict:SemanticSegmentationPredictor", "semantic.val:SemanticSegmentationValidator",
-    1024, "cityscapes.yaml", "image-segmentation",
+    (1024, 2048), "cityscapes.yaml", "image-segmentation",
     named=(
         OutputRow(
             "classes", ("B", "H", "W"), CLASS_INDEX,
@@ -278,14 +280,14 @@ SEMANTIC = Task(
     ),
     raw=(_LOGITS,), kind="class_map", decode="class_map", metrics=("metrics/pixel_acc", "metrics/mIoU"),
     fit=preprocess.fit_letterboxed, summarize=summary.class_map, class_layer="classifier.1",
-    further=(Weights("-sem-ade20k", "ade20k.yaml"),), in_guide=False, extra=("logit",),
+    further=(Weights("-sem-ade20k", "ade20k.yaml", (512, 512)),), in_guide=False, extra=("logit",),
 )  # fmt: skip
 _DEPTH = OutputRow(
     "depth", ("B", 1, "H", "W"), "float32", "the distance of what each pixel shows from the camera", (), ("m",)
 )
 DEPTH = Task(
     "depth", "-depth", "Depth", "DepthModel", "depth.predict:DepthPredictor", "depth.val:DepthValidator",
-    640, "nyu-depth.yaml", "depth-estimation",
+    (640, 640), "nyu-depth.yaml", "depth-estimation",
     named=(_DEPTH,), raw=(_DEPTH,), kind="depth_map", decode="depth_map",
     metrics=("metrics/abs_rel", "metrics/delta1"), fit=preprocess.fit_stretched, summarize=summary.depth_map,
     in_guide=False, extra=("depth",),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import UnknownVariantError
-from .tasks import GUIDE_TASKS, TASKS, Task
+from .tasks import GUIDE_TASKS, TASKS, Task, Weights
 
 SIZES = ("n", "s", "m", "l", "x")
 
@@ -22,6 +22,8 @@ class Variant:
     task: Task
     dataset: str
     """Ultralytics' description of the data set that the weights were trained on; it names the classes."""
+    native: tuple[int, int]
+    """Height and width of the input that the weights were made for, pixels."""
 
     @property
     def checkpoint(self) -> str:
@@ -34,28 +36,26 @@ class Variant:
         return f"yolo26{self.size}{self.task.suffix}.yaml"
 
 
-def _family(task: Task, suffix: str, dataset: str) -> dict[str, Variant]:
-    return {f"yolo26{size}{suffix}": Variant(f"yolo26{size}{suffix}", size, task, dataset) for size in SIZES}
+def _family(task: Task, weights: Weights | None = None) -> dict[str, Variant]:
+    """Return the variants of a task's own weights, or of further ones."""
+    of = weights or Weights(task.suffix, task.dataset)
+    names = {size: f"yolo26{size}{of.suffix}" for size in SIZES}
+    return {name: Variant(name, size, task, of.dataset, of.native or task.native) for size, name in names.items()}
 
 
 VARIANTS: dict[str, Variant] = {
-    name: variant for task in GUIDE_TASKS.values() for name, variant in _family(task, task.suffix, task.dataset).items()
+    name: variant for task in GUIDE_TASKS.values() for name, variant in _family(task).items()
 }
 """The guide's 25, which are exported where no model is named: by name, by task and then by size."""
 
 ALL_VARIANTS: dict[str, Variant] = {
     **VARIANTS,
-    **{
-        name: variant
-        for task in TASKS.values()
-        if not task.in_guide
-        for name, variant in _family(task, task.suffix, task.dataset).items()
-    },
+    **{name: variant for task in TASKS.values() if not task.in_guide for name, variant in _family(task).items()},
     **{
         name: variant
         for task in TASKS.values()
         for weights in task.further
-        for name, variant in _family(task, weights.suffix, weights.dataset).items()
+        for name, variant in _family(task, weights).items()
     },
 }
 """Every variant by name: the 25, then those of further tasks, then further weights."""
