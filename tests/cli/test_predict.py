@@ -336,11 +336,22 @@ def test_a_real_artifact(exported: Callable[[str], Path], tmp_path: Path) -> Non
 
     cv2.imwrite(str(tmp_path / "shapes.png"), scene("val", 0).image[..., ::-1])
     words = [str(exported("detect")), "shapes.png", "--save", "--save-dir", "out", "--json"]
-    done = subprocess.run(
-        [sys.executable, "-m", "yolo26_executorch", "predict", *words],
-        capture_output=True, text=True, check=False, cwd=tmp_path,
-    )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, f"saved in {tmp_path / 'out'}\n")
+    done = predict_and_name_modules(words, tmp_path)
+    said, modules = done.stderr.splitlines()
+    assert (done.returncode, said) == (0, f"saved in {tmp_path / 'out'}")
     (result,) = json.loads(done.stdout)["results"]
     assert result["objects"]
     assert (tmp_path / "out" / "shapes.jpg").is_file()
+    # Those take longer to import than all the rest.
+    slow = {"executorch.exir", "torch._dynamo", "torch._inductor", "torchvision", "sympy", "triton", "torchao"}
+    assert not slow & {*modules.split()}
+    assert "executorch.extension.pybindings._C" in modules.split()
+
+
+def predict_and_name_modules(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own, which names what it has imported in a last line on standard error."""
+    code = (
+        "import sys\nfrom yolo26_executorch.cli import main\n"
+        "status = main(['predict', *sys.argv[1:]])\nprint(*sys.modules, file=sys.stderr)\nsys.exit(status)"
+    )
+    return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False, cwd=folder)

@@ -11,14 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from support import make_manifest, publish
-from yolo26_executorch.artifacts.program_file import read_methods
+from yolo26_executorch.artifacts.program_file import quiet, read_methods
 from yolo26_executorch.errors import LoweringError
 from yolo26_executorch.lowering.xnnpack import DELEGATE, lower, masks
 from yolo26_executorch.models.export_model import aten_masks
 from yolo26_executorch.models.options import ExportOptions
 from yolo26_executorch.models.tasks import TensorSpec
 from yolo26_executorch.runtime import open_runner
-from yolo26_executorch.runtime.executorch import _runtime
 
 
 class Net(nn.Module):
@@ -51,7 +50,8 @@ def test_a_program_that_runs(tmp_path: Path) -> None:
     assert method.delegate_calls == {"XnnpackBackend": 1}
 
     images = torch.rand(1, 3, 8, 8)
-    runtime = _runtime()
+    with quiet():
+        runtime = importlib.import_module("executorch.runtime").Runtime.get()
     given = runtime.load_program(tmp_path / "model.pte").load_method("forward").execute([images])
     with torch.no_grad():
         expected = model(images)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -145,8 +147,18 @@ def test_what_stands_in_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         module, "executorch_runtime_fits", lambda: Usable(False, "torch 2.11 and 1.5.1", "pip install x")
     )
-    monkeypatch.setattr(module, "_runtime", lambda: pytest.fail("the runtime was loaded"))
+    monkeypatch.setattr(module, "_bindings", lambda: pytest.fail("the runtime was loaded"))
     assert obstacle(manifest()) == "torch 2.11 and 1.5.1; pip install x"
+
+
+def test_another_name_of_the_extension_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in releases of ExecuTorch that call it otherwise."""
+    place = "executorch.extension.pybindings"
+    stub = ModuleType(f"{place}.portable_lib")
+    monkeypatch.setitem(sys.modules, f"{place}._C", None)
+    monkeypatch.delattr(f"{place}._C", raising=False)
+    monkeypatch.setitem(sys.modules, stub.__name__, stub)
+    assert module._bindings.__wrapped__() is stub
 
 
 def test_importing_it_loads_neither_pytorch_nor_executorch() -> None:

@@ -43,7 +43,7 @@ def cuda(tmp_path: Path, **changes: Any) -> Path:
 def nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fail where a file is read for more than its hash."""
     for owner, name in (
-        (executorch, "_runtime"),
+        (executorch, "_bindings"),
         (program_file, "_read_program"),
         (program_file, "read_named_data"),
         (program_file, "read_cuda_payload"),
@@ -117,7 +117,7 @@ def test_a_cuda_artifact_for_another_gpu_or_machine(
 ) -> None:
     monkeypatch.setattr(executorch, "obstacle", lambda manifest: None)
     see_gpus(monkeypatch, (8, 6))
-    with pytest.raises(CompatibilityError, match=r"capability 9\.0a; this GPU is 8\.6"):
+    with pytest.raises(CompatibilityError, match=r"capability 9\.0; this GPU is 8\.6"):
         open_runner(cuda(tmp_path))
     with pytest.raises(CompatibilityError, match=rf"native code for Plan9 vax; this machine is {platform.system()}"):
         open_runner(cuda(tmp_path, platform=Platform("Plan9", "vax", ("8.6",), ())))
@@ -198,7 +198,7 @@ def test_a_named_gpu_that_the_artifact_is_not_for(
 ) -> None:
     monkeypatch.setattr(executorch, "obstacle", lambda manifest: None)
     see_gpus(monkeypatch, (9, 0), (8, 6))
-    with pytest.raises(CompatibilityError, match=r"yolo26n was compiled for compute capability 9\.0a; cuda:1 is 8\.6"):
+    with pytest.raises(CompatibilityError, match=r"yolo26n was compiled for compute capability 9\.0; cuda:1 is 8\.6"):
         open_runner(cuda(tmp_path), device=1)
 
 

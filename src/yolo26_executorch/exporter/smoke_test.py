@@ -177,12 +177,12 @@ def _import_early(backend: str) -> None:
     """Import what the test needs; a missing module is left to the test, which reports it."""
     from ..artifacts.program_file import quiet
 
-    reader = "executorch.exir._serialize" if backend == "cuda" else "executorch.runtime"
+    readers = ["executorch.exir._serialize"] if backend == "cuda" else []
     for name in (
         "ultralytics.nn.tasks",
         "yolo26_executorch.parity.baseline",
         "yolo26_executorch.models.summary",
-        reader,
+        *readers,
     ):
         with contextlib.suppress(ImportError), quiet():
             importlib.import_module(name)

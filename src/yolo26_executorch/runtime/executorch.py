@@ -1,8 +1,14 @@
-"""Run an artifact in ExecuTorch's own Python runtime."""
+"""Run an artifact in ExecuTorch's own runtime, through its Python bindings.
+
+The only file that knows their names (executorch 1.5: `executorch/runtime/__init__.py`, which calls them in the same
+way).
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib
 import io
 import logging
 from collections.abc import Sequence
@@ -28,7 +34,7 @@ def obstacle(manifest: Manifest) -> str | None:
     if not fits:
         return f"{fits.cause}; {fits.remedy}"
     delegate = manifest.delegate.name
-    if not _runtime().backend_registry.is_available(delegate):
+    if not _bindings()._is_available(delegate):
         return (
             f"this ExecuTorch has no {delegate}: PyPI's wheels come without it; take a CUDA build of executorch from "
             "PyTorch's own wheel index, or build it with ./install_executorch.sh beside a CUDA toolkit"
@@ -54,18 +60,17 @@ class ExecuTorchRunner(BaseRunner):
         self._on_host = manifest.options.io == "host"
         self.device = torch.device("cpu" if self._on_host else "cuda")
         self._folder = artifact.folder
-        with quiet():
-            from executorch.runtime import Verification
-        said = io.StringIO()
+        native, said = _bindings(), io.StringIO()
         try:
             # ExecuTorch logs to Python's stderr, at length of what it cannot read of a processor that works.
             with contextlib.redirect_stderr(said):
-                self._program = _runtime().load_program(
-                    artifact.path(PROGRAM),
-                    data_path=artifact.path(WEIGHTS) if WEIGHTS in artifact else None,
+                self._program = native._load_program(
+                    str(artifact.path(PROGRAM)),
+                    data_path=str(artifact.path(WEIGHTS)) if WEIGHTS in artifact else None,
                     # All tables of the program, which takes microseconds; not segments, nor what is a delegate's own.
-                    verification=Verification.InternalConsistency,
+                    program_verification=native.Verification.InternalConsistency,
                 )
+                self._names = {self._program.get_method_name(at) for at in range(self._program.num_methods())}
                 self._methods = {"forward": self._program.load_method("forward")}
         # RuntimeError mostly; of a damaged program also KeyError, MemoryError and UnicodeDecodeError.
         except Exception as error:
@@ -84,9 +89,9 @@ class ExecuTorchRunner(BaseRunner):
         with self._exclusive():
             try:
                 # Host memory is read as such, wherever a tensor says that its memory is. Outputs are the method's own
-                # memory, which the next call overwrites; `Method.execute` would copy all of them.
+                # memory, which the next call overwrites; by default, all of them would be copied.
                 method, given = self._method_for(chosen)
-                results = method._method([batch.cpu() if self._on_host else batch], clone_outputs=False)
+                results = method([batch.cpu() if self._on_host else batch], clone_outputs=False)
             except RuntimeError as error:
                 raise ArtifactError(f"ExecuTorch could not run {self._folder}: {first_line(error)}") from error
             shapes = [tuple(getattr(result, "shape", ())) for result in results]
@@ -102,7 +107,7 @@ class ExecuTorchRunner(BaseRunner):
         every = list(range(len(self.outputs)))
         for index in every:
             name = f"{WITHOUT}{self.outputs[index].name}"
-            if index not in chosen and name in self._program.method_names:
+            if index not in chosen and name in self._names:
                 if name not in self._methods:
                     with quiet():
                         self._methods[name] = self._program.load_method(name)
@@ -115,8 +120,18 @@ class ExecuTorchRunner(BaseRunner):
         self._program = None
 
 
-def _runtime() -> Any:
-    with quiet():
-        from executorch.runtime import Runtime
+@functools.cache
+def _bindings() -> Any:
+    """Return the bindings.
 
-        return Runtime.get()
+    `executorch.runtime` imports all of `executorch.exir` before them, for the class of a warning: half of the time to
+    the first image. It is what is taken where the extension has another name than in 1.5.
+    """
+    import torch  # noqa: F401 (loads the libraries that the extension is linked to)
+
+    with quiet():
+        try:
+            from executorch.extension.pybindings import _C
+        except ImportError:
+            return importlib.import_module("executorch.extension.pybindings.portable_lib")
+        return _C

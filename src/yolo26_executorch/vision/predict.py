@@ -19,7 +19,7 @@ from ..models.tasks import TASKS, Task, ultralytics_class
 from .saving import Saver
 from .settings import check_settings
 from .sources import Files
-from .torchvision_shim import import_torchvision
+from .torchvision_shim import with_torchvision
 from .ultralytics_backend import RunnerBackend
 
 LOG = logging.getLogger("yolo26_executorch")
@@ -41,6 +41,10 @@ class _Predicting:
         (words,) = (words for words, one in zip(this.batch[2], this.results, strict=True) if one is result)
         place: str = words.partition(f" {result.path}")[0]
         return place if place.startswith(("image ", "video ")) else ""
+
+    def setup_source(self, *args: Any, **kwargs: Any) -> None:
+        """Open the source; for some sources and tasks Ultralytics imports torchvision here."""
+        with_torchvision(lambda: super(_Predicting, self).setup_source(*args, **kwargs))  # type: ignore[misc]
 
     def stream_inference(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
         """Run on a source, a result at a time."""
@@ -107,7 +111,6 @@ def make_predictor(backend: RunnerBackend, mode: str, settings: Mapping[str, Any
         "task": backend.task, "mode": mode, "conf": 0.25, "batch": backend.batch, "verbose": False, "save": False,
         "project": str(Path("runs").absolute() / backend.task),
     }  # fmt: skip
-    import_torchvision()
     try:
         predictor = predictor_class(task)(overrides={**defaults, **wanted, "imgsz": backend.imgsz})
         if any(getattr(predictor.args, flag) for flag in ("save", "save_txt", "save_crop")):

@@ -10,23 +10,45 @@ from __future__ import annotations
 import functools
 import importlib
 import sys
-from typing import Any
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 
-@functools.cache
+T = TypeVar("T")
+
+_fixing = threading.Lock()
+
+
 def import_torchvision() -> Any:
     """Return torchvision, imported; where its operators cannot be loaded, all but `nms` fail when they are called.
 
     Raises:
         ImportError: it is not installed.
     """
+    return with_torchvision(lambda: importlib.import_module("torchvision"))
+
+
+def with_torchvision(call: Callable[[], T]) -> T:
+    """Return what a function returns that may import torchvision, which takes longer than the rest of a prediction.
+
+    Args:
+        call: called once more where its import of torchvision fails.
+    """
     try:
-        return importlib.import_module("torchvision")
+        return call()
     except RuntimeError as error:
         if "torchvision::" not in str(error):
             raise
+    with _fixing:
+        _import_without_operators()
+    return call()
+
+
+@functools.cache
+def _import_without_operators() -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
         del sys.modules[name]
     import torch
@@ -37,7 +59,6 @@ def import_torchvision() -> Any:
     from ultralytics.utils.nms import TorchNMS
 
     torchvision.ops.nms = TorchNMS.nms
-    return torchvision
 
 
 @functools.cache
