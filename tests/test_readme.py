@@ -1,11 +1,10 @@
-"""README's commands and snippets are run, in its order and in one folder; its tables are compared with the code.
+"""README's commands and snippets are run, in its order and in one folder, as somebody with a `best.pt` would.
 
-A comment `<!-- needs: … -->` before a block says what keeps it from being run; its commands are parsed all the same.
+A comment `<!-- needs: setup -->` before a block keeps it from being run.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import shlex
@@ -15,32 +14,19 @@ from pathlib import Path
 
 import pytest
 
-from support import PATIENCE_S, ROOT
-from support.pages import SCRIPT, Step, is_said, literals, parse, steps
-from yolo26_executorch import cli
+from support import PATIENCE_S, ROOT, shapes_checkpoint
+from support.pages import SCRIPT, Step, links, matches, parse, slugs, steps
 from yolo26_executorch.errors import UsageError
-from yolo26_executorch.models.tasks import GUIDE_TASKS as TASKS
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-NEEDS = ("setup", "network", "checkpoint", "artifact", "gpu")
+BEST = Path("runs/detect/train/weights/best.pt")
 
 # One worker runs them all, so that the walk is done once.
 pytestmark = pytest.mark.xdist_group("readme")
 
-
-def matches(shown: str, printed: str) -> bool:
-    """Whether output is as README shows it: `…` stands for anything, spacing and the length of rules do not count."""
-
-    def plain(text: str) -> str:
-        return " ".join(re.sub("─+", "─", text).split())
-
-    pieces = [re.escape(plain(piece)) for piece in shown.split("…")]
-    return re.fullmatch(r"\s*.*?\s*".join(pieces), plain(printed), re.DOTALL) is not None
-
-
 STEPS = [*steps(TEXT)]
 COMMANDS = [step for step in STEPS if step.language == "console"]
-RUN = [step for step in STEPS if step.language in ("console", "python") and not step.needs]
+RUN = [step for step in STEPS if not step.needs]
 
 
 def label(step: Step) -> str:
@@ -52,10 +38,10 @@ def label(step: Step) -> str:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder that README is read in, with what a checkout has that its commands name."""
+    """Return the folder that README is read in: that of a training which has left its best.pt."""
     made = tmp_path_factory.mktemp("readme")
-    for name in ("weights", "tools"):
-        (made / name).symlink_to(ROOT / name)
+    (made / BEST).parent.mkdir(parents=True)
+    (made / BEST).symlink_to(shapes_checkpoint("detect"))
     return made
 
 
@@ -63,9 +49,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def walk(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[Step, subprocess.CompletedProcess[str]]:
     """Run everything that can be run here, from top to bottom."""
     programs = tmp_path_factory.mktemp("bin")
-    for name, words in (("yolo26-et", [sys.executable, "-m", "yolo26_executorch"]), ("python", [sys.executable])):
-        (programs / name).write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
-        (programs / name).chmod(0o755)
+    command = programs / "yolo26-et"
+    command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m yolo26_executorch "$@"\n')
+    command.chmod(0o755)
     environment = os.environ | {"PATH": os.pathsep.join([str(programs), os.environ["PATH"]])}
     done = {}
     for step in RUN:
@@ -83,40 +69,52 @@ def test_it_works_as_shown(step: Step, walk: dict[Step, subprocess.CompletedProc
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert not step.shown or matches(step.shown, done.stdout), done.stdout
-    assert step.language == "console" or done.stdout
+    assert done.stdout
 
 
 @pytest.mark.slow
-def test_the_demo_finds_the_shapes_in_a_picture(
+def test_the_picture_is_the_one_that_the_demo_draws(
     folder: Path, walk: dict[Step, subprocess.CompletedProcess[str]]
 ) -> None:
+    import cv2
+    import numpy as np
+
     def run(*words: str) -> str:
         command = [sys.executable, *words]
         return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
 
-    assert run("tools/draw.py", "scene", "demo/drawn/scene.jpg") == "demo/drawn/scene.jpg\n"
+    assert run(str(ROOT / "tools/draw.py"), "scene", "demo/drawn/scene.jpg") == "demo/drawn/scene.jpg\n"
+    [artifact] = (folder / "yolo26_cuda_exports").glob("*/manifest.json")  # as `make demo` exports it
     where = ("demo/drawn/scene.jpg", "--save", "--save-dir", "demo/found")
-    found = run("-m", "yolo26_executorch", "predict", "exports/yolo26n-shapes", *where)
+    found = run("-m", "yolo26_executorch", "predict", str(artifact.parent), *where)
     assert len(re.findall("triangle|arrow|house|dome|drop|heart", found)) >= 3
-    assert (folder / "demo/found/scene.jpg").stat().st_size > 10_000
+    drawn, plain, shown = (
+        cv2.imread(str(path)).astype(np.float32)
+        for path in (folder / "demo/found/scene.jpg", folder / "demo/drawn/scene.jpg", ROOT / "docs/demo.jpg")
+    )
+    # Another backend's confidences differ in a letter or two, boxes that are not drawn in everything.
+    difference = np.abs(drawn - shown).mean()
+    assert difference < 1 < np.abs(plain - shown).mean()
+    assert (ROOT / "docs/demo.jpg").stat().st_size <= 200_000
 
 
 def test_blocks_say_what_they_need_in_known_words() -> None:
-    assert {step.needs for step in STEPS} <= {None, *NEEDS}
+    assert {step.needs for step in STEPS} == {None, "setup"}
     assert len(re.findall("^<!-- needs: ", TEXT, re.MULTILINE)) == len(
         re.findall(r"^<!-- needs: \w+ -->\n```", TEXT, re.MULTILINE)
     )
-    assert {step.language for step in STEPS} == {"console", "python", "text"}
-    assert RUN
+    assert {step.language for step in RUN} == {"console", "python"}
 
 
 @pytest.mark.parametrize("step", COMMANDS, ids=label)
 def test_every_command_is_one_that_exists(step: Step) -> None:
-    if parse(step.code) is None and step not in RUN:
-        program, *words = shlex.split(step.code)
-        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-        assert (program == "make" and words[0] in targets) or step.code == "pip install ."
-        assert step.needs == "setup"
+    if step.needs == "setup":
+        assert step.code in (
+            "git clone ADDRESS yolo26-executorch", "cd yolo26-executorch", "pip install .", "pip install uv",
+            "uv pip install --torch-backend cpu .",
+        )  # fmt: skip
+    else:
+        assert parse(step.code)
 
 
 @pytest.mark.parametrize(
@@ -151,83 +149,35 @@ def test_output_is_compared(shown: str, good: bool) -> None:
     assert matches(shown, "\na 1\nb 2\n") is good
 
 
-# --- Links and tables -------------------------------------------------------------------------------------------------
+# --- The page ---------------------------------------------------------------------------------------------------------
 
 
-def rows(heading: str) -> list[list[str]]:
-    """Return the cells of a table, found by its first heading; without the headings."""
-    table = re.search(rf"^\| {re.escape(heading)} \|.*\n\|[-| ]+\|\n((?:\|.*\n)+)", TEXT, re.MULTILINE)
-    assert table
-    lines = table[1].splitlines()
-    return [[cell.strip().replace(r"\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+def test_it_is_read_in_minutes_and_holds_no_figure_typed_by_hand() -> None:
+    assert len(TEXT.splitlines()) <= 200
+    before, _, rest = TEXT.partition("<!-- results:begin -->")
+    generated, _, after = rest.partition("<!-- results:end -->")
+    figure = re.compile(r"[\d.]+ (?:ms|times|MB|GB|fps)\b|[\d.]+ ?×|\d+ tests")
+    assert figure.search(generated)
+    assert figure.findall(before + after) == []
 
 
-def test_links_resolve() -> None:
-    anchors = {
-        re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-")
-        for heading in re.findall("^#+ (.*)$", TEXT, re.MULTILINE)
-    }
-    links = re.findall(r"\]\(([^)]+)\)", TEXT)
-    assert links
-    for link in links:
-        if link.startswith("https://"):
-            continue
-        path, _, anchor = link.partition("#")
-        assert (ROOT / path).exists()
-        assert not anchor or anchor in anchors
+def test_what_stands_for_a_file_s_words_is_run_with_one() -> None:
+    assert str(BEST) in "".join(step.code for step in RUN)
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert {*re.findall("`make ([a-z-]+)`", TEXT)} <= {*targets}
 
 
-def test_the_flags_are_those_of_the_command() -> None:
-    parser = next(
-        action.choices["export"]
-        for action in cli._parser()._actions
-        if isinstance(action, argparse._SubParsersAction)
-    )  # fmt: skip
-    actions = {action.option_strings[-1]: action for action in parser._actions if action.dest not in ("help", "named")}
-    told = {flag: row for row in rows("flag") for flag in re.findall(r"--[a-z-]+", row[0])}
-    assert told.keys() == actions.keys()
-    for flag, action in actions.items():
-        if action.choices:
-            assert f"`{flag} {'|'.join(map(str, action.choices))}`" in told[flag][0]
-        if action.default not in (None, False, []):
-            default = action.default[0] if isinstance(action.default, list) else str(action.default)
-            assert default in told[flag][2]
+PAGES = sorted({*ROOT.glob("*.md"), *(ROOT / "examples").rglob("*.md"), *ROOT.glob("*/README.md")})
 
 
-def test_the_outputs_are_those_of_the_tasks() -> None:
-    sizes = {"K": "300", "H4": "H/4", "W4": "W/4", "EXTRA": "32", "KEYPOINTS": "17", "VALUES": "3", "CLASSES": "1000"}
-    told, task = [], ""
-    for first, output, form, entries in rows("task"):
-        task = first or task
-        told.append((task, output.strip("`"), form))
-        row = next(row for row in TASKS[task].named if row.name == output.strip("`"))
-        assert all(column in entries for column in row.columns) or "as above" in entries
-    assert told == [
-        (task.name, row.name, f"{row.dtype} ({', '.join(sizes.get(str(dim), str(dim)) for dim in row.dims)})")
-        for task in TASKS.values()
-        for row in task.named
-    ]
-
-
-def test_the_tolerances_are_those_of_the_test() -> None:
-    from yolo26_executorch.parity.tolerances import TOLERANCES
-
-    told = rows("quantity")
-    for names, *limits in told:
-        for name in re.findall("`(.*?)`", names):
-            for precisions, limit in zip((("fp32",), ("tf32", "fp16"), ("bf16",)), limits, strict=True):
-                numbers = [float(number) for number in re.findall(r"[\d.]+", limit)]
-                for precision in precisions:
-                    tolerance = TOLERANCES[precision][name]
-                    assert numbers == [tolerance.absolute, tolerance.relative][: len(numbers)], (name, precision)
-                    assert len(numbers) == 2 or not tolerance.relative
-
-
-def test_the_messages_are_those_of_the_code() -> None:
-    texts = literals((ROOT / "src").rglob("*.py"))
-    messages = [message for row in rows("what you see") for message in re.findall("`(.*?)`", row[0])]
-    assert len(messages) > 10
-    assert [message for message in messages if not is_said(message, texts)] == []
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_resolve(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert page.name != "README.md" or [*links(text)]
+    for target, anchor in links(text):
+        file = (page.parent / target).resolve() if target else page
+        assert file.exists() and file.is_relative_to(ROOT), target
+        assert not anchor or anchor in slugs(file.read_text(encoding="utf-8")), f"{target}#{anchor}"
 
 
 def test_the_version_is_the_package_s() -> None:

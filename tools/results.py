@@ -1,4 +1,4 @@
-"""Write docs/results.md, README's table and its plot from results/*.json: every figure comes from those files.
+"""Write docs/results.md, the table of docs/performance.md, README's line and the plot from results/*.json.
 
 python tools/results.py           # write them
 python tools/results.py --check   # exit with 1 where they are not what the files give
@@ -25,7 +25,7 @@ from yolo26_executorch.report.val_report import metric_name
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
-KINDS = ("bench", "exports", "device latency", "accuracy")
+KINDS = ("bench", "exports", "device latency", "accuracy", "by hand")
 WIDTH = 127
 INTRO = (
     "Weights were random unless a table says otherwise. Tables of exports are first looks, not benchmarks: exports ran "
@@ -51,11 +51,11 @@ SUMMARY = (
     "precision, channels last, a CUDA graph. Sizes are of the whole artifact; – was not measured so."
 )
 MORE = (
-    "[All results](docs/results.md): exports and their tests, accuracy of trained weights in every precision, the runs "
+    "[All results](results.md): exports and their tests, accuracy of trained weights in every precision, the runs "
     "with their commits, and what did not pass."
 )
 
-PLOT = "![Milliseconds a call by task and size: tf32, fp16, and torch.compile in fp16](docs/latency.svg)"
+PLOT = "![Milliseconds a call by task and size: tf32, fp16, and torch.compile in fp16]({}latency.svg)"
 
 
 @dataclass(frozen=True)
@@ -70,17 +70,22 @@ class Results:
     def machine(self) -> str:
         """The GPU and the versions, in words."""
         names = ("python", "torch", "executorch", "ultralytics", "triton")
-        versions = ", ".join(f"{name} {self.data['versions'][name]}" for name in names)
+        versions = ", ".join(
+            f"{name} {self.data['versions'][name]}"
+            for name in names
+            if name in self.data["versions"] or self.data["kind"] != "by hand"
+        )
         return f"On an {self.data['gpu']}, driver {self.data['driver']}, {versions}."
 
     def lines(self) -> Iterator[str]:
         """Yield the page's lines for this file."""
-        about = f"{self.data['note']} Data: [{self.path.name}](../results/{self.path.name})."
+        about = f"{self.data.get('note', '')} Data: [{self.path.name}](../results/{self.path.name}).".strip()
         of_kind = {
             "bench": self._lines_of_bench,
             "exports": self._lines_of_exports,
             "device latency": self._lines_of_latencies,
             "accuracy": self._lines_of_accuracies,
+            "by hand": self._lines_by_hand,
         }
         yield from of_kind[self.data["kind"]](about)
 
@@ -89,6 +94,33 @@ class Results:
         heads = ["model", "precision", "pictures", "metric", "artifact", "PyTorch fp32", "difference", "run"]
         yield from _table(heads, self._accuracies())
         yield from ("", _wrap(about))
+
+    def _lines_by_hand(self, about: str) -> Iterator[str]:
+        """Yield what no command of ours measured, with its provenance."""
+        yield from ("### By hand: ExecuTorch's own CUDA delegate", "")
+        heads = [
+            "model",
+            "precision",
+            "inputs and outputs",
+            "call, ms",
+            "CUDA graph, ms",
+            "outputs beside the runner in PyTorch",
+        ]
+        rows = [
+            [
+                model_of({"variant": record["model"]}), str(record["precision"]),
+                {"host": "host", "device": "GPU"}[record["io"]],
+                *(f"{number(record[key]):g}" for key in ("p50_ms", "p50_ms_cuda_graph")),
+                str(record["outputs_beside_runner_aoti"]),
+            ]
+            for record in self.data["records"]
+        ]  # fmt: skip
+        yield from _table(heads, rows)
+        told = [f"{self.data[key]}." for key in ("what", "runtime", "method")]
+        told.insert(1, f"Exported with {self.data['exported_with']}.")
+        seen = f"Also seen: {'; '.join(self.data['also_seen'])}."
+        once = "Such a build is no part of this repository: no command of it measures this again."
+        yield from ("", _wrap(" ".join([*(one[0].upper() + one[1:] for one in told), seen, once, about])))
 
     def _lines_of_bench(self, about: str) -> Iterator[str]:
         rows = self.compared()
@@ -272,10 +304,27 @@ def latencies(folder: Path) -> tuple[str, Table]:
 
 
 def summary(machine: str, table: Table) -> str:
-    """Return README's block, without its markers."""
+    """Return the block of docs/performance.md, without its markers."""
     heads, *rows = table
     about = _wrap(f"{SUMMARY} {machine}")
-    return "\n\n".join(["### Measured so far", about, PLOT, "\n".join(_table(heads, rows)), _wrap(MORE)])
+    parts = ["## Measured so far", about, PLOT.format(""), "\n".join(_table(heads, rows)), _wrap(MORE)]
+    return "\n\n".join(parts)
+
+
+def at_a_glance(machine: str, table: Table) -> str:
+    """Return README's block, without its markers: the plot, and between which figures it lies."""
+    heads, *rows = table
+    own, peer = heads.index("fp16, ms"), heads.index("torch.compile fp16, ms (× ours)")
+    timed = sorted((float(row[own]), row[0]) for row in rows if row[own] != "–")
+    ratios = sorted(float(row[peer].split("(")[1].rstrip(")")) for row in rows if row[peer] != "–")
+    (least, quickest), (most, slowest) = timed[0], timed[-1]
+    gpu = machine.removeprefix("On an ").partition(",")[0]
+    said = (
+        f"One call on an {gpu}, batch 1, 640×640, a CUDA graph: in fp16 {least} ms ({quickest}) to {most} ms "
+        f"({slowest}), where torch.compile takes {ratios[0]} to {ratios[-1]} times as long. "
+        "[How it was measured](docs/performance.md)."
+    )
+    return f"{PLOT.format('docs/')}\n\n{_wrap(said)}"
 
 
 def _benched_graphs(files: Sequence[Results]) -> Iterator[Compared]:
@@ -344,10 +393,11 @@ def _latencies(files: Sequence[Results]) -> Table:
     return [["model", *heads], *rows]
 
 
-def replace_block(text: str, block: str) -> str:
-    """Return a text with what stands between its markers replaced; raises ResultsError without one pair of them."""
+def replace_block(path: Path, block: str) -> str:
+    """Return a page with what stands between its markers replaced; raises ResultsError without one pair of them."""
+    text = path.read_text(encoding="utf-8")
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise ResultsError(f"README.md has no place for results; expected one line {BEGIN} and below it one {END}")
+        raise ResultsError(f"{path.name} has no place for results; expected one line {BEGIN} and below it one {END}")
     before, rest = text.split(BEGIN)
     return f"{before}{BEGIN}\n\n{block}\n\n{END}{rest.split(END)[1]}"
 
@@ -362,17 +412,21 @@ def _wrap(text: str) -> str:
 
 
 def main() -> int:
-    """Write the page and README's block or check them; returns the exit status."""
-    parser = argparse.ArgumentParser(description="Write docs/results.md, README's table and plot from results/*.json.")
+    """Write the page and the blocks or check them; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description="Write docs/results.md, docs/performance.md's table, README's line and plot from results/*.json."
+    )
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 where they are stale")
     parser.add_argument("--root", type=Path, default=ROOT, help="the folder of README.md, docs/ and results/")
     args = parser.parse_args()
-    readme, page, plot = (args.root / name for name in ("README.md", "docs/results.md", "docs/latency.svg"))
+    names = ("README.md", "docs/performance.md", "docs/results.md", "docs/latency.svg")
+    readme, performance, page, plot = (args.root / name for name in names)
     try:
         machine, table = latencies(args.root / "results")
         new = {
             page: render(args.root / "results"),
-            readme: replace_block(readme.read_text(encoding="utf-8"), summary(machine, table)),
+            performance: replace_block(performance, summary(machine, table)),
+            readme: replace_block(readme, at_a_glance(machine, table)),
         }
         stale = [path for path, text in new.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
         if latency_plot.drawn_from(plot) != latency_plot.digest(table):
@@ -384,8 +438,8 @@ def main() -> int:
         print(f"results: error: {error}", file=sys.stderr)
         return 1
     if args.check and stale:
-        names = " and ".join(path.name for path in stale)
-        print(f"results: error: {names}: not what results/ gives; run python tools/results.py", file=sys.stderr)
+        told = " and ".join(path.name for path in stale)
+        print(f"results: error: {told}: not what results/ gives; run python tools/results.py", file=sys.stderr)
         return 1
     return 0
 

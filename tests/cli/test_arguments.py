@@ -13,6 +13,7 @@ from yolo26_executorch import cli
 from yolo26_executorch.cli import export as export_command
 from yolo26_executorch.cli import predict as predict_command
 from yolo26_executorch.errors import UsageError
+from yolo26_executorch.models.preprocess import BUNDLED
 
 
 def parsed(line: str) -> Any:
@@ -178,7 +179,7 @@ def test_predict_exports_first(here: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert asked == ["best.pt"]
 
 
-@pytest.mark.parametrize("name", predict_command.BUNDLED)
+@pytest.mark.parametrize("name", BUNDLED)
 def test_the_bundled_photographs_are_found_by_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     found = Path(predict_command._bundled(name))

@@ -63,6 +63,39 @@ def parse(command: str) -> argparse.Namespace | None:
     return args
 
 
+def matches(shown: str, printed: str) -> bool:
+    """Whether output is as a page shows it: `…` stands for anything, spacing and the length of rules do not count."""
+
+    def plain(text: str) -> str:
+        return " ".join(re.sub("─+", "─", text).split())
+
+    pieces = [re.escape(plain(piece)) for piece in shown.split("…")]
+    return re.fullmatch(r"\s*.*?\s*".join(pieces), plain(printed), re.DOTALL) is not None
+
+
+def rows(text: str, heading: str) -> list[list[str]]:
+    """Return the cells of a page's tables, found by their first heading; without the headings."""
+    tables = re.findall(rf"^\| {re.escape(heading)} \|.*\n\|[-| ]+\|\n((?:\|.*\n)+)", text, re.MULTILINE)
+    assert tables, heading
+    lines = "".join(tables).splitlines()
+    return [[cell.strip().replace(r"\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+
+
+def links(text: str) -> Iterator[tuple[str, str]]:
+    """Yield where a page's links lead, but for the web's: a path, empty for the page itself, and an anchor, or none."""
+    for target, anchor in re.findall(
+        r"\]\(([^):#]*)(?:#([^)]*))?\)", re.sub("^```.*?^```", "", text, flags=re.M | re.S)
+    ):
+        if target or anchor:
+            yield target, anchor
+
+
+def slugs(text: str) -> set[str]:
+    """Return the anchors of a page's headings."""
+    headings = re.findall("^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
 def literals(paths: Iterable[Path]) -> list[str]:
     """Return the texts in Python files, each whole: what follows each other is one, `…` stands for what is put in."""
 

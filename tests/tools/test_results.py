@@ -43,14 +43,15 @@ def read(name: str) -> dict[str, Any]:
 
 
 def copy(root: Path, **changed: dict[str, Any]) -> Path:
-    """Make a folder with a README of an empty block and the results, some of them changed; returns README."""
+    """Make a folder with pages of an empty block and the results, some of them changed; returns README."""
     (root / "results").mkdir()
     (root / "docs").mkdir()
     for path in FILES:
         text = json.dumps(changed[path.name]) if path.name in changed else path.read_text(encoding="utf-8")
         (root / "results" / path.name).write_text(text, encoding="utf-8")
     readme = root / "README.md"
-    readme.write_text("above\n<!-- results:begin -->\n<!-- results:end -->\nbelow\n", encoding="utf-8")
+    for page in (readme, root / "docs" / "performance.md"):
+        page.write_text("above\n<!-- results:begin -->\n<!-- results:end -->\nbelow\n", encoding="utf-8")
     return readme
 
 
@@ -62,30 +63,36 @@ def test_readme_is_current(results: ModuleType, monkeypatch: pytest.MonkeyPatch)
     assert run(results, monkeypatch, "--check") == 0
 
 
-def test_the_block_is_written_once_and_nothing_else_changes(
+def test_each_block_is_written_once_and_nothing_else_changes(
     results: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     readme = copy(tmp_path)
     assert run(results, monkeypatch, "--root", str(tmp_path), "--check") == 1
     assert "run python tools/results.py" in capsys.readouterr().err
     assert "yolo26n" not in readme.read_text(encoding="utf-8")
+    performance = tmp_path / "docs" / "performance.md"
     for _ in range(2):
         assert run(results, monkeypatch, "--root", str(tmp_path)) == 0
-        text = readme.read_text(encoding="utf-8")
-        assert text.startswith("above\n<!-- results:begin -->\n")
-        assert text.endswith("\n<!-- results:end -->\nbelow\n")
-        assert text.count("### Measured so far") == 1
+        for path, once in ((readme, "latency.svg"), (performance, "## Measured so far")):
+            text = path.read_text(encoding="utf-8")
+            assert text.startswith("above\n<!-- results:begin -->\n")
+            assert text.endswith("\n<!-- results:end -->\nbelow\n")
+            assert text.count(once) == 1
         assert (tmp_path / "docs" / "results.md").read_text(encoding="utf-8") == results.render(tmp_path / "results")
     assert run(results, monkeypatch, "--root", str(tmp_path), "--check") == 0
-    for path in (readme, tmp_path / "docs" / "results.md"):
+    for path, figure in (
+        (performance, r"(\| yolo26n \| )[\d.]+"),
+        (tmp_path / "docs" / "results.md", r"(\| yolo26n \| )[\d.]+"),
+        (readme, "(in fp16 )[0-9.]+"),
+    ):
         whole = path.read_text(encoding="utf-8")
-        path.write_text(re.sub(r"(\| yolo26n \| )[\d.]+", r"\g<1>16.7", whole, count=1), encoding="utf-8")
+        path.write_text(re.sub(figure, r"\g<1>16.7", whole, count=1), encoding="utf-8")
         assert run(results, monkeypatch, "--root", str(tmp_path), "--check") == 1
         assert f"error: {path.name}: not what results/ gives" in capsys.readouterr().err
         path.write_text(whole, encoding="utf-8")
 
 
-def test_the_plot_is_drawn_from_readmes_table(
+def test_the_plot_is_drawn_from_the_table(
     results: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copy(tmp_path)
@@ -105,7 +112,20 @@ def test_the_plot_is_drawn_from_readmes_table(
     assert path.read_text(encoding="utf-8") == drawn
 
 
-def test_readmes_table_is_of_the_latencies_the_peers_and_the_sizes(results: ModuleType, tmp_path: Path) -> None:
+def test_readmes_line_is_of_the_table(results: ModuleType) -> None:
+    machine, (heads, *rows) = results.latencies(ROOT / "results")
+    own, peer = heads.index("fp16, ms"), heads.index("torch.compile fp16, ms (× ours)")
+    told = " ".join(results.at_a_glance(machine, [heads, *rows]).split())
+    figures = re.search(r"in fp16 ([\d.]+) ms \((\S+)\) to ([\d.]+) ms \((\S+)\), .* ([\d.]+) to ([\d.]+) times", told)
+    assert figures
+    low, first, high, last, least, most = figures.groups()
+    assert {(row[0], row[own]) for row in rows} >= {(first, low), (last, high)}
+    assert all(float(low) <= float(row[own]) <= float(high) for row in rows)
+    ratios = [float(row[peer].partition("(")[2][:-1]) for row in rows]
+    assert (min(ratios), max(ratios)) == (float(least), float(most))
+
+
+def test_the_table_is_of_the_latencies_the_peers_and_the_sizes(results: ModuleType, tmp_path: Path) -> None:
     latencies = {record["variant"]: record for record in read(LATENCY)["records"]}
     sizes = {one["variant"]: sum(one["files"].values()) / 1e6 for one in read(TF32)["records"]}
     benched = {
@@ -135,7 +155,7 @@ def test_readmes_table_is_of_the_latencies_the_peers_and_the_sizes(results: Modu
     assert "torch.compile fp16" not in results.summary(*results.latencies(tmp_path / "results"))
 
 
-def test_readme_names_the_peers_that_have_no_column(results: ModuleType, tmp_path: Path) -> None:
+def test_the_peers_that_have_no_column_are_named(results: ModuleType, tmp_path: Path) -> None:
     machine, _ = results.latencies(ROOT / "results")
     told = machine.partition("Others, each with its CUDA graph: ")[2].removesuffix(".").split("; ")
     expected: dict[str, dict[str, str]] = {}
@@ -166,6 +186,13 @@ def test_every_row_is_a_record_and_every_figure_its_own(results: ModuleType) -> 
     for name in [path.name for path in FILES]:
         data = read(name)
         commits = {one["run"]: one["commit"] for one in data["runs"]}
+        if data["kind"] == "by hand":
+            for record in data["records"]:
+                figures = [f"{record['p50_ms']:g}", f"{record['p50_ms_cuda_graph']:g}"]
+                place = {"host": "host", "device": "GPU"}[record["io"]]
+                told = record["outputs_beside_runner_aoti"]
+                expected.append([record["model"], record["precision"], place, *figures, told])
+            continue
         for record in data["records"]:
             ran = f"{record['run']} {commits[record['run']][:7]}"
             if data["kind"] == "accuracy":
@@ -348,9 +375,20 @@ def test_half_a_file_and_an_empty_folder_are_refused(results: ModuleType, tmp_pa
 
 
 @pytest.mark.parametrize("text", ["", "<!-- results:begin -->", "<!-- results:end --><!-- results:begin -->"])
-def test_a_readme_without_a_place_is_refused(results: ModuleType, text: str) -> None:
-    with pytest.raises(results.ResultsError, match="no place"):
-        results.replace_block(text, "block")
+def test_a_page_without_a_place_is_refused(results: ModuleType, text: str, tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    page.write_text(text, encoding="utf-8")
+    with pytest.raises(results.ResultsError, match=r"README\.md has no place"):
+        results.replace_block(page, "block")
+
+
+def test_what_was_measured_by_hand_says_how(results: ModuleType) -> None:
+    [data] = [data for data in map(read, (path.name for path in FILES)) if data["kind"] == "by hand"]
+    text = " ".join(results.render(ROOT / "results").partition("### By hand")[2].split())
+    for key in ("what", "exported_with", "runtime", "method"):
+        assert data[key][1:] in text
+    assert all(one in text for one in data["also_seen"])
+    assert re.fullmatch("[0-9a-f]{40}", data["commit"]) and data["commit"][:7] in data["what"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)

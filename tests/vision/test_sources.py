@@ -272,3 +272,11 @@ def test_arrays_are_taken_where_their_values_are_an_images() -> None:
 def test_arrays_of_other_values_are_refused(image: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         open_source([image])
+
+
+def test_a_photograph_that_ultralytics_ships_is_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    [name] = Files("bus.jpg").files
+    assert Path(name).is_file() and not Path(name).is_relative_to(tmp_path)
+    cv2.imwrite("bus.jpg", picture())
+    assert Files("bus.jpg").files == [str(tmp_path / "bus.jpg")]

@@ -20,7 +20,7 @@ from ..artifacts.manifest import Manifest
 from ..artifacts.reading import load_manifest
 from ..errors import OptionError, UsageError, first_line, printable
 from ..exporter.request import BASE_PATH
-from ..models.preprocess import sample_images, size_of
+from ..models.preprocess import bundled, size_of
 from ..models.tasks import TASKS
 from ..vision.api import YOLO26, class_indices
 from ..vision.results import KINDS, Totals
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from ultralytics.engine.results import Results
 
 CONFIDENCE = 0.25
-BUNDLED = ("bus.jpg", "zidane.jpg")
-"""Photographs that come with Ultralytics, found by name."""
 
 PASSED_ON = (
     "conf", "classes", "max_det", "retina_masks", "save", "save_txt", "save_conf", "save_crop", "save_frames",
@@ -203,9 +201,9 @@ def _exported(model: Path) -> Path:
 
 def _bundled(word: str) -> str:
     """Return the path of a photograph that Ultralytics ships, where that is named and no such file is here."""
-    if word not in BUNDLED or Path(word).exists():
+    found = bundled(word)
+    if found is None:
         return word
-    found = {path.name: path for path in sample_images()}[word]
     warn(f"{word}: the photograph that comes with Ultralytics, {found}")
     return str(found)
 

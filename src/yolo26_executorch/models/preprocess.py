@@ -68,11 +68,22 @@ def suffixes() -> frozenset[str]:
     return frozenset(f".{name}" for name in IMG_FORMATS)
 
 
+BUNDLED = ("bus.jpg", "zidane.jpg")
+"""The photographs that Ultralytics ships: a bus with people, and two people."""
+
+
 def sample_images() -> list[Path]:
-    """Return the two photographs that Ultralytics ships: a bus with people, and two people."""
+    """Return the two photographs that Ultralytics ships."""
     from ultralytics.utils import ASSETS
 
-    return [Path(ASSETS) / "bus.jpg", Path(ASSETS) / "zidane.jpg"]
+    return [Path(ASSETS) / name for name in BUNDLED]
+
+
+def bundled(word: str | Path) -> Path | None:
+    """Return the photograph of a name where Ultralytics ships one and no such file is here, else None."""
+    if str(word) not in BUNDLED or Path(word).exists():
+        return None
+    return sample_images()[BUNDLED.index(str(word))]
 
 
 def fit(image: Image, size: tuple[int, int], task: Task) -> Image:

@@ -27,7 +27,7 @@ from ultralytics.utils import NUM_THREADS
 from ultralytics.utils.patches import PIL_FALLBACK_SUFFIXES, imread
 
 from ..errors import InputError, UsageError, first_line
-from ..models.preprocess import missing_package
+from ..models.preprocess import bundled, missing_package
 
 TIMEOUT_S = 30
 """How long a server may be silent before an address is given up."""
@@ -117,7 +117,7 @@ class Files(LoadImagesAndVideos):  # type: ignore[misc]
         """Return what a path, pattern, folder, list or address stands for: images, then videos."""
         if is_address(word):
             return [str(word)]
-        path = Path(word).absolute()
+        path = bundled(word) or Path(word).absolute()
         found: list[str] = []
         if _ending(path.name) in {"txt", "csv"} and path.is_file():
             for line in sorted(_lines(path)):
