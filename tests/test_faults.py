@@ -94,6 +94,7 @@ def exports(tmp_path: Path) -> Iterator[Exports]:
     found.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", SOME_STAGES)
 def test_a_worker_killed_costs_its_variant_alone(exports: Exports, stage: str) -> None:
     exports.run()
@@ -114,6 +115,7 @@ def test_a_worker_killed_costs_its_variant_alone(exports: Exports, stage: str) -
     assert exports.entries() == {*NAMES, "report.json"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", SOME_STAGES)
 def test_the_command_killed_ends_its_workers_and_the_next_one_finishes(exports: Exports, stage: str) -> None:
     exports.run()
@@ -137,6 +139,7 @@ def is_dead(pid: int) -> bool:
         return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", [pytest.param("load", marks=SLOW), "write", pytest.param("test", marks=SLOW)])
 def test_ctrl_c_says_what_is_done_and_a_second_start_goes_on(exports: Exports, stage: str) -> None:
     exports.hold.write_text(stage)
@@ -154,6 +157,7 @@ def test_ctrl_c_says_what_is_done_and_a_second_start_goes_on(exports: Exports, s
     assert "2 exported" in out
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said_so_and_loses_nothing(exports: Exports) -> None:
     """On a small disk of its own, which takes the right to mount one."""
     exports.base.mkdir()
@@ -184,6 +188,7 @@ def test_a_read_only_base_path_is_refused_before_any_work(exports: Exports) -> N
     assert "cannot be written to (Read-only file system)" in out
 
 
+@pytest.mark.slow
 def test_a_corrupt_artifact_among_good_ones_is_made_again(exports: Exports) -> None:
     exports.run()
     before = exports.programs()
@@ -197,6 +202,7 @@ def test_a_corrupt_artifact_among_good_ones_is_made_again(exports: Exports) -> N
     assert after["yolo26s"] != before["yolo26s"]
 
 
+@pytest.mark.slow
 def test_the_second_of_two_exports_waits(exports: Exports) -> None:
     exports.hold.write_text("compile")
     first = exports.start(names=("yolo26n",))
@@ -224,6 +230,7 @@ def test_the_second_takes_what_the_first_has_made(exports: Exports) -> None:
     assert not any(name.startswith(".") for name in exports.entries())
 
 
+@pytest.mark.slow
 def test_who_will_not_wait_says_who_holds_it(exports: Exports) -> None:
     exports.hold.write_text("lower")
     first = exports.start(names=("yolo26n",))

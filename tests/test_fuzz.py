@@ -205,6 +205,7 @@ RUN = """
 """
 
 
+@pytest.mark.slow
 def test_the_official_runtime_on_sealed_damage(program: bytes, tmp_path: Path) -> None:
     """Its check of the program's tables never crashes, and finds every cut.
 

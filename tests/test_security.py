@@ -109,6 +109,7 @@ def bomb() -> bytes:
     return bytes(builder.Output())
 
 
+@pytest.mark.slow
 def test_looking_neither_unpickles_nor_runs_nor_writes_anything(tmp_path: Path, program: bytes) -> None:
     """Nor does it take more memory than it may."""
     stored = data_file(tmp_path / "data", {"cuda_fqn_weight:cuda:matrix": bytes(96)})

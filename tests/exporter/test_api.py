@@ -122,6 +122,7 @@ def test_it_is_public() -> None:
     assert "export" in yolo26_executorch.__all__
 
 
+@pytest.mark.slow
 def test_it_works_from_standard_input(tmp_path: Path) -> None:
     """A real export, by a program that no other process could import again."""
     program = f"""

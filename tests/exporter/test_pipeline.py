@@ -124,6 +124,7 @@ def test_what_is_written_and_said(tmp_path: Path, no_lowering: None, monkeypatch
     assert "tench" in (tmp_path / "yolo26n-cls" / CARD).read_text()
 
 
+@pytest.mark.slow
 def test_what_is_there_is_skipped_only_if_it_is_what_was_asked_for(tmp_path: Path, no_lowering: None) -> None:
     first = job_of("yolo26n-cls", tmp_path, skip_existing=True)
     events: Events = []
@@ -238,6 +239,7 @@ def test_failures_without_words_are_defects(tmp_path: Path, monkeypatch: pytest.
     assert entries(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_smoke_test_that_cannot_run_is_said_so(tmp_path: Path, no_lowering: None) -> None:
     """The real process, on what is no program."""
     record = export_one(job_of("yolo26n-cls", tmp_path, test=True), lambda event: None)
@@ -277,6 +279,7 @@ def test_every_task_is_exported_and_runs(exported: Callable[[str], Path], task: 
     assert not [operator for operator in manifest.delegate.outside if "convolution" in operator]
 
 
+@pytest.mark.slow
 def test_damage_that_lowering_did_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One weight of a million is another in the artifact."""
     lower = xnnpack.lower

@@ -9,6 +9,8 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from support import PATIENCE_S
 from yolo26_executorch.exporter.jobs import Job, Record
 from yolo26_executorch.exporter.scheduler import WORKER
@@ -112,6 +114,7 @@ def test_a_defect_is_another_status_with_its_traceback_in_the_log(tmp_path: Path
     assert "ZeroDivisionError" in err
 
 
+@pytest.mark.slow
 def test_sigterm_removes_the_draft(tmp_path: Path) -> None:
     """In the middle of a real export."""
     process = start(job_of(tmp_path))
@@ -126,6 +129,7 @@ def test_sigterm_removes_the_draft(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [".yolo26n-cls.lock"]
 
 
+@pytest.mark.slow
 def test_ultralytics_installs_nothing_for_a_checkpoint(tmp_path: Path) -> None:
     process = start(
         job_of(tmp_path),

@@ -101,6 +101,7 @@ class Masks(nn.Module):
         return rows, torch.cumsum(rows, -1), rows * 2, protos
 
 
+@pytest.mark.slow
 def test_masks_can_be_left_out_and_weights_are_there_once(tmp_path: Path) -> None:
     model: Any = Masks().eval()
     lowered = lower(model, ExportOptions(), lambda stage: None)

@@ -22,6 +22,7 @@ def test_images_are_of_all_sizes_and_the_same_every_time() -> None:
     assert not np.array_equal(images[0], tool.drawn(1, seed=1)[0])
 
 
+@pytest.mark.slow
 def test_a_video_has_the_frames_asked_for(tmp_path: Path) -> None:
     clip = tool.draw_video(tmp_path / "clip.mp4", 5)
     assert tool._decode(clip) == 5

@@ -120,6 +120,7 @@ def test_a_model_of_the_picture_s_own_shape_finds_what_ultralytics_finds(
     assert_agree(ours, ultralytics_predict(task, image, imgsz=512))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("retina_masks", [False, True])
 def test_masks_and_their_polygons_are_ultralytics_own(
     retina_masks: bool, exported: Callable[[str], Path], ultralytics_predict: Callable[..., Any], tmp_path: Path

@@ -20,6 +20,7 @@ def test_every_task_has_a_recipe_and_begins_with_one_that_is_trained_before() ->
         assert recipe.start_from is None or order.index(recipe.start_from) < order.index(name)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # PyTorch's and Ultralytics' own, about a training this small
 def test_a_training_that_was_cut_off_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ultralytics.utils import callbacks
