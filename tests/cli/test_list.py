@@ -9,9 +9,23 @@ from yolo26_executorch.cli import main
 from yolo26_executorch.models.variants import ALL_VARIANTS
 
 
-def test_the_table_has_a_row_for_each_variant(capsys: pytest.CaptureFixture[str]) -> None:
+def rows_of(out: str) -> dict[str, str]:
+    return {line.split()[0]: line for line in out.splitlines() if line.strip().startswith("yolo")}
+
+
+def test_the_table_has_a_row_for_each_family(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
-    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip().startswith("yolo26")}
+    rows = rows_of(capsys.readouterr().out)
+    assert list(rows) == list(dict.fromkeys(variant.family for variant in ALL_VARIANTS.values()))
+    assert len(rows) == 15
+    assert "not published" in rows["yolo26[nsmlx]-p6"]
+    assert "the classes of --words" in rows["yoloe-26[nsmlx]-seg"]
+    assert "a list of its own" in rows["yoloe-26[nsmlx]-seg-pf"]
+
+
+def test_a_table_of_what_patterns_name_has_a_row_for_each_variant(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "*"]) == 0
+    rows = rows_of(capsys.readouterr().out)
     assert list(rows) == list(ALL_VARIANTS)
     assert "obb" in rows["yolo26x-obb"]
     assert "1024×1024" in rows["yolo26x-obb"]

@@ -25,14 +25,27 @@ def test_the_guides_25_are_each_size_of_each_of_its_tasks() -> None:
 def test_every_yolo26_that_ultralytics_publishes_is_there() -> None:
     from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 
-    published = {name.removesuffix(".pt") for name in GITHUB_ASSETS_NAMES if re.fullmatch(r"yolo26.*\.pt", name)}
-    assert set(ALL_VARIANTS) == published
+    published = {name.removesuffix(".pt") for name in GITHUB_ASSETS_NAMES if re.fullmatch(r"yoloe?-?26.*\.pt", name)}
+    assert {name for name, variant in ALL_VARIANTS.items() if variant.weights.published} == published
+
+
+def test_architectures_without_published_weights_are_ultralytics_own() -> None:
+    from ultralytics.utils import ROOT
+
+    files = {path.stem for path in (ROOT / "cfg" / "models" / "26").glob("*.yaml")}
+    # yoloe-26 alone detects: nothing of it is published.
+    assert {re.sub("26[nsmlx]", "26", variant.config).removesuffix(".yaml") for variant in ALL_VARIANTS.values()} == (
+        files - {"yoloe-26"}
+    )
+    assert names("yolo26?-p[26]") == [f"yolo26{size}-{p}" for p in ("p2", "p6") for size in SIZES]
 
 
 def test_data_sets_are_ultralytics_own() -> None:
     from ultralytics.utils import ROOT
 
-    assert all((ROOT / "cfg" / "datasets" / variant.dataset).is_file() for variant in ALL_VARIANTS.values())
+    known = [variant for variant in ALL_VARIANTS.values() if variant.weights.vocabulary is None]
+    assert len(known) == len(ALL_VARIANTS) - 10
+    assert all((ROOT / "cfg" / "datasets" / variant.dataset).is_file() for variant in known)
     assert ALL_VARIANTS["yolo26n-sem-ade20k"].dataset == "ade20k.yaml"
     assert ALL_VARIANTS["yolo26n-sem-ade20k"].config == "yolo26n-sem.yaml"
 
@@ -42,11 +55,12 @@ def test_names_are_ultralytics_own() -> None:
     from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 
     for variant in ALL_VARIANTS.values():
-        assert variant.checkpoint in GITHUB_ASSETS_NAMES
+        assert (variant.checkpoint in GITHUB_ASSETS_NAMES) == variant.weights.published
         config = yaml_model_load(variant.config)
         assert config["scale"] == variant.size
         assert guess_model_task(config) == variant.task.name
-        assert config["head"][-1][2] == variant.task.head
+        head = variant.task.open_head if variant.weights.vocabulary else variant.task.head
+        assert config["head"][-1][2] == head
 
 
 def test_names_are_found_in_the_order_given_and_once() -> None:
@@ -59,6 +73,16 @@ def test_wildcards() -> None:
     assert names("yolo26?") == [f"yolo26{size}" for size in SIZES]
     assert names("yolo26[nx]-cls", "*n-cls") == ["yolo26n-cls", "yolo26x-cls"]
     assert names("*") == list(ALL_VARIANTS)
+    assert [variant.family for variant in find_variants(["yoloe-26x-*"])] == [
+        "yoloe-26[nsmlx]-seg", "yoloe-26[nsmlx]-seg-pf",
+    ]  # fmt: skip
+    assert all(variant in find_variants([variant.family]) for variant in ALL_VARIANTS.values())
+
+
+def test_a_wildcard_leaves_out_what_nobody_publishes_but_a_name_does_not() -> None:
+    found = find_variants(["yolo26n*", "yolo26s-p6"], published=True)
+    assert [variant.name for variant in found if not variant.weights.published] == ["yolo26s-p6"]
+    assert "yolo26n-p2" in names("yolo26n*")
 
 
 @pytest.mark.parametrize(

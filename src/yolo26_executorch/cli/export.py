@@ -38,6 +38,10 @@ def add_parser(subparsers: Subparsers) -> None:
     what.add_argument(
         "--random-weights", action="store_true", help="seeded random weights: no download, and no accuracy"
     )
+    what.add_argument(
+        "--words", nargs="+", default=(), metavar="WORD",
+        help="classes of an open-vocabulary model (yoloe-26n-seg), which are built into the exported one",
+    )  # fmt: skip
     what.add_argument("--seed", type=int, default=0, metavar="N", help="seed of random weights (default: %(default)s)")
     what.add_argument(
         "--trust-checkpoint", action="store_true",
@@ -151,7 +155,12 @@ def run(args: argparse.Namespace) -> int:
     out = console()
     given = {field.name: getattr(args, field.name) for field in fields(Request)}
     request = Request(
-        **{**given, "models": tuple([*args.named, *args.models] or VARIANTS), "imgsz": parse_imgsz(args.imgsz)}
+        **{
+            **given,
+            "models": tuple([*args.named, *args.models] or VARIANTS),
+            "imgsz": parse_imgsz(args.imgsz),
+            "words": tuple(args.words),
+        }
     )
     result = carry_out(
         request,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from ..models.tasks import MAX_DETECTIONS, OutputRow
@@ -31,12 +32,15 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the variants that the patterns name, all without one; raises UnknownVariantError."""
+    """Print the variants that the patterns name, without one a row for each family; raises UnknownVariantError."""
     variants = find_variants(args.patterns or ["*"])
     if args.json:
         print(json.dumps([_row(variant) for variant in variants], indent=2))
+    elif args.patterns:
+        _print_table({variant.name: variant for variant in variants})
     else:
-        _print_table(variants)
+        _print_table({variant.family: variant for variant in variants})
+        print("A row stands for five sizes. Export one, yolo26n-seg, or all of a row: 'yolo26[nsmlx]-seg'.")
     return 0
 
 
@@ -48,6 +52,9 @@ def _row(variant: Variant) -> dict[str, Any]:
         # As Ultralytics writes sizes: one number for a square.
         "native_imgsz": variant.native[0] if len({*variant.native}) == 1 else list(variant.native),
         "trained_on": variant.dataset.removesuffix(".yaml"),
+        "published": variant.weights.published,
+        "stride": variant.weights.stride,
+        "vocabulary": variant.weights.vocabulary,
         "checkpoint": variant.checkpoint,
         "outputs": [
             {"name": output.name, "dtype": output.dtype, "shape": _shape(output)} for output in variant.task.named
@@ -55,17 +62,26 @@ def _row(variant: Variant) -> dict[str, Any]:
     }
 
 
-def _print_table(variants: list[Variant]) -> None:
+def _print_table(variants: Mapping[str, Variant]) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table("name", "task", "size", "native input", "trained on", "outputs", box=SIMPLE_HEAD)
-    for variant in variants:
+    table = Table("name", "task", "native input", "trained on", "outputs", box=SIMPLE_HEAD)
+    for name, variant in variants.items():
         row = _row(variant)
         outputs = ", ".join(f"{output['name']} ({', '.join(output['shape'])})" for output in row["outputs"])
         native = "×".join(map(str, variant.native))
-        table.add_row(row["name"], row["task"], row["size"], native, row["trained_on"], outputs)
+        table.add_row(name, row["task"], native, _classes(variant), outputs)
     console().print(table)
+
+
+def _classes(variant: Variant) -> str:
+    """Return in words what the published weights know."""
+    if not variant.weights.published:
+        return "not published"
+    if variant.weights.vocabulary:
+        return {"words": "the classes of --words", "fixed": "a list of its own"}[variant.weights.vocabulary]
+    return variant.dataset.removesuffix(".yaml")
 
 
 def _shape(output: OutputRow) -> list[str]:

@@ -31,6 +31,7 @@ def export(
     input: str = "float32",
     io: str = "host",
     autotune: str = "off",
+    words: Sequence[str] = (),
     no_test: bool = False,
     skip_existing: bool = False,
     force: bool = False,
@@ -64,6 +65,7 @@ def export(
         input: "float32" or "uint8".
         io: "host" or "device".
         autotune: "off", "fast" or "full".
+        words: the classes of an open-vocabulary model, such as yoloe-26n-seg.
         no_test: skip the smoke test.
         skip_existing: return the folder that is there, if it is what would be made.
         force: replace an artifact that was made from another checkpoint.
@@ -101,6 +103,7 @@ def export(
         input=input,
         io=io,
         autotune=autotune,
+        words=tuple(words),
         no_test=no_test,
         skip_existing=skip_existing,
         force=force,

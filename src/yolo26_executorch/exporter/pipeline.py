@@ -95,6 +95,7 @@ def _export(job: Job, emit: Emit, clock: _Clock) -> Manifest | None:
         random=job.options.random_weights,
         seed=job.options.seed,
         trusted=job.trusted,
+        words=job.options.words,
     )
     native = job.source.variant.native if job.source.variant else None
     options = job.options.resolve(checkpoint.task, checkpoint.stride, native)

@@ -21,7 +21,7 @@ from ..artifacts.manifest import PLAIN_NAME
 from ..errors import BackendError, OptionError, UsageError
 from ..models import naming
 from ..models.checkpoints import Source, find_sources
-from ..models.options import ExportOptions
+from ..models.options import STRIDE, ExportOptions
 from ..models.tasks import TASKS
 from ..models.variants import VARIANTS
 from ..system import probe, requirements
@@ -67,6 +67,8 @@ class Request:
     input: str = "float32"
     io: str = "host"
     autotune: str = "off"
+    words: tuple[str, ...] = ()
+    """The classes of an open-vocabulary model."""
     no_test: bool = False
     skip_existing: bool = False
     force: bool = False
@@ -87,7 +89,7 @@ class Request:
     def __post_init__(self) -> None:
         """Refuse values of other types and numbers out of range; raises OptionError."""
         for name, hint in get_type_hints(type(self)).items():
-            if name in ("models", "imgsz"):  # made from words by `find_sources` and `parse_imgsz`
+            if name in ("models", "imgsz", "words"):  # `find_sources`, `parse_imgsz` and `ExportOptions` check them
                 continue
             value = getattr(self, name)
             if not isinstance(value, (int, float) if hint is float else hint) or isinstance(value, bool) > (
@@ -237,13 +239,15 @@ def _flag(name: str) -> str:
 
 
 def _sources(request: Request) -> list[Source]:
-    sources = find_sources(request.models)
+    sources = find_sources(request.models, published=not request.random_weights)
     own = next((source for source in sources if source.path), None)
     if own and request.random_weights:
         raise UsageError(
             f"--random-weights makes up the weights of published variants, and {own.path} brings its own; "
             "leave one of the two out"
         )
+    for source in sources:
+        _check_words(source, request.words)
     if request.name is None:
         return sources
     if len(sources) != 1:
@@ -252,6 +256,22 @@ def _sources(request: Request) -> list[Source]:
             "…); export them one by one, or leave it out"
         )
     return [replace(sources[0], name=request.name)]
+
+
+def _check_words(source: Source, words: Sequence[str]) -> None:
+    """Refuse words where a published model has classes of its own, and no words where it has none."""
+    if source.variant is None:
+        return  # only loading tells
+    open_vocabulary = source.variant.weights.vocabulary == "words"
+    if words and not open_vocabulary:
+        raise UsageError(
+            f"--words {shlex.join(words)}: {source.name} has classes of its own; words are for open-vocabulary models, "
+            "such as yoloe-26n-seg"
+        )
+    if open_vocabulary and not words:
+        raise UsageError(
+            f"{source.name} is an open-vocabulary model: name its classes, such as --words person 'traffic light'"
+        )
 
 
 def _check_ray(request: Request, url: str | None) -> None:
@@ -296,6 +316,7 @@ def _options(
         random_weights=request.random_weights,
         seed=request.seed,
         autotune=request.autotune,
+        words=tuple(request.words),
     )
     # A CUDA artifact's test has PyTorch itself to fall back on; an XNNPACK artifact's has not.
     here = backend == "xnnpack" and not request.no_test and ray is None
@@ -332,10 +353,11 @@ def _parallel(options: ExportOptions, jobs: int, slots: dict[str, int], machine:
 def _check_size(source: Source, options: ExportOptions) -> None:
     """Refuse an input size that the source's task cannot take; where only loading tells the task, that all refuse."""
     refusals = []
+    stride = source.variant.weights.stride if source.variant else STRIDE
     native = source.variant.native if source.variant else None
     for task in [source.variant.task] if source.variant else TASKS.values():
         try:
-            options.resolve(task, native=native)
+            options.resolve(task, stride, native=native)
             return
         except OptionError as error:
             refusals.append(error)

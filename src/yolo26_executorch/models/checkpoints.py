@@ -6,10 +6,10 @@ import difflib
 import os
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from msgspec import Meta
 
@@ -17,8 +17,13 @@ from ..errors import CheckpointError, DownloadError, first_line, printable
 from ..system.files import sha256_of
 from . import naming
 from .loading import Network, load_network, message_of, silence_ultralytics
+from .open_vocabulary import encode_words
+from .options import ExportOptions
 from .random_weights import random_network
 from .variants import ALL_VARIANTS, Variant, find_variants
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -76,8 +81,12 @@ class Checkpoint(Network):
     seed: int | None
 
 
-def find_sources(models: Sequence[str]) -> list[Source]:
+def find_sources(models: Sequence[str], *, published: bool = False) -> list[Source]:
     """Turn names, wildcards and paths of `.pt` files into sources, each once, in the order given.
+
+    Args:
+        models: the names, wildcards and paths.
+        published: whether a wildcard leaves out what has no published weights.
 
     Raises:
         UnknownVariantError: a name fits nothing.
@@ -95,7 +104,9 @@ def find_sources(models: Sequence[str]) -> list[Source]:
             path = Path(os.path.abspath(path))  # noqa: PTH100
             sources.append(Source(naming.names_of(path)[0], None, path))
         else:
-            sources.extend(Source(variant.name, variant, None) for variant in find_variants([word]))
+            sources.extend(
+                Source(variant.name, variant, None) for variant in find_variants([word], published=published)
+            )
     return naming.tell_apart(sources)
 
 
@@ -124,7 +135,15 @@ def check_archive(path: Path) -> None:
         raise CheckpointError(f"{path} cannot be read: {problem}; copy or download the file again")
 
 
-def load(source: Source, *, weights_dir: Path | None, random: bool, seed: int, trusted: bool = False) -> Checkpoint:
+def load(
+    source: Source,
+    *,
+    weights_dir: Path | None,
+    random: bool,
+    seed: int,
+    trusted: bool = False,
+    words: Sequence[str] = (),
+) -> Checkpoint:
     """Return a source's network.
 
     Args:
@@ -134,19 +153,21 @@ def load(source: Source, *, weights_dir: Path | None, random: bool, seed: int, t
         seed: the seed of random weights.
         trusted: allow a user's checkpoint to name classes outside Ultralytics' and PyTorch's own. Unpickling those
             runs whatever code the file's author chose.
+        words: the classes of an open-vocabulary model.
 
     Raises:
-        CheckpointError: the file is damaged, refused by the safe loader, or holds no YOLO26 model.
+        CheckpointError: the file is damaged, refused by the safe loader, or holds no YOLO26 model; or it wants words
+            for classes, or takes none.
         DownloadError: a published variant's weights were not found and could not be downloaded.
     """
     silence_ultralytics()
     if source.path is not None:
-        return _load_file(source.path, "user", trusted)
+        return _load_file(source.path, "user", trusted, words, weights_dir)
     if source.variant is None:
         raise CheckpointError(f"{source.name} is no variant and no checkpoint file")
     if random:
-        return _with_origin(random_network(source.variant, seed), "random", None, None, seed)
-    return _load_file(find_weights(source.variant, weights_dir), "published", trusted=False)
+        return _with_origin(random_network(source.variant, seed, words), "random", None, None, seed)
+    return _load_file(find_weights(source.variant, weights_dir), "published", False, words, weights_dir)
 
 
 class Exported(Protocol):
@@ -158,6 +179,8 @@ class Exported(Protocol):
     def variant(self) -> str | None: ...  # noqa: D102
     @property
     def checkpoint(self) -> CheckpointRecord: ...  # noqa: D102
+    @property
+    def options(self) -> ExportOptions: ...  # noqa: D102
 
 
 def find_checkpoint(
@@ -188,7 +211,7 @@ def find_checkpoint(
             )
         assert artifact.checkpoint.seed is not None  # the manifest is checked
         source = Source(artifact.name, ALL_VARIANTS.get(artifact.variant or ""), None)
-        return load(source, weights_dir=None, random=True, seed=artifact.checkpoint.seed)
+        return load(source, weights_dir=None, random=True, seed=artifact.checkpoint.seed, words=artifact.options.words)
     if checkpoint is not None:
         check_archive(checkpoint)
         places = [checkpoint]
@@ -205,7 +228,7 @@ def find_checkpoint(
             f"{artifact.name} was made from {file} with SHA-256 {sha256[:12]}…, and {state}; name the file with "
             "--checkpoint FILE or its folder with --weights-dir DIR"
         )
-    return _load_file(found, artifact.checkpoint.origin, trusted)
+    return _load_file(found, artifact.checkpoint.origin, trusted, artifact.options.words, weights_dir)
 
 
 def default_weights_dir() -> Path:
@@ -219,32 +242,62 @@ def find_weights(variant: Variant, weights_dir: Path | None) -> Path:
     """Return a published variant's checkpoint, downloading it to `weights_dir` where it is not there yet.
 
     Raises:
+        CheckpointError: there are no published weights, and no such file.
         DownloadError: naming the file, the folder it was looked for in, and how to put it there.
     """
-    folder = weights_dir or default_weights_dir()
-    for known in (folder, default_weights_dir()):
-        if (known / variant.checkpoint).is_file():
-            return known / variant.checkpoint
+    if not variant.weights.published and not any((d / variant.checkpoint).is_file() for d in _folders(weights_dir)):
+        raise CheckpointError(
+            f"Ultralytics publishes no weights of {variant.name}; train {variant.config} and export the checkpoint, or "
+            "try --random-weights"
+        )
+    return find_asset(variant.checkpoint, weights_dir, check_archive)
+
+
+def _folders(weights_dir: Path | None) -> tuple[Path, ...]:
+    return (weights_dir or default_weights_dir(), default_weights_dir())
+
+
+def find_asset(file: str, weights_dir: Path | None, check: Callable[[Path], object] = lambda path: None) -> Path:
+    """Return a file that Ultralytics publishes, downloading it to `weights_dir` where it is not there yet.
+
+    Args:
+        file: its name.
+        weights_dir: folder to look in first and to download to; None is Ultralytics' own weights folder.
+        check: raises where the downloaded file is damaged.
+
+    Raises:
+        DownloadError: naming the file, the folder it was looked for in, and how to put it there.
+    """
+    folder, _ = folders = _folders(weights_dir)
+    for known in folders:
+        if (known / file).is_file():
+            return known / file
     from ultralytics.utils.downloads import attempt_download_asset
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # Elsewhere first, so that a cut connection leaves no half file under the real name.
         with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as private:
-            got = Path(attempt_download_asset(Path(private) / variant.checkpoint, retry=1))
-            check_archive(got)
-            return got.replace(folder / variant.checkpoint)
+            got = Path(attempt_download_asset(Path(private) / file, retry=1))
+            check(got)
+            return got.replace(folder / file)
     except Exception as error:
         raise DownloadError(
-            f"{variant.checkpoint} is not in {folder} and could not be downloaded ({message_of(error)}); put the file "
+            f"{file} is not in {folder} and could not be downloaded ({message_of(error)}); put the file "
             f"there by hand, name its folder with --weights-dir, or try --random-weights"
         ) from error
 
 
-def _load_file(path: Path, origin: str, trusted: bool) -> Checkpoint:
+def _load_file(
+    path: Path, origin: str, trusted: bool, words: Sequence[str] = (), weights_dir: Path | None = None
+) -> Checkpoint:
     check_archive(path)
     sha256 = sha256_of(path)
-    loaded = load_network(path, published=origin == "published", trusted=trusted)
+
+    def encode(words: Sequence[str], encoder: str) -> Tensor:
+        return encode_words(words, encoder, lambda file: find_asset(file, weights_dir))
+
+    loaded = load_network(path, published=origin == "published", trusted=trusted, words=words, encode=encode)
     return _with_origin(loaded, origin, path.name, sha256, None)
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 import sys
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError, printable
+from .open_vocabulary import Encode, closed, no_encoder
 from .options import STRIDE
 from .tasks import TASKS, Task
 
@@ -44,18 +45,24 @@ class Network:
         return max([STRIDE, *(int(stride) for stride in getattr(self.network, "stride", ()))])
 
 
-def load_network(path: Path, *, published: bool, trusted: bool) -> Network:
+def load_network(
+    path: Path, *, published: bool, trusted: bool, words: Sequence[str] = (), encode: Encode = no_encoder
+) -> Network:
     """Return a checkpoint file's network.
 
     Args:
         path: the file; see `checkpoints.check_archive`.
         published: whether it is one of the published variants, of which no proof of being a YOLO26 is asked.
         trusted: see `checkpoints.load`.
+        words: the classes of an open-vocabulary network.
+        encode: see `open_vocabulary.closed`.
 
     Raises:
         CheckpointError: the safe loader refuses the file, or it holds no YOLO26 that can be exported rightly.
     """
     network = _stored_network(path, trusted)
+    if _has_layers(network):
+        network = closed(str(path), network.float().eval(), words, encode)
     task = _task_of(path, network, published)
     head = network.model[-1]
     channels = _input_channels(network)

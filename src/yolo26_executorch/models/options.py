@@ -39,6 +39,8 @@ class ExportOptions:
     random_weights: bool = False
     seed: int = 0
     autotune: str = "off"
+    words: tuple[str, ...] = ()
+    """The classes of an open-vocabulary model."""
 
     def __post_init__(self) -> None:
         """Refuse every value that is illegal whatever the task; raises OptionError."""
@@ -48,6 +50,9 @@ class ExportOptions:
         _one_of("--input", self.input, INPUT_FORMATS)
         _one_of("--io", self.io, IO_PLACES)
         _one_of("--autotune", self.autotune, AUTOTUNE)
+        for word in self.words:
+            if not word.strip() or self.words.count(word) > 1:
+                raise OptionError(f"--words {word!r}: expected names of classes, each once")
         if self.batch < 1:
             raise OptionError(f"--batch {self.batch}: expected a whole number from 1 up; try --batch 1")
         if self.backend == "xnnpack" and self.io == "device":

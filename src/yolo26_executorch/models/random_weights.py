@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import preprocess
 from .loading import Network
+from .open_vocabulary import closed, made_up
 from .tasks import Task, TensorSpec
 from .variants import Variant
 
@@ -13,24 +15,43 @@ if TYPE_CHECKING:
     import torch
 
 
-def random_network(variant: Variant, seed: int) -> Network:
-    """Return a variant's architecture with weights of a seed, and the classes of the published one."""
+_FIXED_LIST = 4585
+"""Classes of the published prompt-free checkpoints, whose names only they know."""
+
+
+def random_network(variant: Variant, seed: int, words: Sequence[str] = ()) -> Network:
+    """Return a variant's architecture with weights of a seed, and the classes of the published one or the words given.
+
+    Raises:
+        CheckpointError: it takes no words, or has no classes without.
+    """
     import torch
     from ultralytics.nn import tasks as ultralytics_tasks
-    from ultralytics.utils import ROOT, YAML
 
-    dataset = YAML.load(ROOT / "cfg" / "datasets" / variant.dataset)
-    names = {int(index): str(name) for index, name in dataset["names"].items()}
+    if variant.weights.vocabulary == "fixed" and not words:
+        words = [f"class {index}" for index in range(_FIXED_LIST)]
+    names = _names_of(variant)
     config = ultralytics_tasks.yaml_model_load(variant.config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model_class = getattr(ultralytics_tasks, variant.task.model_class)
-        network = model_class(config, ch=3, nc=len(names), verbose=False)
+        model_class = getattr(ultralytics_tasks, variant.weights.model_class or variant.task.model_class)
+        network = model_class(config, ch=3, nc=len(names) or None, verbose=False)
         network.names = names
+        network = closed(variant.name, network.eval(), words, lambda words, encoder: made_up(words, seed))
         spread(network, variant.task, seed)
     shape = getattr(network.model[-1], "kpt_shape", None)
     keypoint_shape = (int(shape[0]), int(shape[1])) if shape is not None else None
-    return Network(network.float().eval(), variant.task, names, keypoint_shape)
+    return Network(network.float().eval(), variant.task, network.names, keypoint_shape)
+
+
+def _names_of(variant: Variant) -> dict[int, str]:
+    """Return the classes of a variant's data set by index; none where words are the classes."""
+    from ultralytics.utils import ROOT, YAML
+
+    if not variant.dataset:
+        return {}
+    dataset = YAML.load(ROOT / "cfg" / "datasets" / variant.dataset)
+    return {int(index): str(name) for index, name in dataset["names"].items()}
 
 
 def _take_power(norm: Any, inputs: tuple[torch.Tensor]) -> None:

@@ -78,9 +78,21 @@ class Weights:
     suffix: str
     """What stands behind the size in their name."""
     dataset: str
-    """As `Task.dataset`."""
+    """As `Task.dataset`; empty where the classes are words that a user names, or the checkpoint's own list."""
     native: tuple[int, int] | None = None
     """As `Task.native`; None where it is the task's."""
+    prefix: str = "yolo26"
+    """What stands before the size."""
+    config: str | None = None
+    """What stands behind the size in the name of the architecture file, where it is not the task's suffix."""
+    published: bool = True
+    """Whether Ultralytics publishes weights; otherwise there is the architecture alone, to be trained."""
+    stride: int = 32
+    """The largest stride in pixels, of which the input's sides must be multiples."""
+    model_class: str | None = None
+    """Class of `ultralytics.nn.tasks` that the architecture is built by, where it is not the task's."""
+    vocabulary: str | None = None
+    """Of an open-vocabulary model: "words" that a user names when exporting, or a "fixed" list of its own."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +132,8 @@ class Task:
     """Words the outputs for one image; see `summary.lines`."""
     shared_head: bool = False
     """Whether older YOLOs have a head of that class, too."""
+    open_head: str | None = None
+    """Class name of the head that takes embeddings of words for classes, and becomes `head` once they are fused in."""
     class_layer: str | None = None
     """The layer below the head that has an output for each class; None where classes have none."""
     further: tuple[Weights, ...] = ()
@@ -188,8 +202,12 @@ DETECT = Task(
     "detect.predict:DetectionPredictor", "detect.val:DetectionValidator",
     (640, 640), "coco.yaml", "object-detection",
     named=(_DETECTIONS,), raw=(_RAW_ROWS,), decode="boxes", metrics=(_BOX_MAP,), **_OBJECTS,
-    shared_head=True,
-    further=(Weights("-objv1-150", "Objects365.yaml"), Weights("-distill", "coco.yaml")),
+    shared_head=True, open_head="YOLOEDetect",
+    further=(
+        Weights("-objv1-150", "Objects365.yaml"), Weights("-distill", "coco.yaml"),
+        Weights("-p2", "coco.yaml", config="-p2", published=False),
+        Weights("-p6", "coco.yaml", config="-p6", published=False, stride=64),
+    ),
 )  # fmt: skip
 _PROTOS = OutputRow(
     "protos", ("B", "EXTRA", "H4", "W4"), "float32",
@@ -216,7 +234,12 @@ SEGMENT = Task(
     ),
     raw=(_RAW_ROWS, _PROTOS),
     decode="masks", metrics=(_BOX_MAP, "metrics/mAP50-95(M)"), **_OBJECTS, extra=("coefficient",),
-    further=(Weights("-objv1-seg", "Objects365.yaml"),),
+    open_head="YOLOESegment26",
+    further=(
+        Weights("-objv1-seg", "Objects365.yaml"),
+        Weights("-seg", "", prefix="yoloe-26", model_class="YOLOESegModel", vocabulary="words"),
+        Weights("-seg-pf", "", prefix="yoloe-26", model_class="YOLOESegModel", config="-seg", vocabulary="fixed"),
+    ),
 )  # fmt: skip
 POSE = Task(
     "pose", "-pose", "Pose26", "PoseModel",

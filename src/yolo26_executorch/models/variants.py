@@ -15,15 +15,22 @@ SIZES = ("n", "s", "m", "l", "x")
 
 @dataclass(frozen=True)
 class Variant:
-    """One published YOLO26 model."""
+    """One published YOLO26 model, or one of Ultralytics' architectures that has no published weights."""
 
     name: str
     size: str
     task: Task
-    dataset: str
-    """Ultralytics' description of the data set that the weights were trained on; it names the classes."""
-    native: tuple[int, int]
-    """Height and width of the input that the weights were made for, pixels."""
+    weights: Weights
+
+    @property
+    def dataset(self) -> str:
+        """Ultralytics' description of the data set that the weights were trained on; it names the classes."""
+        return self.weights.dataset
+
+    @property
+    def native(self) -> tuple[int, int]:
+        """Height and width of the input that the weights were made for, pixels."""
+        return self.weights.native or self.task.native
 
     @property
     def checkpoint(self) -> str:
@@ -31,16 +38,22 @@ class Variant:
         return f"{self.name}.pt"
 
     @property
+    def family(self) -> str:
+        """The wildcard that fits its five sizes."""
+        return f"{self.weights.prefix}[{''.join(SIZES)}]{self.weights.suffix}"
+
+    @property
     def config(self) -> str:
         """Name of Ultralytics' architecture file."""
-        return f"yolo26{self.size}{self.task.suffix}.yaml"
+        suffix = self.task.suffix if self.weights.config is None else self.weights.config
+        return f"{self.weights.prefix}{self.size}{suffix}.yaml"
 
 
 def _family(task: Task, weights: Weights | None = None) -> dict[str, Variant]:
     """Return the variants of a task's own weights, or of further ones."""
     of = weights or Weights(task.suffix, task.dataset)
-    names = {size: f"yolo26{size}{of.suffix}" for size in SIZES}
-    return {name: Variant(name, size, task, of.dataset, of.native or task.native) for size, name in names.items()}
+    names = {size: f"{of.prefix}{size}{of.suffix}" for size in SIZES}
+    return {name: Variant(name, size, task, of) for size, name in names.items()}
 
 
 VARIANTS: dict[str, Variant] = {
@@ -61,11 +74,12 @@ ALL_VARIANTS: dict[str, Variant] = {
 """Every variant by name: the 25, then those of further tasks, then further weights."""
 
 
-def find_variants(patterns: Sequence[str]) -> list[Variant]:
+def find_variants(patterns: Sequence[str], *, published: bool = False) -> list[Variant]:
     """Return the variants that the names and wildcards name, each once, in the order given.
 
     Args:
         patterns: names such as `yolo26n-seg`, or shell wildcards such as `yolo26?-seg`.
+        published: whether a wildcard leaves out what has no published weights.
 
     Raises:
         UnknownVariantError: a pattern fits no variant; the message names near matches.
@@ -73,6 +87,8 @@ def find_variants(patterns: Sequence[str]) -> list[Variant]:
     found: dict[str, Variant] = {}
     for pattern in patterns:
         names = fnmatch.filter(ALL_VARIANTS, pattern)
+        if published and pattern not in ALL_VARIANTS:
+            names = [name for name in names if ALL_VARIANTS[name].weights.published]
         if not names:
             raise UnknownVariantError(f"no variant fits {pattern!r}{_suggestion(pattern)}")
         found.update((name, ALL_VARIANTS[name]) for name in names)
