@@ -194,6 +194,26 @@ def test_a_damaged_artifact_is_nobodys(ask: Ask, tmp_path: Path) -> None:
     assert names(ask(path)) == ["mine"]
 
 
+def test_words_are_for_open_vocabulary_models_and_those_need_them(ask: Ask, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="yolo26n has classes of its own; words are for open-vocabulary models, such"):
+        ask("yolo26n", words=("person",), random_weights=True)
+    with pytest.raises(UsageError, match="yoloe-26n-seg-pf has classes of its own"):
+        ask("yoloe-26n-seg-pf", words=("person",), random_weights=True)
+    with pytest.raises(
+        UsageError, match="yoloe-26n-seg is an open-vocabulary model: name its classes, such as --words"
+    ):
+        ask("yoloe-26n-seg", random_weights=True)
+    result = ask("yoloe-26n-seg", words=("person", "traffic light"), random_weights=True)
+    assert result.status == 0
+    job = json.loads((tmp_path / "yoloe-26n-seg.json").read_text())
+    assert job["options"]["words"] == ["person", "traffic light"]
+
+
+def test_sizes_follow_a_models_own_largest_stride(ask: Ask) -> None:
+    with pytest.raises(OptionError, match=r"--imgsz 352: detect takes multiples of 64 .* --imgsz 320 or --imgsz 384"):
+        ask("yolo26n-p6", random_weights=True, imgsz=(352, 352))
+
+
 def test_a_name_is_for_one_model(ask: Ask, tmp_path: Path) -> None:
     assert names(ask("yolo26n", name="mine", random_weights=True)) == ["mine"]
     source = json.loads((tmp_path / "mine.json").read_text())["source"]

@@ -219,6 +219,18 @@ def test_published_weights_are_marked_as_such(tmp_path: Path, default_folder: Pa
     assert (checkpoint.origin, checkpoint.file, checkpoint.names) == ("published", "yolo26n-cls.pt", NAMES)
 
 
+def test_an_architecture_without_published_weights_is_told_and_a_file_of_its_name_is_taken(
+    tmp_path: Path, default_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    downloading(monkeypatch, lambda path: pytest.fail("nothing is to be downloaded"))
+    source = Source("yolo26n-p2", ALL_VARIANTS["yolo26n-p2"], None)
+    with pytest.raises(CheckpointError, match=r"no weights of yolo26n-p2; train yolo26n-p2\.yaml .* --random-weights"):
+        checkpoints.load(source, weights_dir=tmp_path, random=False, seed=0)
+    (tmp_path / "yolo26n-p2.pt").write_bytes(b"?")
+    with pytest.raises(CheckpointError, match="it is truncated, corrupt"):
+        checkpoints.load(source, weights_dir=tmp_path, random=False, seed=0)
+
+
 # ---- an artifact's checkpoint ----------------------------------------------------------------------------------------
 
 

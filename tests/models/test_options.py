@@ -25,6 +25,8 @@ DETECT, CLASSIFY, OBB, SEMANTIC = (TASKS[name] for name in ("detect", "classify"
         ({"io": "disk"}, "--io disk: expected one of host, device"),
         ({"autotune": "slow"}, "--autotune slow: expected one of off, fast, full"),
         ({"autotune": "fast"}, "--autotune fast measures GPU kernels and needs --backend cuda"),
+        ({"words": ("car", " ")}, "--words ' ': expected names of classes, each once"),
+        ({"words": ("car", "bus", "car")}, "--words 'car': expected names of classes, each once"),
         ({"batch": 0}, "try --batch 1"),
         ({"batch": -3}, "--batch -3"),
         ({"io": "device"}, "needs --backend cuda; try --io host"),

@@ -102,7 +102,8 @@ def encode_words(words: Sequence[str], encoder: str, find: Callable[[str], Path]
     text_model = importlib.import_module("ultralytics.nn.text_model")
     model = text_model.MobileCLIPTS(torch.device("cpu"), weight=str(find(file)))
     with torch.no_grad():
-        return model.encode_text(model.tokenize(list(words)))[None].float()
+        embeddings: Tensor = model.encode_text(model.tokenize(list(words)))
+    return embeddings[None].float()
 
 
 def no_encoder(words: Sequence[str], encoder: str) -> Tensor:
@@ -135,7 +136,8 @@ def _plain(head: Any, name: str) -> nn.Module:
     for shared in ("proto", "dfl", "stride", "i", "f", "type", "np"):
         if hasattr(head, shared):
             setattr(plain, shared, getattr(head, shared))
-    return plain.eval()
+    made: nn.Module = plain.eval()
+    return made
 
 
 def _append(branches: Any, layers: Sequence[nn.Module]) -> None:
