@@ -83,6 +83,7 @@ def test_card_says_what_it_is(task: str, backend: str, origin: str) -> None:
     assert ("c" * 64 in top) == (origin != "random")
     assert (f"trained on {TASKS[task].dataset.split('.')[0]}" in top) == (origin == "published")
     assert ("CPU only" in top) == (backend == "xnnpack")
+    assert f"| arithmetic | {'tf32' if backend == 'cuda' else 'fp32'} |" in top
     assert ("compute capability 8.0 and newer |" in top) == (backend == "cuda")
     assert ("native code, which runs with your rights" in body) == (backend == "cuda")
     assert ('data_path="aoti_cuda_blob.ptd"' in body) == (backend == "cuda")

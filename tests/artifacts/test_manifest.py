@@ -11,6 +11,7 @@ from support import CHECKPOINTS, make_manifest
 from support.manifests import RECORD, valid
 from yolo26_executorch.artifacts.manifest import MANIFEST, PROGRAM, WEIGHTS, Manifest, Platform
 from yolo26_executorch.errors import ArtifactError
+from yolo26_executorch.models.options import ExportOptions
 from yolo26_executorch.models.tasks import TASKS
 
 
@@ -187,3 +188,28 @@ def test_foreign_data_is_no_manifest(data: object) -> None:
 )
 def test_gpu_rule(binaries: tuple[str, ...], ptx: tuple[str, ...], capability: tuple[int, int], runs: bool) -> None:
     assert Platform("Linux", "x86_64", binaries, ptx).runs_on(capability) is runs
+
+
+@pytest.mark.parametrize(
+    ("backend", "named", "binaries", "ptx", "computed"),
+    [
+        ("xnnpack", "tf32", (), (), "fp32"),
+        ("xnnpack", "fp32", (), (), "fp32"),
+        ("cuda", "tf32", ("9.0a",), (), "tf32"),
+        ("cuda", "tf32", ("8.0",), ("8.0",), "tf32"),
+        ("cuda", "tf32", ("7.5",), (), "fp32"),
+        ("cuda", "tf32", ("7.0", "7.5"), ("7.5",), "fp32"),
+        ("cuda", "tf32", ("7.5", "10.0a"), (), "tf32"),
+        ("cuda", "fp16", ("7.5",), (), "fp16"),
+        ("cuda", "fp32", ("9.0",), (), "fp32"),
+    ],
+)
+def test_the_precision_is_what_is_computed_in(
+    backend: str, named: str, binaries: tuple[str, ...], ptx: tuple[str, ...], computed: str
+) -> None:
+    """GPUs before compute capability 8.0, and CPUs, have no TF32; what was asked for stays in the options."""
+    system, machine = ("Linux", "x86_64") if backend == "cuda" else ("any", "any")
+    options = ExportOptions(backend=backend, precision=named)
+    manifest = make_manifest(backend=backend, options=options, platform=Platform(system, machine, binaries, ptx))
+    assert manifest.precision == computed
+    assert manifest.to_json()["options"]["precision"] == named

@@ -29,6 +29,9 @@ def test_a_whole_tree(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check(str(base)) == 0
     out = capsys.readouterr().out
     assert all(name in out for name in ("yolo26n", "yolo26n-pose", "H100/yolo26n-seg"))
+    rows = {words[0]: words for line in out.splitlines() if len(words := line.split()) > 5}
+    assert rows[str(base / "yolo26n")][2:4] == ["cuda", "tf32"]
+    assert rows[str(base / "H100/yolo26n-seg")][2:4] == ["xnnpack", "fp32"]
     assert out.rstrip().endswith("3 whole, 0 broken")
 
 

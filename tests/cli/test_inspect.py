@@ -76,7 +76,8 @@ def test_everything_is_printed(tmp_path: Path, program: bytes, capsys: pytest.Ca
     for line in (
         "task detect",
         "weights a checkpoint of the user's own best.pt " + "c" * 64,
-        "precision tf32",
+        "precision fp32",
+        "precision tf32",  # that was asked for
         "input images float32 1 × 3 × 8 × 8 0..1 RGB pictures",
         "output detections float32 1 × 300 × 2 x (px), angle (rad) boxes",
         "forward XnnpackBackend × 1 calls outside: aten::cumsum.out × 1",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,9 @@ def test_a_jobs_record_knows_what_the_job_knows() -> None:
     assert record == Record(
         "yolo26n-obb", "yolo26n-obb", "pose", "xnnpack", "fp32", "failed", stage="lower", message="why"
     )
+    for capability, computed in (("7.5", "fp32"), ("8.6", "tf32")):
+        on_gpu = replace(job, options=ExportOptions(backend="cuda"), capabilities=(capability,))
+        assert on_gpu.record("failed").precision == computed
 
 
 @pytest.mark.parametrize(
@@ -52,7 +56,7 @@ def test_a_jobs_record_knows_what_the_job_knows() -> None:
 )
 def test_figures_that_a_manifest_lacks_are_left_out(test: dict[str, Any]) -> None:
     job = Job(Source("yolo26n", VARIANTS["yolo26n"], None), Path("out"), ExportOptions(), None, True, False, False, "")
-    record = job.record_of("skipped", make_manifest(test=test), "out/yolo26n")
+    record = job.record_of("skipped", make_manifest(backend="xnnpack", test=test), "out/yolo26n")
     assert (record.test, record.latency_ms, record.largest_error) == (test, None, None)
     assert Record.from_json(record.to_json()) == record
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import reprlib
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -69,9 +70,22 @@ Seconds = Annotated[float, Meta(gt=-_LARGEST_NUMBER, lt=_LARGEST_NUMBER)]
 Capability = Annotated[str, Meta(pattern=rf"\A{_CAPABILITY.pattern}\Z")]
 
 
-def computed_precision(backend: str, named: str) -> str:
-    """Return the precision that a model computes in: XNNPACK's is float32 whatever name it goes by."""
-    return named if backend == "cuda" else "fp32"
+FIRST_WITH_TF32 = (8, 0)
+"""The lowest compute capability that multiplies in TF32: Ampere."""
+
+
+def computed_precision(backend: str, named: str, capabilities: Iterable[str] = ()) -> str:
+    """Return the precision that a model computes in: TF32 is float32 on a CPU, and on GPUs that have none.
+
+    Args:
+        backend: "cuda" or "xnnpack".
+        named: the precision that was asked for.
+        capabilities: compute capabilities of the GPUs that it is for, such as "8.6" or "10.0a", as far as known.
+    """
+    if named != "tf32":
+        return named
+    gpus = [_numbers(name) for name in capabilities]
+    return "fp32" if backend != "cuda" or (gpus and max(gpus) < FIRST_WITH_TF32) else named
 
 
 @dataclass(frozen=True)
@@ -171,6 +185,12 @@ class Manifest:
     """The inference test's figures; None where the test was left out."""
     licence: str = "AGPL-3.0-or-later"
     schema: int = SCHEMA
+
+    @property
+    def precision(self) -> str:
+        """The precision that it computes in; `options.precision` is what was asked for."""
+        gpus = (*self.platform.gpu_binaries, *self.platform.gpu_ptx)
+        return computed_precision(self.backend, self.options.precision, gpus)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data for the file."""

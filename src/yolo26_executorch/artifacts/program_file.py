@@ -162,9 +162,9 @@ class LittleMemory:
             import resource
         except ImportError:  # not on Windows
             return
-        with quiet():
-            import executorch.exir._serialize  # noqa: F401 (libraries map gigabytes, and are no part of the file)
         import psutil
+
+        import_readers()  # libraries map gigabytes, and are no part of the file
 
         before = resource.getrlimit(resource.RLIMIT_AS)
         self._lift = functools.partial(resource.setrlimit, resource.RLIMIT_AS, before)
@@ -297,6 +297,12 @@ def _dtypes() -> dict[int, torch.dtype]:
 
     kinds = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.int32, torch.int16)
     return {int(scalar_type_enum(kind)): kind for kind in (*kinds, torch.int8, torch.uint8, torch.bool)}
+
+
+def import_readers() -> None:
+    """Import what reads programs, which takes seconds, before time or memory is measured."""
+    with quiet():
+        import executorch.exir._serialize  # noqa: F401
 
 
 def _read_program(path: Readable) -> Any:

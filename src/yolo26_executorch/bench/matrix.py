@@ -98,7 +98,7 @@ def _row(folder: Path, manifest: Manifest, subject: str, mode: str) -> Row:
     options = manifest.options
     return Row(
         artifact=str(folder), name=manifest.name, variant=manifest.variant, task=manifest.task,
-        backend=manifest.backend, precision=options.precision if manifest.backend == "cuda" else "fp32",
+        backend=manifest.backend, precision=manifest.precision,
         imgsz=options.size, batch=options.batch, input=options.input,
         subject=subject, mode=mode, outcome="measured", message=None,
         runner=None, device=None, clock=None, settings={}, graph_equals_call=None,

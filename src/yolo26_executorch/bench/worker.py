@@ -81,7 +81,7 @@ def main() -> int:
 def _row(job: Job, say: Say) -> None:
     """Open the model, make one call, then time what is asked for."""
     from ..artifacts.reading import Artifact
-    from ..parity.baseline import device_of, precision_of
+    from ..parity.baseline import device_of
     from .timing import DEVICE, HOST, gpu_memory_used, measure
 
     began = time.perf_counter()
@@ -89,7 +89,7 @@ def _row(job: Job, say: Say) -> None:
         manifest, verify_s = artifact.manifest, time.perf_counter() - began
         device = device_of(manifest)
         used_before = gpu_memory_used() if device == "cuda" else None
-        inputs, opener = _inputs(manifest), _opener(job, artifact, precision_of(manifest), device)
+        inputs, opener = _inputs(manifest), _opener(job, artifact, manifest.precision, device)
         import_s = _age_s() - verify_s
 
         began = time.perf_counter()
@@ -124,11 +124,10 @@ def _row(job: Job, say: Say) -> None:
 def _work(job: Job, say: Say) -> None:
     """Count what a model has to do."""
     from ..artifacts.reading import load_manifest
-    from ..parity.baseline import precision_of
     from .roofline import count_work
 
     manifest = load_manifest(Path(job.folder))
-    work = count_work(_checkpoint(job, manifest), manifest.options, precision_of(manifest))
+    work = count_work(_checkpoint(job, manifest), manifest.options, manifest.precision)
     say({"event": "answer", **asdict(work)})
 
 
@@ -156,9 +155,12 @@ def _opener(job: Job, artifact: Artifact, precision: str, device: str) -> Callab
     if job.mode == "file":
         from ..vision import predict  # noqa: F401
     if job.subject == ARTIFACT:
+        from ..artifacts.program_file import import_readers
         from ..runtime.executorch import obstacle
 
-        obstacle(manifest)  # imports ExecuTorch, which takes seconds
+        obstacle(manifest)  # imports ExecuTorch's runtime
+        if manifest.backend == "cuda":
+            import_readers()
         return lambda: _open_artifact(job, artifact)
     checkpoint = _checkpoint(job, manifest)
 

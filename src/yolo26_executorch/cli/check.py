@@ -62,7 +62,7 @@ def _print(found: list[Checked]) -> None:
             (
                 manifest.task,
                 manifest.backend,
-                manifest.options.precision,
+                manifest.precision,
                 size(sum(record.bytes for record in manifest.files.values())),
             )
             if manifest

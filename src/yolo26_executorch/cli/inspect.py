@@ -70,12 +70,13 @@ def _sections(manifest: Manifest, inside: Contents) -> dict[str, list[tuple[str,
             ("variant", manifest.variant or "none: a checkpoint of the user's own"),
             ("task", manifest.task),
             ("backend", manifest.backend),
+            ("precision", manifest.precision),
             ("weights", " ".join(filter(None, (origin, checkpoint.file, checkpoint.sha256)))),
             ("classes", f"{len(names)}: {', '.join(names[:5])}{', …' if len(names) > 5 else ''}"),
             ("made", f"{manifest.created} by {manifest.command}"),
             ("licence", manifest.licence),
         ],
-        "options": [(key, str(value)) for key, value in manifest.options.to_json().items()],
+        "options that were asked for": [(key, str(value)) for key, value in manifest.options.to_json().items()],
         "inputs and outputs": [
             (kind, spec.name, spec.dtype, " × ".join(map(str, spec.shape)), columns(spec), spec.description)
             for kind, spec in tensors

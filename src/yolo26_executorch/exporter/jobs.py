@@ -88,14 +88,20 @@ class Job:
             "variant": variant.name if variant else None,
             "task": variant.task.name if variant else None,
             "backend": self.options.backend,
-            "precision": computed_precision(self.options.backend, self.options.precision),
+            "precision": computed_precision(self.options.backend, self.options.precision, self.capabilities),
         }
         return Record(**{**known, "outcome": outcome, **values})
 
     def record_of(self, outcome: str, manifest: Manifest, folder: str, **values: Any) -> Record:
         """Return the record of an artifact that is in its place, in words that lead there."""
         files = {name: file.bytes for name, file in manifest.files.items()}
-        known = {"task": manifest.task, "folder": folder, "files": files, **figures_of(manifest.test)}
+        known = {
+            "task": manifest.task,
+            "precision": manifest.precision,
+            "folder": folder,
+            "files": files,
+            **figures_of(manifest.test),
+        }
         return self.record(outcome, **{**known, **values})
 
 
@@ -190,7 +196,7 @@ class Record:
                 variant=_text(data.get("variant")),
                 task=_text(data.get("task")),
                 backend=str(data["backend"]),
-                precision=str(data["precision"]),
+                precision=computed_precision(str(data["backend"]), str(data["precision"])),
                 outcome=str(data["outcome"]),
                 stage=_text(data.get("stage")),
                 message=_text(data.get("message")),

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from ..artifacts.manifest import computed_precision
 from ..errors import printable
 from ..models.options import ExportOptions
 from . import scheduler
@@ -146,8 +145,13 @@ def print_summary(out: Console, records: Sequence[Record], options: ExportOption
     counts = Counter(record.outcome for record in records)
     size = "×".join(map(str, options.imgsz)) if options.imgsz else "native size"
     weights = [f"random weights (seed {options.seed})"] if options.random_weights else []
-    precision = computed_precision(options.backend, options.precision)
-    made = [options.backend, precision, size, f"batch {options.batch}", *weights]
+    made = [
+        options.backend,
+        *dict.fromkeys(record.precision for record in records),
+        size,
+        f"batch {options.batch}",
+        *weights,
+    ]
     ended = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
     out.print(f"{ended} · {', '.join(made)}", soft_wrap=True)
 

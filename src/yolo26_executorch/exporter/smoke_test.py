@@ -175,17 +175,18 @@ def _latency_ms(runner: Runner, batch: Tensor) -> dict[str, Any]:
 
 def _import_early(backend: str) -> None:
     """Import what the test needs; a missing module is left to the test, which reports it."""
-    from ..artifacts.program_file import quiet
+    from ..artifacts.program_file import import_readers, quiet
 
-    readers = ["executorch.exir._serialize"] if backend == "cuda" else []
     for name in (
         "ultralytics.nn.tasks",
         "yolo26_executorch.parity.baseline",
         "yolo26_executorch.models.summary",
-        *readers,
     ):
         with contextlib.suppress(ImportError), quiet():
             importlib.import_module(name)
+    if backend == "cuda":
+        with contextlib.suppress(ImportError):
+            import_readers()
 
 
 def main() -> int:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
-from ..artifacts.manifest import Manifest, computed_precision
+from ..artifacts.manifest import Manifest
 from ..models.checkpoints import Checkpoint
 from ..models.export_model import Dense, ExportModel
 from ..runtime.eager import EagerRunner
@@ -33,11 +33,6 @@ def device_of(manifest: Manifest) -> str:
     return "cuda" if manifest.backend == "cuda" else "cpu"
 
 
-def precision_of(manifest: Manifest) -> str:
-    """Return the precision that an artifact computes in."""
-    return computed_precision(manifest.backend, manifest.options.precision)
-
-
 class Reference:
     """Eager PyTorch in the artifact's precision and in fp32; for tf32 also as `tolerance_scaling` wants it."""
 
@@ -50,9 +45,9 @@ class Reference:
             own = replace(checkpoint, network=copy.deepcopy(checkpoint.network))  # ExportModel fuses and casts it
             return ExportModel(own, replace(manifest.options, precision=precision))
 
-        for precision in dict.fromkeys((precision_of(manifest), "fp32")):
+        for precision in dict.fromkeys((manifest.precision, "fp32")):
             self._eager[precision] = EagerRunner(model(precision), device_of(manifest))
-        if precision_of(manifest) == "tf32":
+        if manifest.precision == "tf32":
             operands = model("fp32")
             tolerance_scaling.round_operands(operands)
             self._eager[OPERANDS] = EagerRunner(operands, device_of(manifest))
@@ -69,7 +64,7 @@ class Reference:
         `image` picks one image of the batch; None takes all of it. Returns a report for each precision of PyTorch's,
         under "eager fp32" and the like.
         """
-        manifest, precision = self._manifest, precision_of(self._manifest)
+        manifest, precision = self._manifest, self._manifest.precision
         specs = manifest.outputs
         if image is not None:
             specs = tuple(replace(spec, shape=(1, *spec.shape[1:])) for spec in specs)

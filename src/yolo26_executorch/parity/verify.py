@@ -154,7 +154,7 @@ def verify(
 
     from ..runtime import open_runner
     from .aggregate import Aggregate
-    from .baseline import Reference, device_of, precision_of
+    from .baseline import Reference, device_of
 
     with opened(folder) as artifact:
         manifest = artifact.manifest
@@ -181,7 +181,7 @@ def verify(
                 done.append(PictureFigures(name, path, kept, confident))
     return VerifyReport(
         folder=str(artifact.folder), name=manifest.name, task=manifest.task, backend=manifest.backend,
-        precision=precision_of(manifest), runner=running.name,
+        precision=manifest.precision, runner=running.name,
         device=torch.cuda.get_device_name() if device_of(manifest) == "cuda" else "cpu",
         checkpoint=manifest.checkpoint, figures={against: one.figures() for against, one in aggregates.items()},
         pictures=tuple(done), unreadable=tuple(unreadable),

@@ -27,7 +27,7 @@ from ..exporter.jobs import Record
 from ..models.tasks import TASKS
 from ..models.variants import ALL_VARIANTS, SIZES
 from . import val_report
-from .val_report import UNREADABLE, ValReport, cause, mapping, model_of, number, precision_of, time
+from .val_report import UNREADABLE, ValReport, cause, mapping, model_of, number, time
 
 REPORT = "report.json"
 VAL_REPORTS = "*.val.json"
@@ -184,14 +184,13 @@ def _entry(place: Path, base: Path, checked: Checked | None, run: Run | None, ac
     found = [one for one in accuracies if manifest and one.model == model_of(manifest)]
     found = [one for one in found if manifest and one.created >= time(manifest.created)]
     log = None if record is None or record.ok else _log(place.parent / LOGS / f"{place.name}.log")
-    precision = "" if known is None else precision_of(known)
     return Entry(
         place=_relative(place, base),
         name=known.name if known else place.name,
         variant=known.variant if known else None,
         task=known.task if known and known.task in TASKS else None,
         backend=known.backend if known else "",
-        precision=precision,
+        precision=known.precision if known else "",
         outcome=outcome,
         message=message,
         manifest=manifest,

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ..artifacts.card import Accuracy
-from ..artifacts.manifest import Manifest, computed_precision
+from ..artifacts.manifest import Manifest
 from ..errors import UsageError, first_line, printable
-from ..exporter.jobs import Record
 
 UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError)
 """What reading somebody else's JSON may raise."""
@@ -114,7 +113,7 @@ def accuracy_of(path: Path, manifest: Manifest) -> Accuracy:
         data=Path(report.data).name,
         split=report.split,
         pictures=report.images,
-        precision=precision_of(manifest),
+        precision=manifest.precision,
         runner=report.runner,
         device=report.device,
         metrics={metric_name(key): value for key, value in report.metrics.items()},
@@ -127,15 +126,9 @@ def model_of(manifest: Manifest) -> tuple[object, ...]:
     """Return what a val report says of its model: name, task, backend, precision, input size, batch."""
     height, width = manifest.options.size
     return (
-        manifest.name, manifest.task, manifest.backend, precision_of(manifest), f"{height}×{width}",
+        manifest.name, manifest.task, manifest.backend, manifest.precision, f"{height}×{width}",
         manifest.options.batch,
     )  # fmt: skip
-
-
-def precision_of(known: Manifest | Record) -> str:
-    """Return the precision that a model computes in."""
-    named = known.options.precision if isinstance(known, Manifest) else known.precision
-    return computed_precision(known.backend, named)
 
 
 def metric_name(key: str) -> str:

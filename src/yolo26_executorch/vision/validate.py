@@ -146,7 +146,7 @@ def validate(
         ArtifactError: as `runtime.open_runner`.
     """
     from ..models.export_model import float32_precision, products
-    from ..parity.baseline import device_of, precision_of
+    from ..parity.baseline import device_of
     from .ultralytics_backend import RunnerBackend, pytorch_backend
     from .validators import Validation, find_data
 
@@ -172,7 +172,7 @@ def validate(
         name=manifest.name,
         task=manifest.task,
         backend=manifest.backend,
-        precision=precision_of(manifest),
+        precision=manifest.precision,
         imgsz=manifest.options.size,
         batch=manifest.options.batch,
         data=str(data),
