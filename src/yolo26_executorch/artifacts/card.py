@@ -82,7 +82,7 @@ def render(manifest: Manifest, accuracy: Accuracy | None = None) -> str:
         weights_file=WEIGHTS,
         host=manifest.options.io == "host",
         capabilities=manifest.platform.capabilities,
-        runner=str(test.get("runner")),
+        runner=_figure(test.get("runner")),
         runners=_RUNNERS,
         latency=_latency(test),
         parity=list(_parity(test)),
@@ -189,7 +189,7 @@ def _latency(test: Mapping[str, Any]) -> dict[str, Any] | None:
     keys = ("p50", "min", "max", "runs")
     if not isinstance(found, Mapping) or not all(_is_number(found.get(key)) for key in keys):
         return None
-    return {**{key: f"{found[key]:.3g}" for key in keys}, "device": str(test.get("device"))}
+    return {**{key: f"{found[key]:.3g}" for key in keys}, "device": str(test.get("device") or "a device that was not written down")}
 
 
 def _parity(test: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
@@ -199,8 +199,8 @@ def _parity(test: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
         for found in _list(entry.get("quantities")) if isinstance(entry, Mapping) else []:
             keys = ("max", "absolute", "relative", "ratio")
             if isinstance(found, Mapping) and all(_is_number(found.get(key)) for key in keys):
-                row = (str(entry.get("against")).replace("eager", "PyTorch"), str(found.get("name")))
-                worst.setdefault((*row, str(found.get("unit"))), []).append(found)
+                row = (_figure(entry.get("against")).replace("eager", "PyTorch"), _figure(found.get("name")))
+                worst.setdefault((*row, _figure(found.get("unit"))), []).append(found)
     for (against, name, unit), rows in worst.items():
         limit, scaled = rows[0]["absolute"], rows[0]["relative"]
         allowed = f"{limit:g} + {scaled:g} s" if scaled else f"{limit:g}"
@@ -232,11 +232,11 @@ def _comparison(data: Mapping[str, Any], where: str) -> Iterator[tuple[str, str]
     if isinstance(agreement := data.get("agreement"), Mapping):
         counts = [f"{_words(key)} {_figure(value)}" for key, value in agreement.items() if value is not None]
         yield f"{where} / agreement", ", ".join(counts)
-    for quantity in data["quantities"]:
+    for index, quantity in enumerate(data["quantities"]):
         if isinstance(quantity, Mapping):
             told = {key: _figure(quantity.get(key)) for key in ("max", "mean", "p99", "absolute", "relative", "unit")}
             yield (
-                f"{where} / {quantity.get('name')}",
+                f"{where} / {_name(quantity, index)}",
                 "error up to {max} {unit}, mean {mean}, 99th percentile {p99}; allowed {absolute} + {relative} × scale"
                 "".format(**told),
             )
@@ -251,6 +251,8 @@ def _is_number(value: object) -> bool:
 
 
 def _figure(value: object) -> str:
+    if value is None:
+        return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
