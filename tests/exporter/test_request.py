@@ -272,3 +272,56 @@ def test_devices_without_a_use_are_refused(ask: Ask, machine: Callable[..., None
     machine()
     with pytest.raises(BackendError, match="--devices 3: no such GPU"):
         ask("yolo26n", backend="cuda", devices="3")
+
+
+# ---- GPUs that are not here ------------------------------------------------------------------------------------------
+
+
+def test_architectures_need_no_gpu(tmp_path: Path, ask: Ask) -> None:
+    result = ask("yolo26n", backend="auto", arch=("8.6",), random_weights=True)
+    assert result.options.backend == "cuda"
+    job = json.loads((tmp_path / "yolo26n.json").read_text())
+    assert (job["architectures"], job["capabilities"]) == (["8.6"], [])
+
+
+def test_an_architecture_without_tf32_computes_in_fp32_and_says_so(ask: Ask) -> None:
+    result = ask("yolo26n", backend="cuda", arch=("7.5",), random_weights=True)
+    assert result.options.precision == "fp32"
+    assert ask("yolo26n", backend="cuda", arch=("8.6",), random_weights=True).options.precision == "tf32"
+
+
+@pytest.mark.parametrize(
+    ("flags", "machine_is", "error", "message"),
+    [
+        ({"arch": ("8.5",)}, {}, OptionError, "--arch 8.5: expected one of 7.0"),
+        ({"arch": ("8.6", "9.0")}, {}, OptionError, "--arch 8.6 9.0: expected one"),
+        ({"arch": ("8.6",), "backend": "xnnpack"}, {}, UsageError, "--arch 8.6: an export for xnnpack uses no GPU"),
+        ({"arch": ("8.6",), "devices": "0"}, {}, UsageError, "and --devices 0 asks for some"),
+        ({"arch": ("8.6",), "ray": "local"}, {}, UsageError, "and --ray local asks for some"),
+        ({"arch": ("8.6",), "autotune": "fast"}, {}, UsageError, "--autotune fast measures on the GPU at hand"),
+        ({"arch": ("7.5",), "precision": "bf16"}, {}, OptionError, "there is no bf16 before"),
+        ({"arch": ("8.6",)}, {"cxx": None}, BackendError, "--arch 8.6: no C++ compiler (g++) is found; fix: "),
+        ({"arch": ("8.6",)}, {"triton": None}, BackendError, "Triton, which writes the GPU's code, is not installed"),
+        ({"arch": ("8.6",)}, {"nvcc": None}, BackendError, "which packs the kernels for compute capability 8.6"),
+        ({"arch": ("8.6",)}, {"system": "Darwin"}, BackendError, "CUDA export needs Linux, and this is Darwin"),
+    ],
+)
+def test_what_cannot_be_exported_for_an_architecture_is_refused_in_words(
+    tmp_path: Path,
+    ask: Ask,
+    machine: Callable[..., None],
+    flags: dict[str, Any],
+    machine_is: dict[str, Any],
+    error: type[Exception],
+    message: str,
+) -> None:
+    machine(gpus=(), driver=None, **machine_is)
+    with pytest.raises(error) as caught:
+        ask("yolo26n", **{"backend": "auto", "random_weights": True, **flags})
+    assert message in str(caught.value)
+    assert not (tmp_path / "yolo26n.json").exists()
+
+
+def test_hopper_needs_no_nvcc(ask: Ask, machine: Callable[..., None]) -> None:
+    machine(gpus=(), driver=None, nvcc=None)
+    assert ask("yolo26n", backend="auto", arch=("9.0",), random_weights=True).status == 0

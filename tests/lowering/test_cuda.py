@@ -29,8 +29,9 @@ def test_architectures(
     ptx: tuple[str, ...],
 ) -> None:
     monkeypatch.setattr("torch.utils.cpp_extension.CUDA_HOME", "/usr/local/cuda" if toolkit else None)
-    assert cuda.architectures(capability) == (binaries, ptx)
-    platform = Platform("Linux", "x86_64", *cuda.architectures(capability))
+    monkeypatch.setattr(cuda, "toolkit_folder", lambda: None)
+    assert cuda.architectures([capability]) == (binaries, ptx)
+    platform = Platform("Linux", "x86_64", *cuda.architectures([capability]))
     assert platform.runs_on(capability)
     newer = (capability[0], capability[1] + 1)
     assert platform.runs_on(newer) is (capability < (9, 0))

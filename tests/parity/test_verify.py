@@ -17,16 +17,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from support import SLOW, damage, each_task, eager_artifact, shapes_checkpoint
+from support import SLOW, damage, each_task, eager_artifact, make_manifest, publish, shapes_checkpoint
 from yolo26_executorch import runtime
-from yolo26_executorch.artifacts.manifest import MANIFEST, PROGRAM
+from yolo26_executorch.artifacts.manifest import CARD, MANIFEST, PROGRAM
 from yolo26_executorch.artifacts.reading import load_manifest
 from yolo26_executorch.errors import CheckpointError, IntegrityError, UsageError
 from yolo26_executorch.exporter import smoke_test
 from yolo26_executorch.models.export_model import ExportModel
 from yolo26_executorch.models.preprocess import sample_images
 from yolo26_executorch.parity import baseline
-from yolo26_executorch.parity.verify import VerifyReport, find_pictures, verify
+from yolo26_executorch.parity.verify import PictureFigures, VerifyReport, complete, find_pictures, verify
 from yolo26_executorch.runtime.eager import EagerRunner
 
 Exported = Callable[[str], Path]
@@ -295,3 +295,57 @@ def test_places_without_pictures_are_refused(tmp_path: Path, words: Sequence[str
     save_noise(tmp_path / "above" / "below", "a.png")
     with pytest.raises(UsageError, match=message):
         verify(tmp_path / "no artifact either", [tmp_path / word for word in words])
+
+
+# ---- completing the test of an export for a GPU that was not there ---------------------------------------------------
+
+
+def lacking(tmp_path: Path, *architectures: str) -> tuple[Path, VerifyReport]:
+    """An artifact that has not run on these, and a report of a verification that passed."""
+    folder = publish(tmp_path, make_manifest(test={"passed": True, "runner": "reference", "not_run": [*architectures]}))
+    picture = PictureFigures("bus.jpg", None, {}, {})
+    manifest = load_manifest(folder)
+    report = VerifyReport(
+        str(folder), manifest.name, manifest.task, "cuda", "fp16", "aoti", "NVIDIA A10", manifest.checkpoint, {},
+        (picture, picture), (),
+    )  # fmt: skip
+    return folder, report
+
+
+@pytest.fixture
+def ampere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (8, 6))
+
+
+def test_what_had_not_run_is_written_down_once_it_has(tmp_path: Path, ampere: None) -> None:
+    folder, report = lacking(tmp_path, "8.6", "9.0")
+    before = {name: record for name, record in load_manifest(folder).files.items() if name != CARD}
+    assert complete(folder, report) == "8.6"
+    test = load_manifest(folder).test
+    assert test is not None
+    assert (test["passed"], test["not_run"]) == (True, ["9.0"])
+    [run] = test["run_on"]
+    assert (run["architecture"], run["device"], run["runner"], run["pictures"]) == ("8.6", "NVIDIA A10", "aoti", 2)
+    written = (folder / CARD).read_text()
+    assert "Run on compute capability 8.6 (NVIDIA A10)" in written
+    assert "**Not run** on GPUs of compute capability 9.0:" in written
+    assert {name: record for name, record in load_manifest(folder).files.items() if name != CARD} == before
+    assert complete(folder, report) is None
+
+
+def test_the_last_one_completes_the_test(tmp_path: Path, ampere: None) -> None:
+    folder, report = lacking(tmp_path, "8.6")
+    assert complete(folder, report) == "8.6"
+    assert "not_run" not in (load_manifest(folder).test or {})
+    assert "Not run" not in (folder / CARD).read_text()
+
+
+def test_a_failure_and_other_gpus_complete_nothing(
+    tmp_path: Path, ampere: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, report = lacking(tmp_path, "8.6")
+    assert complete(folder, replace(report, pictures=())) is None
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (8, 9))
+    assert complete(folder, report) is None
+    assert (load_manifest(folder).test or {})["not_run"] == ["8.6"]

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ BASE_MODEL = "Ultralytics/YOLO26"
 """Where Ultralytics' published weights are on the Hub."""
 
 _RUNNERS = {
+    "reference": "not run: what was compiled was computed by its kernels' references on a CPU",
     "executorch": "in ExecuTorch's own Python runtime",
     "aoti": "inside PyTorch, which ran the shared object that the program holds",
 }
@@ -87,6 +88,8 @@ def render(manifest: Manifest, accuracy: Accuracy | None = None) -> str:
         latency=_latency(test),
         parity=list(_parity(test)),
         answer=[str(line) for line in _list(test.get("answer"))],
+        not_run=[str(name) for name in _list(test.get("not_run"))],
+        run_on=[entry for entry in _list(test.get("run_on")) if isinstance(entry, Mapping)],
         figures=list(figures({key: value for key, value in test.items() if key != "answer"})),
         accuracy=accuracy,
     )
@@ -95,10 +98,11 @@ def render(manifest: Manifest, accuracy: Accuracy | None = None) -> str:
     return str(ModelCard(f"---\n{_front_matter(manifest, accuracy).to_yaml()}\n---\n\n{body}\n"))
 
 
-def write(folder: Path, accuracy: Accuracy | None = None) -> Path:
+def write(folder: Path, accuracy: Accuracy | None = None, test: dict[str, Any] | None = None) -> Path:
     """Render an artifact's card anew and put it, with the manifest that records it, into its place in one step.
 
-    The other files are checked against the manifest and stay as they are; hidden files of the folder are lost.
+    The other files are checked against the manifest and stay as they are; hidden files of the folder are lost. `test`
+    replaces the test's figures in the manifest.
 
     Raises:
         ArtifactError: the folder is no intact artifact, or cannot be written.
@@ -108,6 +112,7 @@ def write(folder: Path, accuracy: Accuracy | None = None) -> Path:
     folder = folder.resolve()
     with locked(folder.parent, folder.name, waiting=None):
         manifest = load_manifest(folder)
+        manifest = manifest if test is None else replace(manifest, test=test)
         with Draft(folder.parent, folder.name) as draft:
             kept = {name: record for name, record in manifest.files.items() if name != CARD}
             for name in kept:

@@ -22,7 +22,8 @@ def add_parser(subparsers: Subparsers) -> None:
         "export",
         help="export variants or checkpoints, and test them",
         description="Export YOLO26 models to ExecuTorch, each to a folder of its own, and test inference on each.",
-        epilog="Exit status: 0 everything asked for is there and passed its test; 1 something failed; 2 the command "
+        epilog="Exit status: 0 everything asked for is there and passed its test, as far as "
+        "it can be tested here; 1 something failed; 2 the command "
         "was wrong and nothing was done; 130 interrupted.",
     )
     what = parser.add_argument_group("what to export")
@@ -52,6 +53,11 @@ def add_parser(subparsers: Subparsers) -> None:
     model.add_argument(
         "--backend", choices=("auto", "cuda", "xnnpack"), default="auto",
         help="auto: CUDA where a usable GPU is seen, else XNNPACK for CPUs, with a warning (default: %(default)s)",
+    )  # fmt: skip
+    model.add_argument(
+        "--arch", nargs="+", default=[], metavar="8.6",
+        help="compute capabilities of the GPUs to export for, which need not be here, or all (8.0 and later); implies "
+        "--backend cuda (default: that of the GPU at hand)",
     )  # fmt: skip
     model.add_argument(
         "--precision", choices=PRECISIONS, default="tf32",
@@ -158,6 +164,7 @@ def run(args: argparse.Namespace) -> int:
         **{
             **given,
             "models": tuple([*args.named, *args.models] or VARIANTS),
+            "arch": tuple(args.arch),
             "imgsz": parse_imgsz(args.imgsz),
             "words": tuple(args.words),
         }

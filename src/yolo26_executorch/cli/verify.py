@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import printable
+from ..errors import Yolo26Error, printable
 from ..system.reports import check_report, write_report
 from . import Subparsers, console
 from .flags import add_checkpoint, add_runner, use_device
@@ -60,7 +60,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare and print; returns the exit status."""
-    from ..parity.verify import verify
+    from ..parity.verify import complete, verify
 
     report_path = args.report.expanduser() if args.report else None
     if report_path:
@@ -73,6 +73,16 @@ def run(args: argparse.Namespace) -> int:
         )  # fmt: skip
     if report_path:
         write_report(report_path, report.to_json())
+    note = None
+    try:
+        if capability := complete(args.artifact, report):
+            note = (
+                f"the test of its export lacked compute capability {capability}; the manifest and the card have it now"
+            )
+    except Yolo26Error as error:
+        note = f"the manifest still says that it has not run on this kind of GPU: {error}"
+    if note:
+        print(printable(note), file=sys.stderr)
     if args.json:
         print(json.dumps(report.to_json(), indent=2))
     else:

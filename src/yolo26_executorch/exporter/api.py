@@ -23,6 +23,7 @@ def export(
     seed: int = 0,
     trust_checkpoint: bool = False,
     backend: str = "auto",
+    arch: str | Sequence[str] = (),
     precision: str = "tf32",
     half: bool = False,
     imgsz: int | str | Sequence[int] = 640,
@@ -57,6 +58,7 @@ def export(
         seed: of random weights.
         trust_checkpoint: load a file that holds more than weights and known classes, and can run code.
         backend: "auto", "cuda" or "xnnpack".
+        arch: compute capabilities of GPUs to export for, which need not be here, such as "8.6", or "all".
         precision: "tf32", "fp32", "fp16" or "bf16".
         half: "fp16" where the backend is CUDA; with XNNPACK it warns and has no effect.
         imgsz: input size in pixels: one number, (height, width), or "native".
@@ -95,6 +97,7 @@ def export(
         seed=seed,
         trust_checkpoint=trust_checkpoint,
         backend=backend,
+        arch=(arch,) if isinstance(arch, str) else tuple(arch),
         precision=precision,
         half=half,
         imgsz=parse_imgsz([str(size) for size in sizes]),

@@ -56,6 +56,7 @@ def stale(manifest: Manifest, job: Job, identity: Identity, *, here: bool = True
         system=platform.system() if here else None,
         machine=platform.machine() if here else None,
         capabilities=job.capabilities,
+        architectures=job.architectures,
     )
     state = wanted.state_of(manifest)
     return None if state is State.CURRENT else str(state.value)

@@ -42,6 +42,8 @@ class Job:
     """Whether an artifact that was made from another checkpoint may be replaced."""
     capabilities: tuple[str, ...] = ()
     """Compute capabilities of the GPUs that this is for, such as "9.0"; an artifact that runs on one of them is fit."""
+    architectures: tuple[str, ...] = ()
+    """Compute capabilities to export for, whose GPUs need not be here; none is the GPU at hand."""
     run_folder: str | None = None
     """Of a user's checkpoint, the folders that tell its training from others (`naming.run_of`)."""
 
@@ -59,6 +61,7 @@ class Job:
             "wait": self.wait,
             "force": self.force,
             "capabilities": list(self.capabilities),
+            "architectures": list(self.architectures),
             "run_folder": self.run_folder,
         }
 
@@ -77,6 +80,7 @@ class Job:
             wait=bool(data["wait"]),
             force=bool(data["force"]),
             capabilities=tuple(map(str, data["capabilities"])),
+            architectures=tuple(map(str, data["architectures"])),
             run_folder=_text(data["run_folder"]),
         )
 

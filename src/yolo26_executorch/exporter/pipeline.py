@@ -6,7 +6,7 @@ import contextlib
 import platform
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -19,12 +19,15 @@ from ..artifacts.manifest import MANIFEST, PROGRAM, DelegateRecord, Manifest, Pl
 from ..artifacts.reading import load_manifest, verify
 from ..artifacts.writing import Draft
 from ..errors import ArtifactError, GpuMemoryError, LimitError, ParityError, Yolo26Error, first_line
+from ..lowering import gpus
+from ..lowering.program import Lowered
+from ..lowering.target import Target
 from ..models import checkpoints
 from ..models.options import ExportOptions
 from ..system.probe import dotted, versions
-from . import existing
+from . import existing, without_gpu
 from .jobs import Job, Record, figures_of
-from .smoke_test import SmokeTest
+from .smoke_test import Figures, SmokeTest
 
 _ROOM_BYTES = 40_000_000
 """Room for what does not grow with the weights: kernels, the shared object and the program around them."""
@@ -103,10 +106,13 @@ def _export(job: Job, emit: Emit, clock: _Clock) -> Manifest | None:
         return None
     with Draft(job.base_path, job.source.name) as draft, contextlib.ExitStack() as stack:
         _check_room(draft.folder, checkpoint)
-        smoke_test = stack.enter_context(SmokeTest(options.backend)) if job.test else None
+        targets = gpus.named(job.architectures, options.precision) if job.architectures else ()
+        where = _platform(options.backend, targets)
+        here = job.test and (not targets or _runs_here(where))
+        smoke_test = stack.enter_context(SmokeTest(options.backend)) if here else None
         model = ExportModel(checkpoint, options)
         specs = model.input_spec, model.output_specs
-        lowered = _lower(model, options, clock)
+        lowered = _lower(model, options, clock, targets)
         lowered.write(draft.folder, PROGRAM)
         manifest = Manifest(
             name=job.source.name,
@@ -122,7 +128,7 @@ def _export(job: Job, emit: Emit, clock: _Clock) -> Manifest | None:
             input=specs[0],
             outputs=specs[1],
             delegate=DelegateRecord(lowered.delegate, lowered.delegated.operators, dict(lowered.delegated.outside)),
-            platform=_platform(options.backend),
+            platform=where,
             versions=versions(),
             command=job.command,
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -131,14 +137,22 @@ def _export(job: Job, emit: Emit, clock: _Clock) -> Manifest | None:
             test=None,
         )
         figures = None
-        if smoke_test is not None:
+        if job.test:
             clock("test")
             draft.seal(manifest)
-            figures = smoke_test(
-                draft.folder, checkpoint=job.source.path, weights_dir=job.weights_dir, trusted=job.trusted
-            )
+            origin: dict[str, Any] = {
+                "checkpoint": job.source.path,
+                "weights_dir": job.weights_dir,
+                "trusted": job.trusted,
+            }
+            if smoke_test is not None:
+                figures = {**smoke_test(draft.folder, **origin), **_not_run(where)}
+            else:
+                figures = without_gpu.run(draft.folder, lowered, targets, **origin)
             if figures["answer"]:
                 emit({"event": "answer", "lines": [f"{figures['picture']}: {line}" for line in figures["answer"]]})
+            if figures.get("not_run"):
+                emit({"event": "answer", "lines": [without_gpu.in_words(figures)]})
             if not figures["passed"]:
                 raise _Mismatch(f"the {in_words(figures['failures'])}", checkpoint.task.name, figures)
         manifest = replace(manifest, seconds=clock.stop(), test=figures, files=draft.records())
@@ -170,12 +184,14 @@ def _is_wanted(job: Job, checkpoint: checkpoints.Checkpoint, emit: Emit) -> bool
     return True
 
 
-def _lower(model: Any, options: ExportOptions, clock: _Clock) -> Any:
+def _lower(model: Any, options: ExportOptions, clock: _Clock, targets: Sequence[Target]) -> Lowered:
     if options.backend == "cuda":
-        from ..lowering import cuda as backend
-    else:
-        from ..lowering import xnnpack as backend  # type: ignore[no-redef]
-    return backend.lower(model, options, clock)
+        from ..lowering import cuda
+
+        return cuda.lower(model, options, clock, targets)
+    from ..lowering import xnnpack
+
+    return xnnpack.lower(model, options, clock)
 
 
 def _check_room(folder: Path, checkpoint: checkpoints.Checkpoint) -> None:
@@ -189,17 +205,52 @@ def _check_room(folder: Path, checkpoint: checkpoints.Checkpoint) -> None:
         )
 
 
-def _platform(backend: str) -> Platform:
-    """Return where an artifact made here can run; XNNPACK's holds no machine code."""
+def _platform(backend: str, targets: Sequence[Target]) -> Platform:
+    """Return where an artifact made here can run; XNNPACK's holds no machine code.
+
+    Args:
+        backend: of the artifact.
+        targets: the GPUs that it is compiled for; none is the one at hand.
+    """
     if backend != "cuda":
         return Platform("any", "any", (), ())
-    import torch
-
     from ..lowering.cuda import architectures
 
-    capability = torch.cuda.get_device_capability()
-    inside = architectures(capability)
-    return Platform(platform.system(), platform.machine(), *inside, architectures=(dotted(capability),))
+    targets = targets or (Target.at_hand(),)
+    asked_for = tuple(dotted(gpu.capability) for gpu in targets)
+    inside = architectures([gpu.capability for gpu in targets])
+    return Platform(platform.system(), platform.machine(), *inside, architectures=asked_for)
+
+
+def _tested(
+    folder: Path, job: Job, smoke_test: SmokeTest | None, lowered: Lowered, targets: Sequence[Target], where: Platform
+) -> Figures:
+    """Return the test's figures: run on the GPU or CPU at hand or, where no GPU here can, as far as it goes without."""
+    if smoke_test is None:
+        return without_gpu.run(
+            folder, lowered, targets,
+            checkpoint=job.source.path, weights_dir=job.weights_dir, trusted=job.trusted,
+        )  # fmt: skip
+    figures = smoke_test(folder, checkpoint=job.source.path, weights_dir=job.weights_dir, trusted=job.trusted)
+    return {**figures, **_not_run(where)}
+
+
+def _runs_here(where: Platform) -> bool:
+    """Whether a GPU at hand runs what is compiled for others, too."""
+    import torch
+
+    return torch.cuda.is_available() and where.runs_on(torch.cuda.get_device_capability())
+
+
+def _not_run(where: Platform) -> dict[str, Any]:
+    """Return what the smoke test's figures lack: the architectures that none of it has run on."""
+    import torch
+
+    if not where.architectures:
+        return {}
+    here = dotted(torch.cuda.get_device_capability())
+    missing = [name for name in where.architectures if name != here]
+    return {"not_run": missing} if missing else {}
 
 
 class _Clock:

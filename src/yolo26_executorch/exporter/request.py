@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from ..artifacts.current import Identity
 from ..artifacts.manifest import PLAIN_NAME
 from ..errors import BackendError, OptionError, UsageError
+from ..lowering import gpus
+from ..lowering.target import Target
 from ..models import naming
 from ..models.checkpoints import Source, find_sources
 from ..models.options import STRIDE, ExportOptions
@@ -57,6 +59,8 @@ class Request:
     seed: int = 0
     trust_checkpoint: bool = False
     backend: str = "auto"
+    arch: tuple[str, ...] = ()
+    """Compute capabilities to export for, or "all"; none is the GPU at hand."""
     precision: str = "tf32"
     half: bool = False
     """Ultralytics' word for fp16, where the backend has it."""
@@ -89,7 +93,8 @@ class Request:
     def __post_init__(self) -> None:
         """Refuse values of other types and numbers out of range; raises OptionError."""
         for name, hint in get_type_hints(type(self)).items():
-            if name in ("models", "imgsz", "words"):  # `find_sources`, `parse_imgsz` and `ExportOptions` check them
+            # `find_sources`, `gpus.named`, `parse_imgsz` and `ExportOptions` check these.
+            if name in ("models", "arch", "imgsz", "words"):
                 continue
             value = getattr(self, name)
             if not isinstance(value, (int, float) if hint is float else hint) or isinstance(value, bool) > (
@@ -170,11 +175,11 @@ def carry_out(
         machine = probe.probe(base_path)
         ray = until_done.enter_context(cluster.connect(request.ray)) if request.ray else None
         options, devices = _options(request, machine, ray, warn)
-        architectures = _architectures(request, options, ray)
+        kinds = _kinds(request, options, ray)
         for source in sources:
             _check_size(source, options)
         store = cluster.open_store(url or base_path)
-        sources = _places(request, sources, options, weights_dir, store, architectures)
+        sources = _places(request, sources, options, weights_dir, store, kinds)
         check_report(report_path)
         jobs = [
             Job(
@@ -190,16 +195,19 @@ def carry_out(
                 force=request.force,
                 run_folder=naming.run_of(source.path) if source.path else None,
                 capabilities=tuple(dict.fromkeys(dotted(device.gpu.capability) for device in devices)),
+                architectures=tuple(dotted(gpu.capability) for gpu in gpus.named(request.arch, options.precision))
+                if request.arch
+                else (),
             )
             for source in sources
         ]
         slots = {device.visible: scheduler.slots(device.gpu.memory_bytes) for device in devices}
         parallel = request.jobs or (None if ray else _parallel(options, len(jobs), slots, machine))
         created, began = _now(), time.perf_counter()
-        with display(len(jobs) * max(1, len(architectures))) as shown:
+        with display(len(jobs) * max(1, len(kinds))) as shown:
             if ray:
                 records = cluster.run(
-                    jobs, store=store, architectures=architectures, parallel=parallel, on_event=shown.show,
+                    jobs, store=store, architectures=kinds, parallel=parallel, on_event=shown.show,
                     keep_logs=request.debug, limits=request.limits, retries=request.retries,
                 )  # fmt: skip
             else:
@@ -225,7 +233,7 @@ def carry_out(
             "time_limit_s": request.limits.seconds,
             "memory_limit_bytes": request.limits.memory_bytes,
             "retries": request.retries,
-            **({"ray": request.ray, "architectures": list(architectures)} if ray else {}),
+            **({"ray": request.ray, "architectures": list(kinds)} if ray else {}),
         },
         "records": [record.to_json() for record in records],
         "exit_status": status,
@@ -283,7 +291,7 @@ def _check_ray(request: Request, url: str | None) -> None:
         raise UsageError(f"--base-path {url}: a URL needs --ray (ADDRESS, or local for this machine); name a folder")
 
 
-def _architectures(request: Request, options: ExportOptions, ray: Resources | None) -> tuple[str, ...]:
+def _kinds(request: Request, options: ExportOptions, ray: Resources | None) -> tuple[str, ...]:
     if not request.per_arch or ray is None:
         return ()
     if options.backend != "cuda":
@@ -294,9 +302,14 @@ def _architectures(request: Request, options: ExportOptions, ray: Resources | No
 def _options(
     request: Request, machine: probe.Environment, ray: Resources | None, warn: Callable[[str], None]
 ) -> tuple[ExportOptions, tuple[Device, ...]]:
-    """Return the options and the GPUs to export on; without a GPU, or on a cluster, none."""
+    """Return the options and the GPUs to export on; without a GPU, on a cluster, or for others than are here, none."""
     named: tuple[Device, ...] = ()
     wanted = request.backend
+    if request.arch:
+        targets = _check_arch(request, machine)
+        options = _options_for(request, "cuda", warn)
+        # Those of one artifact agree on it: `gpus.named` has seen to that.
+        return replace(options, precision=targets[0].precision(options.precision)), ()
     if request.devices and machine.gpus and wanted != "xnnpack":
         named = requirements.choose_devices(request.devices.split(","), machine)
         wanted = "cuda"
@@ -305,19 +318,7 @@ def _options(
         warn(warning)
     if request.devices and backend != "cuda":
         raise UsageError(f"--devices {request.devices}: an export for {backend} uses no GPU; leave it out")
-    options = ExportOptions(
-        backend=backend,
-        precision=_precision(request, backend, warn),
-        imgsz=request.imgsz,
-        batch=request.batch,
-        outputs=request.outputs,
-        input=request.input,
-        io=request.io,
-        random_weights=request.random_weights,
-        seed=request.seed,
-        autotune=request.autotune,
-        words=tuple(request.words),
-    )
+    options = _options_for(request, backend, warn)
     # A CUDA artifact's test has PyTorch itself to fall back on; an XNNPACK artifact's has not.
     here = backend == "xnnpack" and not request.no_test and ray is None
     if here and not (fits := requirements.executorch_runtime_fits(machine)):
@@ -331,6 +332,45 @@ def _options(
         older = ", ".join(map(str, requirements.all_devices(machine)[: devices[0].index]))
         warn(f"{older}: too old for Triton; exporting on {devices[0]}")
     return options, devices
+
+
+def _options_for(request: Request, backend: str, warn: Callable[[str], None]) -> ExportOptions:
+    return ExportOptions(
+        backend=backend,
+        precision=_precision(request, backend, warn),
+        imgsz=request.imgsz,
+        batch=request.batch,
+        outputs=request.outputs,
+        input=request.input,
+        io=request.io,
+        random_weights=request.random_weights,
+        seed=request.seed,
+        autotune=request.autotune,
+        words=tuple(request.words),
+    )
+
+
+def _check_arch(request: Request, machine: probe.Environment) -> tuple[Target, ...]:
+    """Return the GPUs that an export is for, which need not be here.
+
+    Raises:
+        UsageError: other flags say otherwise.
+        BackendError: a compiler is missing.
+    """
+    arch = f"--arch {' '.join(request.arch)}"
+    wanted = gpus.named(request.arch, "fp16" if request.half else request.precision)
+    if len(wanted) > 1:
+        raise OptionError(f"{arch}: expected one, for one artifact; export for each to a --base-path of its own")
+    if request.backend == "xnnpack":
+        raise UsageError(f"{arch}: an export for xnnpack uses no GPU; leave it out")
+    if request.devices or request.ray:
+        other = f"--devices {request.devices}" if request.devices else f"--ray {request.ray}"
+        raise UsageError(f"{arch}: such an export needs no GPU, and {other} asks for some; leave one of the two out")
+    if request.autotune != "off":
+        raise UsageError(f"{arch}: --autotune {request.autotune} measures on the GPU at hand; leave one of the two out")
+    if not (usable := requirements.usable_for([gpu.capability for gpu in wanted], machine)):
+        raise BackendError(f"{arch}: {usable}")
+    return wanted
 
 
 def _precision(request: Request, backend: str, warn: Callable[[str], None]) -> str:
@@ -381,7 +421,7 @@ def _places(
     options: ExportOptions,
     weights_dir: Path | None,
     store: Store,
-    architectures: Sequence[str],
+    kinds: Sequence[str],
 ) -> list[Source]:
     """Return the sources under the names of their artifacts, whose places can be written to.
 
@@ -394,7 +434,7 @@ def _places(
         return existing.identity_of(source, options, weights_dir)
 
     def places(name: str) -> list[str]:
-        return [f"{kind}/{name}" for kind in architectures] or [name]
+        return [f"{kind}/{name}" for kind in kinds] or [name]
 
     def there(name: str) -> list[tuple[str, Manifest]]:
         found = [(store.where(place), store.manifest(place)) for place in places(name)]

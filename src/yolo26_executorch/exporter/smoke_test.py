@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from typing_extensions import Self
 
-    from ..models.tasks import Task
+    from ..models.tasks import Task, TensorSpec
+    from ..parity.baseline import Reference
     from ..runtime import Runner
 
 Figures = dict[str, Any]
@@ -107,22 +109,13 @@ def run(
         manifest, runner = artifact.manifest, open_runner(artifact)
     task = TASKS[manifest.task]
     with runner:
-        inputs = _inputs(task, runner)
+        inputs = inputs_of(task, runner.input)
         given = {name: runner(batch) for name, batch in inputs.items()}
         latency = _latency_ms(runner, next(iter(inputs.values())))
-    reports: list[dict[str, Any]] = []
-    failures: list[str] = []
-    largest: dict[str, Any] | None = None
     reference = Reference(
         manifest, checkpoints.find_checkpoint(manifest, checkpoint, weights_dir=weights_dir, trusted=trusted)
     )
-    for name, batch in inputs.items():
-        for against, report in reference.compare(given[name], reference.predictions(batch)).items():
-            reports.append({"input": name, "against": against, **report.to_json()})
-            failures += [f"{name}, against {against}: {failure}" for failure in report.failures]
-            worst = report.largest
-            if worst and (largest is None or worst.ratio > largest["ratio"]):
-                largest = {"quantity": worst.name, "value": worst.max, "unit": worst.unit, "ratio": worst.ratio}
+    reports, failures, largest = compared(reference, inputs, given)
     image = next(iter(inputs))
     answer: list[str] = []
     if manifest.options.outputs == "named":
@@ -140,13 +133,33 @@ def run(
     }
 
 
-def _inputs(task: Task, runner: Runner) -> dict[str, Tensor]:
+def compared(
+    reference: Reference, inputs: Mapping[str, Tensor], given: Mapping[str, Mapping[str, Tensor]]
+) -> tuple[list[dict[str, Any]], list[str], dict[str, Any] | None]:
+    """Compare outputs with PyTorch's, by input.
+
+    Returns:
+        The reports as plain data, the failures in words, and the error that is largest beside its tolerance.
+    """
+    reports: list[dict[str, Any]] = []
+    failures: list[str] = []
+    largest: dict[str, Any] | None = None
+    for name, batch in inputs.items():
+        for against, report in reference.compare(given[name], reference.predictions(batch)).items():
+            reports.append({"input": name, "against": against, **report.to_json()})
+            failures += [f"{name}, against {against}: {failure}" for failure in report.failures]
+            worst = report.largest
+            if worst and (largest is None or worst.ratio > largest["ratio"]):
+                largest = {"quantity": worst.name, "value": worst.max, "unit": worst.unit, "ratio": worst.ratio}
+    return reports, failures, largest
+
+
+def inputs_of(task: Task, spec: TensorSpec) -> dict[str, Tensor]:
     """Return the test's inputs by name: a real image first."""
     import numpy as np
 
     from ..models import preprocess
 
-    spec = runner.input
     path = preprocess.sample_images()[0]
     image = preprocess.fit(preprocess.read(path), preprocess.size_of(spec), task)
     batch = preprocess.to_input(np.repeat(image[None], spec.shape[0], axis=0), spec)

@@ -9,7 +9,7 @@ import contextlib
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,9 @@ import torch
 from ..errors import ExportError, GpuMemoryError, LoweringError
 from ..models.export_model import ExportModel, products
 from ..models.options import ExportOptions
-from .inductor import compile_threads, compiling, replaced, start_compilers
+from ..system.probe import dotted, toolkit_folder
+from .absent_gpu import compiling_for
+from .inductor import compile_threads, compiled_kernels, compiling, replaced, start_compilers
 from .kernels.pdl import use_pdl
 from .kernels.tile import Tile
 from .passes.fusion import fuse
@@ -37,7 +39,7 @@ _COMPILER_DIED = ("internal compiler error", "signal terminated program")
 
 
 def lower(
-    model: ExportModel, options: ExportOptions, stage: Callable[[str], None], gpu: Target | None = None
+    model: ExportModel, options: ExportOptions, stage: Callable[[str], None], gpus: Sequence[Target] = ()
 ) -> Lowered:
     """Lower a model to one CUDA delegate holding every operator.
 
@@ -45,13 +47,19 @@ def lower(
         model: the eager model on the CPU; rewritten in place.
         options: precision, and whether inputs and outputs stay in GPU memory.
         stage: called with "export", "tune" (with `autotune` alone), "lower", "compile" and "write" when each begins.
-        gpu: what is compiled for; None is the GPU at hand.
+        gpus: what is compiled for; none is the GPU at hand.
 
     Raises:
         LoweringError: an operator stayed outside the delegate or needs a kernel that the runtime lacks, or a compiler
             failed.
         GpuMemoryError: the GPU's memory ran out.
     """
+    (gpu,) = gpus or (Target.at_hand(),)
+    with contextlib.nullcontext() if gpu.is_here else compiling_for(gpu):
+        return _lower(model, options, stage, gpu)
+
+
+def _lower(model: ExportModel, options: ExportOptions, stage: Callable[[str], None], gpu: Target) -> Lowered:
     starting = start_compilers()
     from executorch.backends.cuda.cuda_backend import CudaBackend
     from executorch.backends.cuda.cuda_partitioner import CudaPartitioner
@@ -59,7 +67,6 @@ def lower(
     from executorch.exir.backend.compile_spec_schema import CompileSpec
 
     stage("export")
-    gpu = gpu or Target.at_hand()
     for_cuda(model, gpu)
     example = model.example_input
     input_precision = products(gpu.precision(options.precision))
@@ -70,7 +77,7 @@ def lower(
         if options.autotune != "off":
             stage("tune")
             _tune(network, gpu, full=options.autotune == "full")
-        program = torch.export.export(network, (example,))
+        exported = torch.export.export(network, (example,))
         stage("lower")
         specs = [
             CudaBackend.generate_method_name_compile_spec("forward"),
@@ -86,7 +93,7 @@ def lower(
                 use_pdl(large),
             ):
                 edge = to_edge_transform_and_lower(
-                    program,
+                    exported,
                     partitioner=[CudaPartitioner(specs)],
                     compile_config=EdgeCompileConfig(_check_ir_validity=False, _skip_dim_order=True),
                 )
@@ -94,7 +101,8 @@ def lower(
             raise _explain(error) from error
         delegated = check_delegated(edge.exported_program())
         stage("write")
-        return Lowered(edge.to_executorch(_backend_config(options)), DELEGATE, delegated)
+        program = edge.to_executorch(_backend_config(options))
+        return Lowered(program, DELEGATE, delegated, network, compiled_kernels(gpu.capability))
 
 
 def _weights_exceed_l2(model: torch.nn.Module, gpu: Target) -> bool:
@@ -128,20 +136,20 @@ def _tune(network: torch.fx.GraphModule, gpu: Target, *, full: bool) -> None:
     set_tiles(network, _tiles(gpu))
 
 
-def architectures(capability: tuple[int, int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def architectures(capabilities: Sequence[tuple[int, int]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the compute capabilities with machine code, and those with portable PTX, in what is compiled here.
 
     From 9.0 on Triton compiles for architecture-specific targets (sm_90a …), whose code and PTX no other GPU takes, so
     no PTX is put in.
     """
-    name = f"{capability[0]}.{capability[1]}{'a' if capability >= (9, 0) else ''}"
-    return (name,), ((name,) if _portable_ptx(capability) else ())
+    names = {capability: f"{dotted(capability)}{'a' if capability >= (9, 0) else ''}" for capability in capabilities}
+    return tuple(names.values()), tuple(name for capability, name in names.items() if _portable_ptx(capability))
 
 
 def _portable_ptx(capability: tuple[int, int]) -> bool:
     from torch.utils.cpp_extension import CUDA_HOME
 
-    return capability[0] < 9 and CUDA_HOME is not None
+    return capability[0] < 9 and (CUDA_HOME or toolkit_folder()) is not None
 
 
 @contextlib.contextmanager

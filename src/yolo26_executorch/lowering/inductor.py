@@ -17,6 +17,7 @@ from typing import Any
 
 from ..models.export_model import float32_precision
 from .kernels import pdl
+from .program import Kernel
 from .target import Target
 from .tuning.cost_model import template_tile
 
@@ -98,6 +99,18 @@ def compiling(
         stack.enter_context(_without_benchmarking())
         stack.enter_context(replaced(torch._inductor, "aot_compile", compile_when_ready))
         yield
+
+
+def compiled_kernels(capability: tuple[int, int]) -> tuple[Kernel, ...]:
+    """Return the kernels that this process has compiled since the last call, all of them for one GPU."""
+    from torch._inductor.codecache import CudaKernelParamCache
+
+    kernels = tuple(
+        Kernel(name, capability, int(told.get("shared_mem") or 0), 32 * int(told.get("num_warps") or 0))
+        for name, told in CudaKernelParamCache.cache.items()
+    )
+    CudaKernelParamCache.cache.clear()
+    return kernels
 
 
 @contextlib.contextmanager
@@ -313,7 +326,7 @@ def _without_repro() -> Iterator[None]:
         yield
 
 
-class _NoLauncher:
+class NoLauncher:
     """Stands in for Triton's launcher of a kernel: nothing is launched."""
 
     def __init__(self, source: Any, metadata: Any) -> None:
@@ -332,7 +345,7 @@ def _without_launchers() -> Iterator[None]:
     """
     from triton.runtime import driver
 
-    with replaced(driver.active, "launcher_cls", _NoLauncher):
+    with replaced(driver.active, "launcher_cls", NoLauncher):
         yield
 
 

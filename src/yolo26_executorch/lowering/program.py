@@ -23,6 +23,18 @@ class Delegated:
 
 
 @dataclass(frozen=True)
+class Kernel:
+    """A kernel for a GPU, as it was compiled."""
+
+    name: str
+    capability: tuple[int, int]
+    shared_bytes: int
+    """Of one CTA."""
+    threads: int
+    """Of one CTA."""
+
+
+@dataclass(frozen=True)
 class Lowered:
     """A lowered program, ready to be written."""
 
@@ -30,6 +42,10 @@ class Lowered:
     """executorch.exir.ExecutorchProgramManager"""
     delegate: str
     delegated: Delegated
+    graph: Any = None
+    """What was compiled for GPUs, as a module that runs on the CPU, by the kernels' references."""
+    kernels: tuple[Kernel, ...] = ()
+    """Of all GPUs."""
 
     def write(self, folder: Path, program: str) -> None:
         """Write the program and, where the delegate has some, its external data beside it."""

@@ -19,6 +19,10 @@ class Target(NamedTuple):
     """Most shared memory of one CTA (opt-in)."""
     l2_bytes: int = 50 * MIB
     """Size of the L2 cache."""
+    threads: int = 2048
+    """Most resident threads of one multiprocessor."""
+    is_here: bool = False
+    """Whether it is PyTorch's current GPU, rather than one that is only described (`gpus`)."""
 
     @classmethod
     def at_hand(cls) -> Target:
@@ -32,11 +36,18 @@ class Target(NamedTuple):
             properties.multi_processor_count,
             properties.shared_memory_per_block_optin,
             properties.L2_cache_size,
+            properties.max_threads_per_multi_processor,
+            is_here=True,
         )
+
+    @property
+    def has_tensor_formats(self) -> bool:
+        """Whether its matrix units take tf32 and bf16; before sm_80 none do."""
+        return self.capability >= (8, 0)
 
     def precision(self, wanted: str) -> str:
         """Return what the GPU computes in for a precision that was asked for: before sm_80 there is no tf32."""
-        return "fp32" if wanted == "tf32" and self.capability < (8, 0) else wanted
+        return "fp32" if wanted == "tf32" and not self.has_tensor_formats else wanted
 
 
 H100 = Target()

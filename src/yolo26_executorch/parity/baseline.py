@@ -36,7 +36,9 @@ def device_of(manifest: Manifest) -> str:
 class Reference:
     """Eager PyTorch in the artifact's precision and in fp32; for tf32 also as `tolerance_scaling` wants it."""
 
-    def __init__(self, manifest: Manifest, checkpoint: Checkpoint) -> None:
+    def __init__(self, manifest: Manifest, checkpoint: Checkpoint, device: str | None = None) -> None:
+        """`device` is what PyTorch computes on; None is the artifact's own, `device_of`."""
+        device = device or device_of(manifest)
         self._manifest = manifest
         self._task = checkpoint.task
         self._eager: dict[str, EagerRunner] = {}
@@ -46,11 +48,11 @@ class Reference:
             return ExportModel(own, replace(manifest.options, precision=precision))
 
         for precision in dict.fromkeys((manifest.precision, "fp32")):
-            self._eager[precision] = EagerRunner(model(precision), device_of(manifest))
+            self._eager[precision] = EagerRunner(model(precision), device)
         if manifest.precision == "tf32":
             operands = model("fp32")
             tolerance_scaling.round_operands(operands)
-            self._eager[OPERANDS] = EagerRunner(operands, device_of(manifest))
+            self._eager[OPERANDS] = EagerRunner(operands, device)
 
     def predictions(self, batch: Tensor) -> Predictions:
         """Return PyTorch's predictions of an input of the artifact's."""

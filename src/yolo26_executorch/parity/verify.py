@@ -6,14 +6,17 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ..artifacts.reading import Artifact, opened
+from ..artifacts import card
+from ..artifacts.reading import Artifact, load_manifest, opened
 from ..errors import InputError, UsageError
 from ..models import checkpoints
 from ..models import preprocess as pictures
 from ..models.tasks import TASKS, Task, TensorSpec
+from ..system.probe import dotted
 from .records import ParityReport
 
 if TYPE_CHECKING:
@@ -186,6 +189,35 @@ def verify(
         checkpoint=manifest.checkpoint, figures={against: one.figures() for against, one in aggregates.items()},
         pictures=tuple(done), unreadable=tuple(unreadable),
     )  # fmt: skip
+
+
+def complete(folder: Path, report: VerifyReport) -> str | None:
+    """Write down that an artifact ran on a GPU of a kind that was not at hand when it was exported.
+
+    Returns:
+        The compute capability; None where its test lacked none that this GPU has, or the report is no success.
+
+    Raises:
+        ArtifactError, BusyError, UsageError: it could not be written down.
+    """
+    import torch
+
+    test = load_manifest(folder).test or {}
+    missing = test.get("not_run")
+    if not report.passed or not isinstance(missing, list) or not torch.cuda.is_available():
+        return None
+    here = dotted(torch.cuda.get_device_capability())
+    if here not in missing:
+        return None
+    done = {
+        "architecture": here, "device": report.device, "runner": report.runner, "pictures": len(report.pictures),
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }  # fmt: skip
+    rest = [name for name in missing if name != here]
+    run_on = [*(test.get("run_on") or []), done]
+    kept = {key: value for key, value in test.items() if key not in ("not_run", "run_on")}
+    card.write(folder, test={**kept, "run_on": run_on, **({"not_run": rest} if rest else {})})
+    return here
 
 
 def find_pictures(images: Sequence[Path | str]) -> list[Path]:

@@ -132,7 +132,7 @@ def probe(folder: Path | None = None, *, thorough: bool = False) -> Environment:
         thorough: load ExecuTorch's runtime and Ultralytics in another process too, which takes some seconds more.
     """
     torch_version, torch_cuda, gpus, torch_problem = _torch_facts()
-    cuda_home = _cuda_home()
+    cuda_home = toolkit_folder()
     nvcc = _nvcc(cuda_home)
     return Environment(
         system=platform.system(),
@@ -168,7 +168,7 @@ def toolkit_variables() -> dict[str, str]:
     nvcc on PATH alone; it does so when it is imported.
     """
     variables = {}
-    home = _cuda_home()
+    home = toolkit_folder()
     if home and os.environ.get("CUDA_HOME") != str(home):
         variables["CUDA_HOME"] = str(home)
     if (nvcc := _nvcc(home)) and not shutil.which("nvcc"):
@@ -285,7 +285,7 @@ def _version_line(text: str) -> str:
     return next((line for line in lines if "release" in line), re.sub(r"\(.*?\)", "", lines[0]))
 
 
-def _cuda_home() -> Path | None:
+def toolkit_folder() -> Path | None:
     """Return the first CUDA toolkit that has its headers, in PyTorch's order of search and then where else they are."""
     homes = [Path(os.environ[name]) for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
     if nvcc := shutil.which("nvcc"):

@@ -11,7 +11,7 @@ Each no comes with its cause and with the command that fixes it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import BackendError
@@ -98,6 +98,11 @@ def cuda_obstacles(e: Environment, devices: Sequence[Device] = ()) -> Iterator[t
         yield "driver", _no(why, "update it (on Ubuntu `sudo ubuntu-drivers install`)")
     elif e.driver:
         yield from _gpu_obstacles(e, used)
+    yield from _compiler_obstacles(e, {str(device): device.gpu.capability for device in used})
+
+
+def _compiler_obstacles(e: Environment, gpus: Mapping[str, tuple[int, int]]) -> Iterator[tuple[str, Usable]]:
+    """Yield what is missing to compile for GPUs, by what they are called, of these compute capabilities."""
     if e.triton is None:
         yield "Triton", _no("Triton, which writes the GPU's code, is not installed", 'pip install "triton>=3.6"')
     if e.cxx is None:
@@ -107,10 +112,21 @@ def cuda_obstacles(e: Environment, devices: Sequence[Device] = ()) -> Iterator[t
     if e.cuda_home is None:
         why = "no CUDA toolkit (include/cuda.h) is found; AOTInductor's wrapper is compiled with it"
         yield "toolkit", _no(why, install)
-    packed = [device for device in used if device.gpu.capability < FIRST_WITHOUT_FATBINS]
+    packed = [name for name, capability in gpus.items() if capability < FIRST_WITHOUT_FATBINS]
     if e.nvcc is None and packed:
         why = f"the CUDA toolkit's compiler (nvcc), which packs the kernels for {packed[0]}, is not found"
         yield "nvcc", _no(why, install)
+
+
+def usable_for(capabilities: Sequence[tuple[int, int]], facts: Environment | None = None) -> Usable:
+    """Say whether models can be exported here for GPUs of these compute capabilities, which need not be here."""
+    e = facts or probe.probe()
+    if e.system != "Linux":
+        return _no(f"CUDA export needs Linux, and this is {e.system}", "use a Linux machine")
+    if e.torch is None or e.torch_problem:
+        return _no(f"PyTorch cannot be imported ({e.torch_problem or 'not installed'})", INSTALL_TORCH)
+    gpus = {f"compute capability {dotted(capability)}": capability for capability in capabilities}
+    return next((obstacle for _, obstacle in _compiler_obstacles(e, gpus)), Usable(True))
 
 
 def _gpu_obstacles(e: Environment, used: Sequence[Device]) -> Iterator[tuple[str, Usable]]:

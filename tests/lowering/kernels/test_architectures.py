@@ -8,23 +8,12 @@ import pytest
 
 from support import SLOW, random_model
 from support.launches import Launch, launches_of
+from yolo26_executorch.lowering.gpus import GPUS
 from yolo26_executorch.lowering.passes.fusion import fuse
 from yolo26_executorch.lowering.passes.rewrites import for_cuda
-from yolo26_executorch.lowering.target import MIB, Target
+from yolo26_executorch.lowering.target import Target
 from yolo26_executorch.lowering.tuning.cost_model import choose
 from yolo26_executorch.models.export_model import products
-
-GPUS = {
-    gpu.name: gpu
-    for gpu in (
-        Target("V100", (7, 0), 80, 96 * 1024, 6 * MIB),
-        Target("T4", (7, 5), 40, 64 * 1024, 4 * MIB),
-        Target("RTX 3090", (8, 6), 82, 99 * 1024, 6 * MIB),
-        Target("B200", (10, 0), 148, 227 * 1024, 126 * MIB),
-        Target("RTX 5090", (12, 0), 170, 99 * 1024, 96 * MIB),
-    )
-}
-"""Multiprocessors, shared memory that a program may have, and the L2 cache, as NVIDIA says."""
 
 
 def largest_of_each_kernel(gpu: Target, precision: str) -> dict[str, Launch]:
@@ -38,18 +27,18 @@ def largest_of_each_kernel(gpu: Target, precision: str) -> dict[str, Launch]:
 
 
 @pytest.mark.parametrize(
-    ("name", "precision"),
+    ("capability", "precision"),
     [
-        ("RTX 3090", "tf32"),
-        *[pytest.param(name, "tf32", marks=SLOW) for name in ("T4", "RTX 5090")],
-        *[pytest.param(name, "fp16", marks=SLOW) for name in ("V100", "RTX 3090", "B200")],
+        ((8, 6), "tf32"),
+        *[pytest.param(capability, "tf32", marks=SLOW) for capability in ((7, 5), (12, 0))],
+        *[pytest.param(capability, "fp16", marks=SLOW) for capability in ((7, 0), (8, 6), (8, 7), (10, 0), (11, 0))],
     ],
 )
 def test_every_kernel_compiles_and_fits(
-    name: str, precision: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    capability: tuple[int, int], precision: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    gpu = GPUS[name]
+    gpu = GPUS[capability]
     launches = largest_of_each_kernel(gpu, precision)
     assert len(launches) > 8
     for kernel, launch in launches.items():

@@ -10,9 +10,10 @@ from torch._higher_order_ops import triton_kernel_wrap
 
 from support import random_model
 from support.launches import launches_of
-from support.without_gpu import Driver
+from yolo26_executorch.lowering.absent_gpu import Driver
 from yolo26_executorch.lowering.passes.fusion import fuse
 from yolo26_executorch.lowering.passes.rewrites import for_cuda
+from yolo26_executorch.lowering.target import H100
 
 RESULTS = {
     "sieve_kernel": {"scores", "candidates", "counts"},
@@ -24,7 +25,7 @@ RESULTS = {
 @pytest.fixture(autouse=True)
 def target(monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU that Triton lowers for."""
-    monkeypatch.setattr(triton.runtime.driver, "_active", Driver())
+    monkeypatch.setattr(triton.runtime.driver, "_active", Driver(H100))
 
 
 def written(kernel: Any, arguments: dict[str, Any]) -> set[str]:
