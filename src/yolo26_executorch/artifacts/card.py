@@ -194,7 +194,10 @@ def _latency(test: Mapping[str, Any]) -> dict[str, Any] | None:
     keys = ("p50", "min", "max", "runs")
     if not isinstance(found, Mapping) or not all(_is_number(found.get(key)) for key in keys):
         return None
-    return {**{key: f"{found[key]:.3g}" for key in keys}, "device": str(test.get("device") or "a device that was not written down")}
+    return {
+        **{key: f"{found[key]:.3g}" for key in keys},
+        "device": str(test.get("device") or "a device that was not written down"),
+    }
 
 
 def _parity(test: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
