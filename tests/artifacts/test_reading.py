@@ -50,8 +50,6 @@ def test_missing_artifact_says_where_there_are_some(tmp_path: Path) -> None:
     publish(tmp_path)
     with pytest.raises(ArtifactError, match=r"did you mean .*yolo26n"):
         reading.load_manifest(tmp_path)
-    with pytest.raises(ArtifactError, match="no artifact"):
-        reading.load_manifest(tmp_path / "yolo26n" / PROGRAM)
 
 
 def test_truncated_file_is_found_before_any_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,3 +135,24 @@ def test_contents_are_read_only_of_an_intact_artifact(tmp_path: Path, monkeypatc
     monkeypatch.setattr(reading, "program_file", None)
     with pytest.raises(IntegrityError):
         reading.contents(folder)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (
+            "best.pt",
+            r"best.pt is to be exported before it can run: `yolo26-et export .*best.pt`, or in Python export\(",
+        ),
+        ("yolo26n-seg", "is to be exported before it can run"),
+        ("mine/model.pte", "is a file of an artifact; give its folder, .*mine$"),
+    ],
+)
+def test_what_is_nearly_an_artifact_is_answered_with_what_to_do(
+    given: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(tmp_path).rename(tmp_path / "mine")
+    (tmp_path / "best.pt").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ArtifactError, match=told):
+        reading.load_manifest(given)

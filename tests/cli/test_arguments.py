@@ -46,6 +46,12 @@ def parsed(line: str) -> Any:
         ("mode=export model=yolo26n.pt", "export --models yolo26n.pt"),
         ("export --format executorch --models yolo26n", "export --models yolo26n"),
         ("export --model runs/best.pt --half", "export --models runs/best.pt --half"),
+        ("export --weights best.pt --img 640", "export --models best.pt --imgsz 640"),
+        ("export weights=best.pt img_size=640 batch_size=2", "export --models best.pt --imgsz 640 --batch 2"),
+        ("export model = best.pt imgsz= 640 half =True", "export --models best.pt --imgsz 640 --half"),
+        ("export best.pt imgsz=640 480 batch=1", "export --models best.pt --imgsz 640 480 --batch 1"),
+        ("export detect model=yolo26n.pt", "export --models yolo26n.pt"),
+        ("export best.pt half skip_existing", "export --models best.pt --half --skip-existing"),
     ],
 )
 def test_an_export_as_ultralytics_users_type_it(typed: str, meant: str) -> None:
@@ -73,6 +79,10 @@ def test_an_export_as_ultralytics_users_type_it(typed: str, meant: str) -> None:
         ("segment predict model=ART source=0", "predict ART 0"),
         ("benchmark model=ART", "bench ART"),
         ("val model=ART data=d.yaml", "val ART --data d.yaml"),
+        ("predict detect model=ART source=a.jpg save", "predict ART a.jpg --save"),
+        ("predict --weights ART --source a.jpg --conf-thres 0.4", "predict ART a.jpg --conf 0.4"),
+        ("predict ART a.jpg device=cpu", "predict ART a.jpg --device cpu"),
+        ("predict ART a.jpg --device cuda:1", "predict ART a.jpg --device 1"),
     ],
 )
 def test_other_commands_as_ultralytics_users_type_them(typed: str, meant: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,12 +95,22 @@ def test_other_commands_as_ultralytics_users_type_them(typed: str, meant: str, m
 @pytest.mark.parametrize(
     ("typed", "told"),
     [
-        ("export yolo26n iou=0.5", "iou has no effect: YOLO26's end-to-end head gives final objects"),
-        ("export yolo26n nms=True", "nms has no effect"),
-        ("export yolo26n simplify=True", "simplify has no effect: it belongs to other export formats"),
+        ("export yolo26n iou=0.5", "iou=0.5 has no effect: YOLO26's end-to-end head gives final objects"),
+        ("export yolo26n --iou 0.5", "--iou 0.5 has no effect: YOLO26's end-to-end head"),
+        ("export yolo26n --iou-thres=0.5", "--iou-thres=0.5 has no effect: YOLO26's end-to-end head"),
+        ("export yolo26n nms=True", "nms=True has no effect"),
+        ("export yolo26n --simplify", "--simplify has no effect: it belongs to other export formats"),
+        ("predict ART a.jpg iou=0.5", "iou=0.5 has no effect"),
+        ("predict ART a.jpg half=True", "half=True has no effect: the precision was settled by the export"),
+        ("predict ART a.jpg --half", "--half has no effect: the precision was settled by the export"),
+        ("val ART data=d.yaml imgsz=640 batch=16", "batch=16 has no effect: the export settled the size and the batch"),
+        ("benchmark model=ART imgsz=640 half=False", "imgsz=640 has no effect"),
     ],
 )
-def test_what_has_no_effect_is_told(typed: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_has_no_effect_is_told(
+    typed: str, told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli.arguments, "find_artifact", lambda *_: None)
     parsed(typed)
     assert f"yolo26-et: warning: {told}" in capsys.readouterr().err
 
@@ -110,6 +130,16 @@ def test_what_has_no_effect_is_told(typed: str, told: str, capsys: pytest.Captur
         ("export yolo26n half=maybe", "half=maybe: expected True or False"),
         ("export yolo26n device=mps", "expected cpu or a GPU's number"),
         ("predict", "`yolo26-et predict --help`"),
+        ("", "no command; `yolo26-et export best.pt` exports, `yolo26-et predict best.pt bus.jpg` runs"),
+        ("train data=a.yaml model=yolo26n.pt", "no command train here; type `yolo train data=a.yaml model=yolo26n.pt`"),
+        ("checks", "type `yolo26-et doctor`"),
+        ("version", "type `yolo26-et --version`"),
+        ("best.pt", "did you mean `yolo26-et export best.pt`?"),
+        ("yolo26n --half", "did you mean `yolo26-et predict yolo26n --half`?"),
+        ("best.pt bus.jpg", "did you mean `yolo26-et predict best.pt bus.jpg`?"),
+        ("model=best.pt source=bus.jpg", "did you mean `yolo26-et predict model=best.pt source=bus.jpg`?"),
+        ("model=best.pt half=True", "did you mean `yolo26-et export model=best.pt half=True`?"),
+        ("predict ART a.jpg --weight-deca 1", "no flag --weight-deca; `yolo26-et predict --help` shows what it takes"),
     ],
 )
 def test_what_cannot_be_is_told_with_what_to_type(typed: str, told: str) -> None:
@@ -146,6 +176,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("predict yolo26n a.jpg --save", "type `yolo26-et predict yolo26n a.jpg --save --export`"),
         ("val yolo26n.pt --data d.yaml", "type `yolo26-et export yolo26n.pt` first"),
         ("predict none.pt a.jpg", "no such artifact or checkpoint: none.pt"),
+        ("predict exports/yolo26n-shapes/model.pte a.jpg", "type `yolo26-et predict exports/yolo26n-shapes a.jpg`"),
+        ("predict model=exports source=a.jpg", "type `yolo26-et predict model=exports/yolo26n-shapes source=a.jpg`"),
+        (
+            "predict model=yolo26n-shapes source=a.jpg",
+            "did you mean `yolo26-et predict model=exports/yolo26n-shapes source=a.jpg`?",
+        ),
     ],
 )
 def test_an_artifact_that_is_elsewhere_or_not_made_yet(here: Path, typed: str, told: str) -> None:

@@ -48,7 +48,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "COMMAND"),
+        ([], "no command; `yolo26-et export best.pt` exports"),
         (["exprot"], "exprot"),
         (["list", "--nonsense"], "--nonsense"),
         (["export", "--batch", "two"], "invalid int value: 'two'"),

@@ -19,7 +19,7 @@ from support.site import Site
 from support.stub_runner import NAMES, StubRunner, backend, cut, folder_of_pictures, picture, video
 from yolo26_executorch import cli
 from yolo26_executorch.models.options import ExportOptions
-from yolo26_executorch.models.preprocess import read
+from yolo26_executorch.models.preprocess import BUNDLED, read
 from yolo26_executorch.vision import ultralytics_backend
 
 
@@ -203,10 +203,23 @@ def test_what_is_shown_on_a_terminal(
     assert "photo.jpg" in "".join(err) and "1 done" in "".join(err)
 
 
+def test_without_a_source_the_photographs_are_taken(command: Command) -> None:
+    status, out, err = command()
+    assert status == 0
+    assert [name in line for name, line in zip(BUNDLED, out.splitlines(), strict=True)] == [True, True]
+    assert [name in line for name, line in zip(BUNDLED, err, strict=False)] == [True, True]
+
+
+def test_a_cuda_artifact_does_not_run_on_the_cpu_without_a_word(command: Command, photo: Path, tmp_path: Path) -> None:
+    assert command(photo, "--device", "cpu")[0] == 0
+    publish(tmp_path / "exports", make_manifest(name="gpu"))
+    assert cli.main(["predict", str(tmp_path / "exports" / "gpu"), str(photo), "device=cpu"]) == 2
+    assert "was exported for CUDA; `yolo26-et export … --backend xnnpack`" in command.capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [
-        ([], 2, "the following arguments are required: SOURCE"),
         (["nothing.jpg"], 2, "no file or folder at nothing.jpg; check the path"),
         (["photo.jpg", "nothing.jpg"], 2, "no file or folder at nothing.jpg"),
         (["*.gif"], 2, "no file fits *.gif"),
@@ -229,7 +242,6 @@ def test_what_is_shown_on_a_terminal(
         (["photo.jpg", "--nms"], 2, "nms=True: the exported head is the end-to-end one"),
         (["photo.jpg", "--no-end2end"], 2, "end2end=False: the exported head is the end-to-end one"),
         (["photo.jpg", "--max-det", "1000"], 2, "max_det=1000: this model was exported with 300 rows"),
-        (["photo.jpg", "--half"], 2, "half=True: it was settled by the export"),
         (["photo.jpg", "--imgsz", "640"], 2, "imgsz=640: this model was exported for 320 x 320 pixels"),
         (["photo.jpg", "--embed", "[1, 2]"], 2, "embed=[1, 2]: it needs the PyTorch model"),
         (["photo.jpg", "--batch", "0"], 2, "batch=0: expected a number of images from 1 up"),

@@ -73,6 +73,47 @@ def test_one_model_serves_several_calls_at_once(model: YOLO26, tmp_path: Path) -
 
 def test_it_knows_its_task_and_classes(model: YOLO26) -> None:
     assert (model.task, model.names) == ("detect", NAMES)
+    assert str(model.device) == "cpu"
+
+
+def test_what_ultralytics_users_tell_it_is_compared(model: YOLO26) -> None:
+    assert YOLO26("exports/yolo26n", "detect").task == "detect"
+    with pytest.raises(OptionError, match=r"task='segment': this model's is detect; leave it out"):
+        YOLO26("exports/yolo26n", task="segment")
+    assert len(model(picture(), device="cpu", half=False, verbose=False)) == 1
+    with pytest.raises(OptionError, match="device=0: a model runs where it was opened"):
+        model(picture(), device=0)
+
+
+def test_without_a_source_the_photographs_are_taken(model: YOLO26) -> None:
+    assert [Path(result.path).name for result in model()] == ["bus.jpg", "zidane.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("use", "told"),
+    [
+        (lambda model: model.train(data="coco8.yaml"), r'no train: train the checkpoint, YOLO\("best.pt"\).train'),
+        (lambda model: model.tune(), r'no tune: train the checkpoint, YOLO\("best.pt"\).tune'),
+        (lambda model: model.export(format="onnx"), r'no export: it is exported already; export\("best.pt"'),
+        (lambda model: model.half(), "no half: precision and device were settled"),
+        (lambda model: model.to("cuda"), "no to: precision and device were settled"),
+        (lambda model: model.model, "no model: it is no PyTorch module"),
+        (lambda model: model.benchmark(), "no benchmark: `yolo26-et bench FOLDER`"),
+        (lambda model: model.info(), "no info: `yolo26-et inspect FOLDER`"),
+        (lambda model: model.add_callback("on_predict_end", print), "no add_callback: it calls none"),
+        (lambda model: model.wobble, r"no wobble: help\(YOLO26\)"),
+    ],
+)
+def test_what_an_exported_model_lacks_is_told_with_what_to_do(
+    model: YOLO26, use: Callable[[Any], object], told: str
+) -> None:
+    with pytest.raises(AttributeError, match=f"an exported model has {told}"):
+        use(model)
+
+
+def test_val_without_data_says_what_to_give(model: YOLO26) -> None:
+    with pytest.raises(UsageError, match=r'give val\(data="data.yaml"\)'):
+        model.val()
 
 
 def test_classes_by_name(model: YOLO26) -> None:

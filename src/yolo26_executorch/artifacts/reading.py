@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from ..errors import ArtifactError, IntegrityError, UsageError, first_line, printable
+from ..models.variants import ALL_VARIANTS
 from . import program_file
 from .files import PrivateCopy, open_plain, plain_sha256, plain_size
 from .manifest import LARGEST_MANIFEST, MANIFEST, PROGRAM, WEIGHTS, Manifest
@@ -235,6 +236,13 @@ def _directory(folder: Path) -> Iterator[int]:
 
 
 def _no_artifact(folder: Path) -> ArtifactError:
+    if folder.suffix == ".pt" or str(folder) in ALL_VARIANTS:
+        return ArtifactError(
+            f"{folder} is to be exported before it can run: `yolo26-et export {folder}`, or in Python "
+            f'export("{folder}"), which returns the folder of the artifact'
+        )
+    if (folder.parent / MANIFEST).exists():
+        return ArtifactError(f"{folder} is a file of an artifact; give its folder, {folder.parent}")
     inside = sorted(str(found.parent) for found in folder.glob(f"*/{MANIFEST}"))[:3]
     hint = f"did you mean {' or '.join(inside)}?" if inside else "`yolo26-et export` makes one"
     return ArtifactError(f"no artifact at {folder}: it has no {MANIFEST}; {hint}")

@@ -7,12 +7,13 @@ written `key=value`; what Ultralytics calls otherwise is in the tables below, wi
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import glob
 import os
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -22,6 +23,20 @@ from ..models.variants import ALL_VARIANTS
 
 COMMAND_NAMES = {"track": ("predict", "--track"), "benchmark": ("bench",)}
 """Ultralytics' names of commands → ours, with the flags that go with them."""
+
+NOT_HERE = {
+    **dict.fromkeys(("train", "tune", "settings", "cfg", "copy-cfg", "login", "logout", "solutions"), "`yolo {line}`"),
+    "checks": "`{prog} doctor`",
+    "version": "`{prog} --version`",
+    "help": "`{prog} --help`",
+}
+"""Commands of Ultralytics' that are none here, and what to type."""
+
+FORMER_WORDS = {
+    "weights": "model", "img": "imgsz", "img_size": "imgsz", "conf_thres": "conf", "iou_thres": "iou",
+    "batch_size": "batch",
+}  # fmt: skip
+"""What earlier versions of YOLO called a setting → Ultralytics' word for it."""
 
 TASK_WORDS = ("detect", "segment", "pose", "obb", "classify", "semantic", "depth")
 """Ultralytics' command takes the task before the mode; a model knows its own."""
@@ -34,6 +49,8 @@ _SWITCHES = frozenset(
     }
 )  # fmt: skip
 """Ultralytics' flags that stand without a value."""
+_REWORDED = frozenset({"device", "half", "int8"})
+"""Flags of ours whose values, or absence, Ultralytics words otherwise."""
 _TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off", "none", "")
 
 
@@ -59,8 +76,8 @@ class Typed:
         return [*self.flags, *separator, *positionals] if separator else [*positionals, *self.flags]
 
 
-Meaning: TypeAlias = "Callable[[Typed, str], None]"
-"""What becomes of a value; raises OptionError where it cannot be honoured."""
+Meaning: TypeAlias = "Callable[[Typed, str, str], None]"
+"""What becomes of a word as it was typed, such as `iou=0.5`, and of its value; raises OptionError to refuse it."""
 
 
 def truth(value: str) -> bool:
@@ -73,7 +90,7 @@ def truth(value: str) -> bool:
 
 
 def _switch(*flags: str) -> Meaning:
-    def meaning(typed: Typed, value: str) -> None:
+    def meaning(typed: Typed, word: str, value: str) -> None:
         if truth(value):
             typed.flags += flags
 
@@ -81,35 +98,41 @@ def _switch(*flags: str) -> Meaning:
 
 
 def _flag(flag: str) -> Meaning:
-    def meaning(typed: Typed, value: str) -> None:
+    def meaning(typed: Typed, word: str, value: str) -> None:
         typed.flags += [flag, value]
 
     return meaning
 
 
-def _model(typed: Typed, value: str) -> None:
+def _model(typed: Typed, word: str, value: str) -> None:
     typed.model = value
 
 
-def _source(typed: Typed, value: str) -> None:
+def _source(typed: Typed, word: str, value: str) -> None:
     typed.source.append(value)
 
 
 def _no_effect(why: str) -> Meaning:
-    def meaning(typed: Typed, value: str) -> None:
-        typed.notes.append(f"has no effect: {why}")
+    def meaning(typed: Typed, word: str, value: str) -> None:
+        typed.notes.append(f"{word} has no effect: {why}")
 
     return meaning
 
 
-def _ignored(typed: Typed, value: str) -> None:
+def _settled(typed: Typed, word: str, value: str) -> None:
+    """Take a switch of the export's where an artifact is used."""
+    if truth(value):
+        typed.notes.append(f"{word} has no effect: the precision was settled by the export, where it is a flag, too")
+
+
+def _ignored(typed: Typed, word: str, value: str) -> None:
     """Take what says nothing that is not known already."""
 
 
 def _unless_false(why: str) -> Meaning:
     """Refuse a switch that is on."""
 
-    def meaning(typed: Typed, value: str) -> None:
+    def meaning(typed: Typed, word: str, value: str) -> None:
         if value.lower() not in _FALSE:
             raise OptionError(why)
 
@@ -119,14 +142,14 @@ def _unless_false(why: str) -> Meaning:
 def _unless_true(why: str) -> Meaning:
     """Refuse a switch that is off."""
 
-    def meaning(typed: Typed, value: str) -> None:
+    def meaning(typed: Typed, word: str, value: str) -> None:
         if value.lower() not in _TRUE:
             raise OptionError(why)
 
     return meaning
 
 
-def _format(typed: Typed, value: str) -> None:
+def _format(typed: Typed, word: str, value: str) -> None:
     if value.lower() not in ("executorch", "pte", ""):
         raise OptionError(
             "this command makes ExecuTorch programs alone; type format=executorch or leave it out (Ultralytics' own "
@@ -137,12 +160,12 @@ def _format(typed: Typed, value: str) -> None:
 def _device(flag: str) -> Meaning:
     """Take Ultralytics' names of devices: cpu, 0, cuda:0, 0,1."""
 
-    def meaning(typed: Typed, value: str) -> None:
+    def meaning(typed: Typed, word: str, value: str) -> None:
         device = value.lower().strip("[]() ").replace(" ", "").replace("cuda:", "")
         if device in ("cuda", "", "none"):
             return
         if device == "cpu":
-            typed.flags += ["--backend", "xnnpack"] if flag == "--devices" else []
+            typed.flags += ["--backend", "xnnpack"] if flag == "--devices" else [flag, device]
             return
         if not re.fullmatch(r"\d+(,\d+)*", device):
             raise OptionError(f"expected cpu or a GPU's number such as 0, given {value!r}")
@@ -177,19 +200,27 @@ _PREDICT: dict[str, Meaning] = {
     "source": _source,
     "device": _device("--device"),
     "iou": _no_effect(_SUPPRESSION),
+    "half": _settled,
+    "int8": _settled,
     "stream": _ignored,
     **dict.fromkeys(("task", "mode"), _ignored),
 }
 _VAL: dict[str, Meaning] = {
     "model": _model,
     "device": _device("--device"),
-    **dict.fromkeys(("iou", "conf"), _no_effect("validation uses Ultralytics' own thresholds")),
-    **dict.fromkeys(("task", "mode", "verbose"), _ignored),
+    "iou": _no_effect(_SUPPRESSION),
+    **dict.fromkeys(("conf", "max_det"), _no_effect("validation uses Ultralytics' own thresholds")),
+    **dict.fromkeys(("half", "int8"), _settled),
+    **dict.fromkeys(("imgsz", "batch", "rect"), _no_effect("the export settled the size and the batch")),
+    **dict.fromkeys(("workers", "save_json", "save_txt", "save_conf"), _no_effect("it is not offered here")),
+    **dict.fromkeys(("task", "mode", "verbose", "exist_ok"), _ignored),
 }
 _BENCH: dict[str, Meaning] = {
     "model": _model,
     "device": _device("--device"),
     "format": _format,
+    **dict.fromkeys(("half", "int8"), _settled),
+    **dict.fromkeys(("imgsz", "batch"), _no_effect("the export settled the size and the batch")),
     **dict.fromkeys(("task", "mode", "verbose"), _ignored),
     "data": _no_effect("bench measures time; `yolo26-et val` measures accuracy"),
 }
@@ -214,7 +245,9 @@ def translate(command: str, parser: argparse.ArgumentParser, words: Sequence[str
     actions = {flag: action for action in parser._actions for flag in action.option_strings}
     meanings = MEANINGS.get(command, {})
     typed = Typed()
-    words = list(words)
+    words = _joined(words)
+    if words and words[0] in TASK_WORDS and meanings and not Path(words[0]).exists():
+        words.pop(0)  # Ultralytics takes the task behind the mode, too
     while words:
         word = words.pop(0)
         if word == "--":
@@ -223,25 +256,56 @@ def translate(command: str, parser: argparse.ArgumentParser, words: Sequence[str
         pair = _KEY.fullmatch(word)
         bare = word[2:].partition("=") if word.startswith("--") and len(word) > 2 else None
         if pair and not _is_path(word):
-            key, value = pair[1].lower().replace("-", "_"), pair[2]
-            try:
-                _take(key, value, actions, meanings, typed)
-            except OptionError as error:
-                raise OptionError(f"{word}: {error}") from None
-        elif bare and f"--{bare[0]}" not in actions and (meaning := meanings.get(bare[0].replace("-", "_"))):
-            value = bare[2] if bare[1] else _value_of(bare[0].replace("-", "_"), words)
-            try:
-                meaning(typed, value)
-            except OptionError as error:
-                raise OptionError(f"{word}: {error}") from None
-            _name_note(typed, word)
+            value = pair[2]
+            if _key(pair[1]) == "imgsz":  # imgsz=640 480
+                while words and words[0].isdecimal():
+                    value += f",{words.pop(0)}"
+            with _naming(word):
+                _take(_key(pair[1]), word, value, actions, meanings, typed)
+        elif bare and (bare[0] in _REWORDED or f"--{bare[0]}" not in actions) and _key(bare[0]) in meanings:
+            value = bare[2] if bare[1] else _value_of(_key(bare[0]), words)
+            with _naming(word):
+                meanings[_key(bare[0])](typed, word if bare[1] or value == "True" else f"{word} {value}", value)
+        elif bare and _key(bare[0]) != bare[0].replace("-", "_") and (renamed := f"--{_key(bare[0])}") in actions:
+            words.insert(0, renamed + bare[1] + bare[2])
         elif word.startswith("-") and (action := actions.get(word.partition("=")[0])) is not None:
             typed.flags += _flag_with_values(word, action, words)
         elif re.match(r"--?[A-Za-z]", word):
             raise _unknown_flag(parser, word, actions)
+        elif (switch := actions.get(f"--{word.replace('_', '-')}")) and switch.nargs == 0 and not Path(word).exists():
+            typed.flags.append(switch.option_strings[0])  # Ultralytics takes `save` for save=True
         else:
             typed.positionals.append(word)
     return typed
+
+
+def _joined(words: Sequence[str]) -> list[str]:
+    """Put `key = value`, `key= value` and `key =value` together, as Ultralytics does."""
+    joined: list[str] = []
+    for word in words:
+        before = joined[-1] if joined else ""
+        opens = word.startswith("=") and re.fullmatch(r"[A-Za-z]\w*", before)
+        follows = re.fullmatch(r"[A-Za-z]\w*=", before) and not word.startswith("-") and "=" not in word
+        if opens or follows:
+            joined[-1] += word
+        else:
+            joined.append(word)
+    return joined
+
+
+def _key(word: str) -> str:
+    """Return a setting's name of today."""
+    key = word.lower().replace("-", "_")
+    return FORMER_WORDS.get(key, key)
+
+
+@contextlib.contextmanager
+def _naming(word: str) -> Iterator[None]:
+    """Begin what is said of a word with it."""
+    try:
+        yield
+    except OptionError as error:
+        raise OptionError(f"{word}: {error}") from None
 
 
 def split_command(argv: Sequence[str], commands: Sequence[str], prog: str) -> tuple[str | None, list[str]]:
@@ -253,7 +317,12 @@ def split_command(argv: Sequence[str], commands: Sequence[str], prog: str) -> tu
         UsageError: there is no such command; the message holds the line that was probably meant.
     """
     words = list(argv)
-    if not words or words[0].startswith("-"):
+    if not words:
+        raise UsageError(
+            f"no command; `{prog} export best.pt` exports, `{prog} predict best.pt bus.jpg` runs, and `{prog} --help` "
+            "shows all"
+        )
+    if words[0].startswith("-"):
         return None, words
     modes = [word for word in words if word.startswith("mode=")]
     if len(words) > 1 and words[0] in TASK_WORDS and words[1] in (*commands, *COMMAND_NAMES):
@@ -266,6 +335,12 @@ def split_command(argv: Sequence[str], commands: Sequence[str], prog: str) -> tu
         return command, [*flags, *rest]
     if given in commands:
         return given, rest
+    if given in NOT_HERE:
+        right = NOT_HERE[given].format(prog=prog, line=shlex.join(words))
+        raise UsageError(f"no command {given} here; type {right}")
+    if _KEY.fullmatch(given) or given.endswith(".pt") or given in ALL_VARIANTS or Path(given).is_dir():
+        whole = len(words) > 1 and (not _KEY.fullmatch(given) or any(word.startswith("source=") for word in words))
+        raise UsageError(f"no command; did you mean `{prog} {shlex.join(['predict' if whole else 'export', *words])}`?")
     near = difflib.get_close_matches(given, [*commands, *COMMAND_NAMES], n=1, cutoff=0.6)
     if near:
         raise UsageError(f"no command {given}; did you mean `{prog} {shlex.join([near[0], *rest])}`?")
@@ -287,7 +362,13 @@ def find_artifact(given: Path, argv: Sequence[str], prog: str) -> None:
         return
 
     def line(right: str, *more: str) -> str:
-        return f"`{prog} {shlex.join([*(right if one == word else one for one in argv), *more])}`"
+        spelled = {word: right, **{f"{key}={word}": f"{key}={right}" for key in ("model", "--model", "weights")}}
+        return f"`{prog} {shlex.join([*(spelled.get(one, one) for one in argv), *more])}`"
+
+    if given.is_file() and (given.parent / MANIFEST).exists():
+        raise UsageError(f"{word} is a file of an artifact; type {line(str(given.parent))}")
+    if given.is_dir() and (made := sorted(path.parent for path in given.glob(f"*/{MANIFEST}"))):
+        raise UsageError(f"{word} is a folder of artifacts; type {line(str(made[0]))}")
 
     if given.suffix == ".pt" or word in ALL_VARIANTS:
         if given.suffix == ".pt" and not given.is_file() and given.stem not in ALL_VARIANTS:
@@ -315,6 +396,7 @@ def _places_of(name: str) -> list[Path]:
 
 def _take(
     key: str,
+    word: str,
     value: str,
     actions: Mapping[str, argparse.Action],
     meanings: Mapping[str, Meaning],
@@ -323,8 +405,7 @@ def _take(
     """Take one key=value."""
     flag = f"--{key.replace('_', '-')}"
     if meaning := meanings.get(key):
-        meaning(typed, value)
-        _name_note(typed, f"{key}=")
+        meaning(typed, word, value)
     elif (action := actions.get(flag)) is not None:
         if action.nargs == 0:
             opposite = f"--no-{flag[2:]}"
@@ -334,7 +415,7 @@ def _take(
         else:
             typed.flags += [flag, value]
     else:
-        known = {name[2:].replace("-", "_") for name in actions if name.startswith("--")} | {*meanings}
+        known = {name[2:].replace("-", "_") for name in _shown(actions)} | {*meanings}
         near = difflib.get_close_matches(key, known, n=1)
         hint = f"did you mean {near[0]}={value}?" if near else "`--help` shows what it takes"
         raise OptionError(f"no flag or setting of that name; {hint}")
@@ -374,9 +455,9 @@ def _value_of(key: str, rest: list[str]) -> str:
     return "True"
 
 
-def _name_note(typed: Typed, word: str) -> None:
-    if typed.notes and typed.notes[-1].startswith("has no effect"):
-        typed.notes[-1] = f"{word.rstrip('=')} {typed.notes[-1]}"
+def _shown(actions: Mapping[str, argparse.Action]) -> list[str]:
+    """Return the flags that the help shows."""
+    return [name for name, one in actions.items() if name.startswith("--") and one.help != argparse.SUPPRESS]
 
 
 def _is_path(word: str) -> bool:
@@ -386,7 +467,7 @@ def _is_path(word: str) -> bool:
 
 def _unknown_flag(parser: argparse.ArgumentParser, word: str, actions: Mapping[str, argparse.Action]) -> UsageError:
     flag = word.partition("=")[0]
-    near = difflib.get_close_matches(flag, [name for name in actions if name.startswith("--")], n=1)
+    near = difflib.get_close_matches(flag, _shown(actions), n=1)
     if near:
         return UsageError(f"no flag {flag}; did you mean {near[0]}? `{parser.prog} --help` shows all")
     return UsageError(f"no flag {flag}; `{parser.prog} --help` shows what it takes")

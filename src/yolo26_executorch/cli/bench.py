@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         report = Report.read(args.source)
     else:
         command = shlex.join([PROG, *args.argv])
-        show_device(args.device)
+        show_device(args.device, args.artifacts)
         report = measure(args.artifacts, _settings(args), command=command, progress=_progress)
     # The data first: it took the longest.
     if args.report:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..artifacts.reading import load_manifest
 from ..errors import BackendError, OptionError
 
 RUNNERS = ("auto", "executorch", "aoti")
@@ -23,14 +25,19 @@ def add_runner(group: Any) -> None:
     )
 
 
-def use_device(number: str | None) -> None:
+def use_device(number: str | None, folder: Path) -> None:
     """Make one GPU the current one, on which everything is then opened; None leaves PyTorch's choice.
 
+    Args:
+        number: the GPU's, or "cpu".
+        folder: the artifact that is to run there.
+
     Raises:
-        OptionError: that is no number.
+        OptionError: that is no number, or the artifact cannot run there.
         BackendError: there is no such GPU.
+        ArtifactError: the folder is no artifact.
     """
-    if number is None:
+    if number is None or _is_cpu(number, folder):
         return
     index = _gpu_number(number)
     import torch
@@ -42,12 +49,15 @@ def use_device(number: str | None) -> None:
     torch.cuda.set_device(index)
 
 
-def show_device(number: str | None) -> None:
+def show_device(number: str | None, folders: Sequence[Path]) -> None:
     """Let the processes that are started from now on see one GPU alone; None leaves all of them to them.
 
-    It must come before this process asks CUDA for its GPUs; raises OptionError for what is no number.
+    It must come before this process asks CUDA for its GPUs; raises as `use_device`.
     """
     if number is None:
+        return
+    on_cpu = [_is_cpu(number, folder) for folder in folders]  # each of them can run there, or is refused
+    if any(on_cpu):
         return
     index = _gpu_number(number)
     # Where the variable is set already, numbers count within it.
@@ -55,9 +65,20 @@ def show_device(number: str | None) -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = visible[index] if index < len(visible) else number
 
 
+def _is_cpu(word: str, folder: Path) -> bool:
+    """Whether the CPU is asked for, and an artifact can run there; raises OptionError where it cannot."""
+    if word != "cpu":
+        return False
+    if load_manifest(folder).backend == "cuda":
+        raise OptionError(
+            f"--device cpu: {folder} was exported for CUDA; `yolo26-et export … --backend xnnpack` makes one for CPUs"
+        )
+    return True
+
+
 def _gpu_number(word: str) -> int:
     if not word.isdecimal():
-        raise OptionError(f"--device {word}: expected a GPU's number; try --device 0")
+        raise OptionError(f"--device {word}: expected a GPU's number, or cpu; try --device 0")
     return int(word)
 
 

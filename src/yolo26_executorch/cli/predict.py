@@ -20,7 +20,7 @@ from ..artifacts.manifest import Manifest
 from ..artifacts.reading import load_manifest
 from ..errors import OptionError, UsageError, first_line, printable
 from ..exporter.request import BASE_PATH
-from ..models.preprocess import bundled, size_of
+from ..models.preprocess import BUNDLED, bundled, size_of
 from ..models.tasks import TASKS
 from ..vision.api import YOLO26, class_indices
 from ..vision.results import KINDS, Totals
@@ -60,9 +60,10 @@ def add_parser(subparsers: Subparsers) -> None:
         "artifact", metavar="ARTIFACT", type=Path, help="an exported folder; with --export a checkpoint or a variant"
     )
     parser.add_argument(
-        "source", metavar="SOURCE", nargs="+",
+        "source", metavar="SOURCE", nargs="*",
         help="images, videos, folders, globs ('images/*.jpg'), lists of paths (.txt, .csv); or one address "
-        "(https, rtsp, …), camera number, list of streams (.streams) or 'screen'",
+        "(https, rtsp, …), camera number, list of streams (.streams) or 'screen' (default: the photographs that come "
+        "with Ultralytics)",
     )  # fmt: skip
 
     what = parser.add_argument_group("what is found")
@@ -121,11 +122,11 @@ def run(args: argparse.Namespace) -> int:
         ArtifactError: the folder is no complete, intact artifact, or cannot run here.
         InputError: the source cannot be opened.
     """
-    use_device(args.device)
     if args.export_first:
         args.artifact = _exported(args.artifact)
     manifest = load_manifest(args.artifact)
-    args.source = [_bundled(word) for word in args.source]
+    use_device(args.device, args.artifact)
+    args.source = [_bundled(word) for word in args.source or BUNDLED]
     for word in args.source:
         _check_source(word, alone=len(args.source) == 1)
     settings = _settings(args, manifest)

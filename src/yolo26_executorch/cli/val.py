@@ -39,7 +39,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "artifact", metavar="ARTIFACT", type=Path, help="an artifact's folder, such as yolo26_cuda_exports/yolo26n"
     )
     parser.add_argument(
-        "--data", required=True, metavar="DATA",
+        "--data", metavar="DATA",
         help="a data.yaml in Ultralytics' format; for classify the folder that holds train, val or test",
     )  # fmt: skip
     parser.add_argument("--split", choices=SPLITS, default="val", help="which pictures (default: %(default)s)")
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         ArtifactError: the artifact is damaged or cannot run here.
     """
     _check(args)
-    use_device(args.device)
+    use_device(args.device, args.artifact)
     report = validate(
         args.artifact,
         args.data,
@@ -121,6 +121,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> None:
     """Refuse what cannot be before anything runs; raises UsageError."""
+    if args.data is None:
+        line = shlex.join([PROG, *args.argv, "--data", "data.yaml"])
+        raise UsageError(f"the data set is missing; type `{line}`, with the file that the model was trained with")
     lone = {
         "--max-difference": args.max_difference is not None,
         "--checkpoint": args.checkpoint is not None,

@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     report_path = args.report.expanduser() if args.report else None
     if report_path:
         check_report(report_path)
-    use_device(args.device)
+    use_device(args.device, args.artifact)
     with _progress() as progress:
         report = verify(
             args.artifact, args.images, checkpoint=args.checkpoint, weights_dir=args.weights_dir, runner=args.runner,

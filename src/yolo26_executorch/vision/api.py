@@ -10,12 +10,31 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from ..artifacts.reading import Artifact
 from ..errors import OptionError, UsageError
+from ..models.preprocess import sample_images
 from .tracking import TRACKING_CONFIDENCE, check_tracking, register
 
 if TYPE_CHECKING:
     import torch
     from typing_extensions import Self
     from ultralytics.engine.results import Results
+
+
+_ELSEWHERE = {
+    **dict.fromkeys(
+        ("train", "tune", "resume"), 'train the checkpoint, YOLO("best.pt").{name}(…), and export what comes of it'
+    ),
+    **dict.fromkeys(("load", "save", "reset_weights"), "its weights are fixed; export another checkpoint"),
+    **dict.fromkeys(
+        ("half", "float", "to", "cuda", "cpu", "fuse", "eval", "compile"),
+        "precision and device were settled by the export and when it was opened; leave it out",
+    ),
+    **dict.fromkeys(("model", "embed", "transforms", "state_dict", "parameters"), "it is no PyTorch module"),
+    "export": 'it is exported already; export("best.pt", …) makes another',
+    "benchmark": "`yolo26-et bench FOLDER` measures it",
+    "info": "`yolo26-et inspect FOLDER` and load_manifest(FOLDER) tell about it",
+    **dict.fromkeys(("add_callback", "clear_callback", "reset_callbacks", "callbacks"), "it calls none"),
+}
+"""What Ultralytics' `YOLO` has and an exported model has not: what to do instead."""
 
 
 class YOLO26:
@@ -36,9 +55,24 @@ class YOLO26:
     """The artifact's."""
 
     def __init__(
-        self, folder: Artifact | Path | str, *, runner: str = "auto", device: torch.device | str | int | None = None
+        self,
+        folder: Artifact | Path | str,
+        task: str | None = None,
+        *,
+        runner: str = "auto",
+        device: torch.device | str | int | None = None,
     ) -> None:
-        """Open an artifact; arguments and errors are those of `open_runner`."""
+        """Open an artifact.
+
+        Args:
+            folder: an artifact's, or the artifact, open already.
+            task: what Ultralytics wants to be told of an exported model; it is known here, and only compared.
+            runner: as for `open_runner`.
+            device: as for `open_runner`.
+
+        Raises:
+            OptionError: the model has another task; or as `open_runner`, like all other errors.
+        """
         from .ultralytics_backend import RunnerBackend
 
         self.folder = folder.folder if isinstance(folder, Artifact) else Path(folder)
@@ -47,6 +81,9 @@ class YOLO26:
         self._backend = RunnerBackend.open(folder, runner, device)
         self._tracker: Any = None
         self._closed = False
+        if task not in (None, self.task):
+            self.close()
+            raise OptionError(f"task={task!r}: this model's is {self.task}; leave it out")
 
     @property
     def task(self) -> str:
@@ -58,16 +95,28 @@ class YOLO26:
         """The class names."""
         return self._backend.names
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+        return self._backend.device
+
+    if not TYPE_CHECKING:  # which know what there is
+
+        def __getattr__(self, name: str) -> Any:
+            """Say what to do instead of what Ultralytics' `YOLO` has; raises AttributeError."""
+            why = _ELSEWHERE.get(name, "help(YOLO26) shows what it has").format(name=name)
+            raise AttributeError(f"an exported model has no {name}: {why}", name=name, obj=self)
+
     @overload
-    def predict(self, source: Any, stream: Literal[False] = False, **settings: Any) -> list[Results]: ...
+    def predict(self, source: Any = None, stream: Literal[False] = False, **settings: Any) -> list[Results]: ...
     @overload
     def predict(self, source: Any, stream: Literal[True], **settings: Any) -> Iterator[Results]: ...
-    def predict(self, source: Any, stream: bool = False, **settings: Any) -> list[Results] | Iterator[Results]:
+    def predict(self, source: Any = None, stream: bool = False, **settings: Any) -> list[Results] | Iterator[Results]:
         """Run the model on a source.
 
         Args:
             source: whatever Ultralytics takes; see `sources.open_source`. What cannot be read is left out, and
-                `predictor.dataset.unreadable` names it.
+                `predictor.dataset.unreadable` names it. None: the photographs that come with Ultralytics.
             stream: return a generator, which holds one batch at a time, instead of a list.
             settings: Ultralytics' own, such as `conf`, `max_det`, `save`, `save_dir`; `classes` also takes names.
                 What could not be saved is in `predictor.unsaved`.
@@ -121,10 +170,12 @@ class YOLO26:
         self.predictor = self._tracker = predictor
         return self._run(stream)
 
-    def val(self, data: Path | str, **options: Any) -> Any:
+    def val(self, data: Path | str | None = None, **options: Any) -> Any:
         """Validate the model on a data set; arguments, results and errors are those of `validate.validate`."""
         from .validate import validate
 
+        if data is None:
+            raise UsageError('val: the data set is missing; give val(data="data.yaml"), the file it was trained with')
         return validate(self.folder, data, **{"runner": self._runner, **options})
 
     def close(self) -> None:
@@ -157,10 +208,15 @@ class YOLO26:
             raise UsageError(f"the model of {self.folder} was closed; open it again with YOLO26({str(self.folder)!r})")
         if settings.get("classes") is not None:
             settings = {**settings, "classes": class_indices(settings["classes"], self.names)}
+        if str(settings.get("device")) in {str(self.device), str(self.device.index)}:  # which asks for nothing else
+            settings = {key: value for key, value in settings.items() if key != "device"}
         predictor = predict.make_predictor(self._backend, mode, settings)
         args = predictor.args
         predictor.source = sources.open_source(
-            source, batch=args.batch, vid_stride=args.vid_stride, buffer=args.stream_buffer
+            sample_images() if source is None else source,
+            batch=args.batch,
+            vid_stride=args.vid_stride,
+            buffer=args.stream_buffer,
         )
         return predictor
 
