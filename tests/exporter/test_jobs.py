@@ -87,7 +87,7 @@ FULL: dict[str, Any] = {
     "seconds": {"load": 1.0, "compile": 60.5},
     "files": {"model.pte": 7_000_000, "aoti_cuda_blob.ptd": 5_000_000},
     "latency_ms": 0.9,
-    "largest_error": {"value": 1e-3, "unit": "px", "output": "detections"},
+    "largest_error": {"value": 1e-3, "unit": "px", "quantity": "box_px"},
     "test": {"inputs": []},
     "transient": True,
     "attempts": 2,
@@ -104,7 +104,8 @@ def test_a_record_survives_json() -> None:
 
 
 def test_a_short_record_is_filled_up() -> None:
-    record = Record.from_json({"name": "best", "backend": "xnnpack", "precision": "fp32", "outcome": "failed"})
+    least = {"name": "best", "variant": None, "task": None, "backend": "xnnpack", "precision": "fp32"}
+    record = Record.from_json({**least, "outcome": "failed"})
     assert (record.variant, record.size_mb, record.total_s, record.latency_ms, record.ok) == (None,) * 4 + (False,)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from ..artifacts.manifest import computed_precision
 from ..models.checkpoints import Source
 from ..models.options import ExportOptions
+from ..system.plain import from_plain, to_plain
 
 if TYPE_CHECKING:
     from ..artifacts.manifest import Manifest
@@ -126,6 +127,18 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+class _Error(TypedDict):
+    value: float
+    unit: str
+
+
+class LargestError(_Error, total=False):
+    """The test's largest difference from eager PyTorch; older reports have no quantity and no ratio."""
+
+    quantity: str
+    ratio: float
+
+
 @dataclass(frozen=True)
 class Record:
     """How one job ended: a row of the final table and of the report."""
@@ -152,8 +165,7 @@ class Record:
     files: dict[str, int] = field(default_factory=dict)
     """Bytes of each file of the artifact."""
     latency_ms: float | None = None
-    largest_error: dict[str, Any] | None = None
-    """{"value": float, "unit": str}: the test's largest difference from eager PyTorch."""
+    largest_error: LargestError | None = None
     test: dict[str, Any] | None = None
     """The test's figures, as in the manifest."""
     transient: bool = False
@@ -187,39 +199,16 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data for the report."""
-        return asdict(self)
+        return cast("dict[str, Any]", to_plain(self))
 
     @classmethod
     def from_json(cls, data: Any) -> Record:
         """Read back what `to_json` wrote; raises ValueError on anything else."""
         try:
-            error = data.get("largest_error")
-            latency = data.get("latency_ms")
-            return cls(
-                name=str(data["name"]),
-                variant=_text(data.get("variant")),
-                task=_text(data.get("task")),
-                backend=str(data["backend"]),
-                precision=computed_precision(str(data["backend"]), str(data["precision"])),
-                outcome=str(data["outcome"]),
-                stage=_text(data.get("stage")),
-                message=_text(data.get("message")),
-                error=_text(data.get("error")),
-                folder=_text(data.get("folder")),
-                seconds={str(stage): float(s) for stage, s in (data.get("seconds") or {}).items()},
-                files={str(name): int(size) for name, size in (data.get("files") or {}).items()},
-                latency_ms=None if latency is None else float(latency),
-                largest_error=None
-                if error is None
-                else {**error, "value": float(error["value"]), "unit": str(error["unit"])},
-                test=None if data.get("test") is None else dict(data["test"]),
-                transient=bool(data.get("transient", False)),
-                attempts=int(data.get("attempts", 1)),
-                device=_text(data.get("device")),
-                peak_memory_bytes=None if (peak := data.get("peak_memory_bytes")) is None else int(peak),
-            )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"not a record of an export: {type(error).__name__}: {error}") from error
+            record = from_plain(data, cls)
+        except ValueError as error:
+            raise ValueError(f"not a record of an export: {error}") from error
+        return replace(record, precision=computed_precision(record.backend, record.precision))
 
 
 def _text(value: object) -> str | None:
