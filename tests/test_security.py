@@ -460,7 +460,7 @@ def test_what_workers_say_of_foreign_checkpoints(capsys: pytest.CaptureFixture[s
     record = Record(
         "best", None, None, "xnnpack", "tf32", "failed", stage="load", message=f"it holds {ESCAPE}", attempts=1
     )
-    face = progress.Display()
+    face = progress.Display(progress.Tracker([]))
     face.show("best", {"event": "answer", "lines": [f"bus.jpg: {ESCAPE} 0.9"]})
     face.show("best", {"event": "record", "record": record.to_json()})
     face.show("best", {"event": "retry", "message": ESCAPE, "in_s": 1})

@@ -108,17 +108,32 @@ def test_success_shows_lines_table_and_report(out: Path, stub: Stub, capsys: pyt
     lines = captured.out.splitlines()
     stamp = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d "
     said = [re.sub(stamp, "", line) for line in lines if re.match(stamp, line)]
-    assert said[:4] == [
-        "yolo26n: load",
-        "yolo26n: test",
+    assert said[:5] == [
+        "yolo26n: load, stage 1 of 5",
+        "yolo26n: test, stage 5 of 5",
         "yolo26n: 4 persons, 1 bus [bold]",
         "yolo26n: exported, 9.4 MB, 2 s, 50.12 ms a run",
+        "yolo26n: 1 of 2 done, 1 waiting: yolo26s-seg",
     ]
-    assert said[4] == "yolo26s-seg: load"
+    assert said[5] == "yolo26s-seg: load, stage 1 of 5"
     (row,) = (line for line in lines if line.split()[:2] == ["yolo26s-seg", "exported"])
     assert row.split()[2:] == ["9.4", "2.0", "50.12", "1.2e-07", "px"]
     assert lines[-2] == "2 exported · xnnpack, fp32, 640×640, batch 1"
-    assert lines[-1] == f"report: {out / 'report.json'}"
+    assert lines[-1] == f"report: {out / 'report.json'}"  # the stub's records have no folder to go on with
+
+
+def test_the_last_line_is_what_to_type_next(tmp_path: Path, stub: Stub, capsys: pytest.CaptureFixture[str]) -> None:
+    stub("""
+        if name == "yolo26n":
+            record("failed", message="why")
+        else:
+            record(folder=job["base_path"] + "/" + name)
+    """)
+    base = tmp_path / "my exports"
+    assert run(base, "yolo26n", "yolo26s") == 1
+    assert capsys.readouterr().out.splitlines()[-1] == f"next: yolo26-et predict '{base}/yolo26s' bus.jpg"
+    assert run(base, "yolo26n") == 1
+    assert capsys.readouterr().out.splitlines()[-1] == f"report: {base / 'report.json'}"
 
 
 def test_the_report(out: Path, stub: Stub, cpu_machine: Environment) -> None:

@@ -66,7 +66,7 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: Callable[..., 
         request = Request(
             models=tuple(map(str, models)), **{"base_path": tmp_path / "out", "backend": "xnnpack", **flags}
         )
-        return carry_out(request, display=lambda jobs: Display(), warn=said.append)
+        return carry_out(request, display=Display, warn=said.append)
 
     return carry
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
 from ..exporter import progress, scheduler
+from ..exporter.jobs import Record
 from ..exporter.request import BASE_PATH, Request, carry_out
 from ..models.options import AUTOTUNE, INPUT_FORMATS, IO_PLACES, PRECISIONS, parse_imgsz
 from ..models.tasks import OUTPUT_FORMATS
@@ -171,7 +173,7 @@ def run(args: argparse.Namespace) -> int:
     )
     result = carry_out(
         request,
-        display=lambda jobs: progress.display(jobs, out),
+        display=lambda tracker: progress.display(tracker, out),
         warn=warn,
         command=shlex.join([PROG, *args.argv]),
     )
@@ -182,7 +184,15 @@ def run(args: argparse.Namespace) -> int:
     if result.status and result.logs:
         print(f"logs: {result.logs}")
     print(f"report: {result.report_path}", flush=True)
+    if command := _next_command(result.records):
+        print(f"next: {command}", flush=True)
     return result.status
+
+
+def _next_command(records: Sequence[Record]) -> str | None:
+    """Return the line to type next; None where nothing is there that could be run here."""
+    folder = next((record.folder for record in records if record.ok and record.folder), None)
+    return None if folder is None or "://" in folder else shlex.join([PROG, "predict", folder, "bus.jpg"])
 
 
 def _base_path(words: str) -> Path | str:

@@ -85,6 +85,14 @@ class Job:
             run_folder=_text(data["run_folder"]),
         )
 
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages that it goes through."""
+        gone_through = {
+            "tune": self.options.autotune != "off", "compile": self.options.backend == "cuda", "test": self.test,
+        }  # fmt: skip
+        return tuple(stage for stage in STAGES if gone_through.get(stage, True))
+
     def record(self, outcome: str, **values: Any) -> Record:
         """Return a record of this job with what is known before it starts; `values` are `Record`'s other fields."""
         variant = self.source.variant
@@ -93,7 +101,9 @@ class Job:
             "variant": variant.name if variant else None,
             "task": variant.task.name if variant else None,
             "backend": self.options.backend,
-            "precision": computed_precision(self.options.backend, self.options.precision, self.capabilities),
+            "precision": computed_precision(
+                self.options.backend, self.options.precision, self.architectures or self.capabilities
+            ),
         }
         return Record(**{**known, "outcome": outcome, **values})
 

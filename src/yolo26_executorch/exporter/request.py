@@ -32,9 +32,10 @@ from ..system.reports import REPORT, check_report, write_report
 from ..system.requirements import Device
 from . import existing, scheduler
 from .child_process import LOGS
+from .expected import History
 from .export_process import Limits
 from .jobs import Job, Record
-from .progress import Display
+from .progress import Display, Tracker
 
 if TYPE_CHECKING:
     from ..artifacts.manifest import Manifest
@@ -149,13 +150,13 @@ class Result:
 
 
 def carry_out(
-    request: Request, *, display: Callable[[int], Display], warn: Callable[[str], None], command: str | None = None
+    request: Request, *, display: Callable[[Tracker], Display], warn: Callable[[str], None], command: str | None = None
 ) -> Result:
     """Check all that can be checked, then export.
 
     Args:
         request: what is asked for.
-        display: returns what shows the progress of a number of exports.
+        display: returns what shows the progress of the exports that a tracker follows.
         warn: called with warnings, a line each.
         command: the command for manifests and the report; None makes it up.
 
@@ -204,7 +205,8 @@ def carry_out(
         slots = {device.visible: scheduler.slots(device.gpu.memory_bytes) for device in devices}
         parallel = request.jobs or (None if ray else _parallel(options, len(jobs), slots, machine))
         created, began = _now(), time.perf_counter()
-        with display(len(jobs) * max(1, len(kinds))) as shown:
+        history = History() if url else History.of(base_path, options)
+        with display(Tracker(jobs, history, copies=max(1, len(kinds)))) as shown:
             if ray:
                 records = cluster.run(
                     jobs, store=store, architectures=kinds, parallel=parallel, on_event=shown.show,
