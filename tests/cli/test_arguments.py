@@ -234,3 +234,19 @@ def test_models_stand_with_and_without_the_flag(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(export_command, "carry_out", carried_out)
     assert cli.main(["export", "yolo26s", "--models", "yolo26n", "yolo26m"]) == 2
     assert asked == [("yolo26s", "yolo26n", "yolo26m")]
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("--hlep", "no flag --hlep without a command; did you mean `yolo26-et --help`?"),
+        ("--foo", "no flag --foo without a command; a command goes before flags; `yolo26-et --help` shows them"),
+        ("--imgsz 320 export yolo26n", "did you mean `yolo26-et export --imgsz 320 yolo26n`?"),
+        ("export --hlep", "no flag --hlep; did you mean --help? `yolo26-et export --help` shows all"),
+        ("", "no command; `yolo26-et export best.pt` exports"),
+    ],
+)
+def test_flags_without_a_command(typed: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(typed.split()) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line

@@ -41,6 +41,9 @@ FORMER_WORDS = {
 TASK_WORDS = ("detect", "segment", "pose", "obb", "classify", "semantic", "depth")
 """Ultralytics' command takes the task before the mode; a model knows its own."""
 
+_OWN_FLAGS = ("-h", "--help", "--version")
+"""The program's, before any command."""
+
 _KEY = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)=(.*)", re.DOTALL)
 _SWITCHES = frozenset(
     {
@@ -322,8 +325,10 @@ def split_command(argv: Sequence[str], commands: Sequence[str], prog: str) -> tu
             f"no command; `{prog} export best.pt` exports, `{prog} predict best.pt bus.jpg` runs, and `{prog} --help` "
             "shows all"
         )
-    if words[0].startswith("-"):
+    if words[0] in _OWN_FLAGS:
         return None, words
+    if words[0].startswith("-"):
+        raise _flag_before_command(words, commands, prog)
     modes = [word for word in words if word.startswith("mode=")]
     if len(words) > 1 and words[0] in TASK_WORDS and words[1] in (*commands, *COMMAND_NAMES):
         words.pop(0)
@@ -345,6 +350,17 @@ def split_command(argv: Sequence[str], commands: Sequence[str], prog: str) -> tu
     if near:
         raise UsageError(f"no command {given}; did you mean `{prog} {shlex.join([near[0], *rest])}`?")
     raise UsageError(f"no command {given}; `{prog} --help` shows them: {', '.join(commands)}")
+
+
+def _flag_before_command(words: Sequence[str], commands: Sequence[str], prog: str) -> UsageError:
+    later = next((word for word in words if word in (*commands, *COMMAND_NAMES)), None)
+    if later is not None:
+        rest = [*words]
+        rest.remove(later)
+        return UsageError(f"the command goes first; did you mean `{prog} {shlex.join([later, *rest])}`?")
+    near = difflib.get_close_matches(words[0], _OWN_FLAGS, n=1)
+    hint = f"did you mean `{prog} {near[0]}`?" if near else f"a command goes before flags; `{prog} --help` shows them"
+    return UsageError(f"no flag {words[0]} without a command; {hint}")
 
 
 def find_artifact(given: Path, argv: Sequence[str], prog: str) -> None:
