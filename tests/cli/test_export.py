@@ -147,7 +147,7 @@ def test_the_report(out: Path, stub: Stub, cpu_machine: Environment) -> None:
     assert report["machine"] == json.loads(json.dumps(cpu_machine.to_json()))
     expected = {
         "backend": "xnnpack", "precision": "tf32", "imgsz": [640, 640], "batch": 2, "outputs": "named",
-        "input": "float32", "io": "host", "random_weights": True, "seed": 7, "autotune": "off",
+        "input": "float32", "io": "host", "random_weights": True, "seed": 7, "autotune": "off", "words": [],
         "models": ["yolo26n"], "test": False, "skip_existing": False, "force": False, "jobs": 1,
         "devices": [], "time_limit_s": 3600.0, "memory_limit_bytes": None, "retries": 2,
     }  # fmt: skip
@@ -170,7 +170,7 @@ def test_the_flags_reach_the_worker(out: Path, tmp_path: Path, stub: Stub) -> No
     assert (job["test"], job["skip_existing"], job["trusted"]) == (True, True, True)
     assert job["options"] == {
         "backend": "xnnpack", "precision": "fp32", "imgsz": [640, 480], "batch": 1, "outputs": "ultralytics",
-        "input": "uint8", "io": "host", "random_weights": False, "seed": 0, "autotune": "off",
+        "input": "uint8", "io": "host", "random_weights": False, "seed": 0, "autotune": "off", "words": [],
     }  # fmt: skip
     assert job["command"].startswith("yolo26-et export ")
 
@@ -264,10 +264,10 @@ def test_a_terminal_sees_moving_lines(
     """)
     assert run(out, "--models", "yolo26n", "yolo26s") == 1
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue())
-    assert re.search(r"all +0 of 2 +\d:\d\d:\d\d", text)
-    assert re.search(r"all +1 of 2 +\d:\d\d:\d\d", text)
-    assert re.search(r"yolo26n +load +\d:\d\d:\d\d", text)
-    assert re.search(r"yolo26n +compile +\d:\d\d:\d\d", text)
+    assert "0 of 2 done, 1 running, 1 waiting: yolo26s" in text
+    assert "1 of 2 done, 1 running" in text
+    assert re.search(r"yolo26n: load, stage \d of \d, \d+ s", text)
+    assert re.search(r"yolo26n: compile, stage \d of \d, \d+ s", text)
     assert "yolo26n: 4 persons [bold]" in text
     assert "yolo26n: exported, 2.0 MB" in text
     assert "yolo26s: failed: no luck" in text

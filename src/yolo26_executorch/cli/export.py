@@ -42,7 +42,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "--random-weights", action="store_true", help="seeded random weights: no download, and no accuracy"
     )
     what.add_argument(
-        "--words", nargs="+", default=(), metavar="WORD",
+        "--words", nargs="+", default=[], metavar="WORD",
         help="classes of an open-vocabulary model (yoloe-26n-seg), which are built into the exported one",
     )  # fmt: skip
     what.add_argument("--seed", type=int, default=0, metavar="N", help="seed of random weights (default: %(default)s)")
