@@ -258,7 +258,7 @@ def test_a_terminal_sees_moving_lines(
     )
     stub("""
         say(event="stage", stage="load")
-        say(event="stage", stage="compile")
+        say(event="stage", stage="lower")
         say(event="answer", lines=["4 persons [bold]"])
         record("failed" if name == "yolo26s" else "exported", message="no luck", files={"model.pte": 2_000_000})
     """)
@@ -267,7 +267,7 @@ def test_a_terminal_sees_moving_lines(
     assert "0 of 2 done, 1 running, 1 waiting: yolo26s" in text
     assert "1 of 2 done, 1 running" in text
     assert re.search(r"yolo26n: load, stage \d of \d, \d+ s", text)
-    assert re.search(r"yolo26n: compile, stage \d of \d, \d+ s", text)
+    assert re.search(r"yolo26n: lower, stage \d of \d, \d+ s", text)
     assert "yolo26n: 4 persons [bold]" in text
     assert "yolo26n: exported, 2.0 MB" in text
     assert "yolo26s: failed: no luck" in text
