@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from collections.abc import Callable
@@ -15,7 +16,8 @@ from rich.console import Console
 
 from support.stub_bench import report, round_of, row
 from yolo26_executorch.bench import Report
-from yolo26_executorch.bench.display import check_plot, print_report, write_plot
+from yolo26_executorch.bench.compare import compare, print_comparison
+from yolo26_executorch.bench.display import LATENCY, RATES, check_plot, print_report, write_plot
 from yolo26_executorch.bench.records import Latency
 from yolo26_executorch.errors import UsageError, Yolo26Error
 
@@ -112,8 +114,8 @@ def test_the_tables_say_what_was_measured_on_what() -> None:
     assert lines[1] == "torch 2.13.0"
     assert "out/yolo26n: 5.48 GFLOP and 51.2 MB a call: 0.017 ms at the ceilings" in lines
     own = "yolo26n fp16 640×640 artifact graph"
-    assert f"{own} 0.900 1.000 1.200 0.150 0.800 2.000 300 1,980 350" in lines
-    assert "yolo26n fp16 640×640 eager graph 1.800 2.000 2.400 0.300 2.00 1.600 4.000 300 1,980 350" in lines
+    assert f"{own} 0.900 1.000 1.200 0.150 1,000 0.800 2.000 300 1,980 350" in lines
+    assert "yolo26n fp16 640×640 eager graph 1.800 2.000 2.400 0.300 500 2.00 1.600 4.000 300 1,980 350" in lines
     assert f"{own} 5,480 (1.0%) 51 (2.0%) 3.00 1.00 0.50 600 1000" in lines
     assert lines[-1] == "out/yolo26n compile graph: skipped: not installed: it"
 
@@ -161,3 +163,44 @@ def test_a_plot_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     check_plot(tmp_path / "new" / "a.SVG")
     with pytest.raises(Yolo26Error, match="could not be written"):
         write_plot(WHOLE, tmp_path / "folder.png")
+
+
+def test_every_column_is_explained_and_empty_ones_are_left_out() -> None:
+    text = "\n".join(printed(report(row(batch=8, p50=2.0))))
+    for heading, words in {**LATENCY, **RATES}.items():
+        if heading != "×":  # there is no peer
+            assert " ".join(f"{heading}: {words}".split()) in " ".join(text.split())
+    assert "×: p50" not in text
+    (figures,) = (line for line in text.splitlines() if line.startswith("yolo26n fp16") and "1,980" in line)
+    assert "4,000" in figures  # 8 images in 2 ms
+
+
+def test_two_runs_are_compared_row_by_row() -> None:
+    before = report(row(p50=1.0), row("eager", p50=2.0), row("compile", p50=1.5), row("tensorrt", p50=None))
+    machine = dataclasses.replace(before.machine, gpu="NVIDIA A100")
+    now = report(
+        row(p50=0.5, artifact="elsewhere/yolo26n"), row("eager", p50=2.01), row(mode="host", p50=3.0),
+        machine=machine, versions={**before.versions, "torch": "2.14.0"},
+    )  # fmt: skip
+    found = compare(before, now)
+    first, second = found.changes
+    assert (first.ratio, first.is_noise) == (0.5, False)
+    assert (second.now.subject, second.is_noise) == ("eager", True)
+    assert found.conditions == ("torch 2.14.0, was 2.13.0", "gpu NVIDIA A100, was NVIDIA H100")
+    assert [one.subject for one in found.only_before] == ["compile"]
+    assert [one.mode for one in found.only_now] == ["host"]
+
+    out = io.StringIO()
+    print_comparison(found, Console(file=out, width=140, highlight=False, markup=False), "old.json")
+    lines = [" ".join(line.split()) for line in out.getvalue().splitlines()]
+    for line in (
+        "not as in old.json: gpu NVIDIA A100, was NVIDIA H100",
+        "not as in old.json: torch 2.14.0, was 2.13.0",
+        "yolo26n fp16 640×640 artifact graph 1.000 0.500 -50.0%",
+        "yolo26n fp16 640×640 eager graph 2.000 2.010 +0.5% within the spread",
+        "only in old.json: yolo26n fp16 640×640 compile graph",
+        "only in this run: yolo26n fp16 640×640 artifact host",
+    ):
+        assert line in lines, line
+    data = json.loads(json.dumps(found.to_json()))
+    assert data["changes"][0]["before_p50_ms"] == 1.0 and data["changes"][0]["p50_ms"] == 0.5

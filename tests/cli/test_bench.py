@@ -131,3 +131,17 @@ def test_wrong_commands_are_refused_in_a_line(
     assert captured.out == ""
     (line,) = captured.err.splitlines()
     assert (status, line.startswith("yolo26-et: error: "), message in line) == (2, True, True), line
+
+
+def test_an_earlier_run_is_compared_with(tmp_path: Path, seen: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    old = tmp_path / "old.json"
+    assert main(["bench", "a", "--report", str(old)]) == 0
+    capsys.readouterr()
+    seen.clear()
+    assert main(["bench", "--from", str(old), "--compare", str(old)]) == 0
+    assert "p50 beside old.json, ms" in capsys.readouterr().out
+    assert main(["bench", "a", "--compare", str(old), "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["compare"]["changes"]) == 2
+    seen.clear()
+    assert main(["bench", "a", "--compare", str(tmp_path / "none.json")]) == 2
+    assert not seen

@@ -2,43 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError, Yolo26Error, first_line, printable
+from ..system.tables import print_table
 from .records import ARTIFACT, MODES, PEERS, Report, Row
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 _COLOURS = dict(
     zip((ARTIFACT, *PEERS), ("#2a6fdb", "#9aa0a6", "#e08e2b", "#4f9d69", "#8a5fbf", "#c2569b"), strict=True)
 )
+LATENCY = {
+    "p20": "a fifth of the calls took less",
+    "p50": "half of them did",
+    "p80": "four fifths did",
+    "spread": "largest less smallest median of the rounds; what differs by less is noise",
+    "images/s": "batch ÷ p50",
+    "×": "p50 in times of the artifact's",
+    "block": "mean of calls one right behind the other",
+    "cold": "median where the GPU's cache was overwritten before each call",
+    "calls": "how many were timed",
+    "MHz": "the GPU's clock just before",
+    "W": "and its power",
+}
+"""The columns of the first table, and what they are."""
+
+RATES = {
+    "GFLOP/s": "10⁹ operations a second, a multiply-add being two (part of this machine's measured most)",
+    "GB/s": "10⁹ bytes read and written a second, likewise",
+    "import s": "starting Python and importing libraries",
+    "open s": "reading the artifact, or building the peer",
+    "first s": "the first call",
+    "GPU MB": "10⁶ bytes that the GPU's used memory grew by",
+    "host MB": "10⁶ bytes that the process held at most",
+}
+"""The columns of the second table."""
+
 _SUFFIXES = (".png", ".svg", ".pdf")
 _BAR_INCHES, _FRAME_INCHES, _WIDTH_INCHES = 0.26, 1.5, 9.0
 
 
 def print_report(report: Report, out: Console) -> None:
     """Print what was measured, on what, and what was not."""
-    from rich.table import Table
-
     for line in _about(report):
         out.print(printable(line), soft_wrap=True)
     measured = [row for row in report.rows if row.measured]
     if measured:
-        table = _table("latency of a call, ms", Table)
-        for heading in ("p20", "p50", "p80", "spread", "÷ artifact", "block", "cold", "calls", "MHz", "W"):
-            table.add_column(heading, justify="right", no_wrap=True)
-        for row in measured:
-            table.add_row(*_names(row), *_latency(row, report.rows), style="bold" if row.subject == ARTIFACT else None)
-        out.print(table)
-        table = _table("rates, time to the first result, memory", Table)
-        for heading in ("GFLOP/s", "GB/s", "import s", "open s", "first s", "GPU MB", "host MB"):
-            table.add_column(heading, justify="right", no_wrap=True)
-        for row in measured:
-            table.add_row(*_names(row), *_rates(row), style="bold" if row.subject == ARTIFACT else None)
-        out.print(table)
+        latencies = [_latency(row, report.rows) for row in measured]
+        _print_figures(out, "latency of a call, ms", LATENCY, measured, latencies)
+        rates = [_rates(row) for row in measured]
+        _print_figures(out, "rates, time to the first result, memory", RATES, measured, rates)
     for row in report.rows:
         if row.message:
             out.print(
@@ -51,6 +69,23 @@ def print_report(report: Report, out: Console) -> None:
         out.print(printable(f"warning: {warning}"), soft_wrap=True)
     if report.interrupted:
         out.print("interrupted: what was through is above")
+
+
+def _print_figures(
+    out: Console, title: str, columns: Mapping[str, str], rows: Sequence[Row], figures: Sequence[Sequence[str]]
+) -> None:
+    """Print a table and, below it, what its columns are; a column without a figure is left out."""
+    legend = [*columns.items()]
+    shown = [at for at in range(len(legend)) if any(row[at] not in ("-", "") for row in figures)]
+    table = name_table(title)
+    for at in shown:
+        table.add_column(legend[at][0], justify="right", no_wrap=True)
+    for row, cells in zip(rows, figures, strict=True):
+        style = "bold" if row.subject == ARTIFACT else None
+        table.add_row(*names_of(row), *(cells[at] for at in shown), style=style)
+    print_table(out, table)
+    out.print("; ".join(f"{legend[at][0]}: {legend[at][1]}" for at in shown))
+    out.print()
 
 
 def check_plot(path: Path) -> None:
@@ -131,7 +166,8 @@ def _label(row: Row) -> str:
     return f"{row.name} {row.precision} {'×'.join(map(str, row.imgsz))} {row.subject}"
 
 
-def _names(row: Row) -> list[str]:
+def names_of(row: Row) -> list[str]:
+    """Return the cells that name a row."""
     batch = f" ×{row.batch}" if row.batch > 1 else ""
     size = "×".join(map(str, row.imgsz))
     return [printable(f"{row.name} {row.precision} {size}{batch}"), row.subject, row.mode]
@@ -143,10 +179,11 @@ def _latency(row: Row, rows: Sequence[Row]) -> list[str]:
     own = next((o.latency for o in rows if (o.artifact, o.subject, o.mode) == (row.artifact, ARTIFACT, row.mode)), None)
     last = row.rounds[-1] if row.rounds else None
     return [
-        *(_ms(value) for value in (found.p20_ms, found.p50_ms, found.p80_ms, found.spread_ms)),
+        *(ms(value) for value in (found.p20_ms, found.p50_ms, found.p80_ms, found.spread_ms)),
+        _number(row.batch / found.p50_ms * 1000) if found.p50_ms else "-",
         f"{found.p50_ms / own.p50_ms:.2f}" if own and row.subject != ARTIFACT and own.p50_ms else "",
-        _ms(found.block_ms),
-        _ms(found.cold_ms),
+        ms(found.block_ms),
+        ms(found.cold_ms),
         str(found.runs),
         _number(last.sm_mhz if last else None),
         _number(last.power_w if last else None),
@@ -165,7 +202,8 @@ def _rates(row: Row) -> list[str]:
     ]
 
 
-def _ms(value: float | None) -> str:
+def ms(value: float | None) -> str:
+    """Word milliseconds."""
     return "-" if value is None else f"{value:.3f}" if value < 100 else f"{value:.1f}"
 
 
@@ -183,10 +221,12 @@ def _plain(text: str) -> str:
     return "\n".join(printable(line) for line in text.split("\n")).replace("$", r"\$")
 
 
-def _table(title: str, table: Any) -> Any:
+def name_table(title: str) -> Table:
+    """Return a table with the columns of `names_of`."""
     from rich.box import SIMPLE_HEAD
+    from rich.table import Table
 
-    made = table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
+    made = Table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
     for heading in ("model", "what", "row"):
         made.add_column(heading, no_wrap=True)
     return made

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..bench import MODES, PEERS, Report, Settings, measure
+from ..bench.compare import compare, print_comparison
 from ..bench.display import check_plot, print_report, write_plot
 from ..errors import OptionError, UsageError, printable
 from ..system.reports import check_report, write_report
@@ -70,6 +71,10 @@ def add_parser(subparsers: Subparsers) -> None:
         "--from", type=Path, metavar="FILE", dest="source",
         help="measure nothing: make tables and plot again from a file that --report wrote",
     )  # fmt: skip
+    out.add_argument(
+        "--compare", type=Path, metavar="OLD.json",
+        help="also print how each row has changed since an earlier run, whose --report this is",
+    )  # fmt: skip
     out.add_argument("--debug", action="store_true", help="show tracebacks")
     parser.set_defaults(run=run)
 
@@ -79,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
     for path, check in ((args.report, check_report), (args.plot, check_plot)):
         if path is not None:
             check(path)
+    earlier = None if args.compare is None else Report.read(args.compare)
     if args.source is not None:
         if args.artifacts or args.against or args.rows:
             raise UsageError("--from reads what was measured; leave out the artifacts, --against and --rows")
@@ -91,9 +97,13 @@ def run(args: argparse.Namespace) -> int:
     if args.report:
         write_report(args.report, report.to_json())
     if args.json:
-        print(json.dumps(report.to_json(), indent=2))
+        compared = {} if earlier is None else {"compare": compare(earlier, report).to_json()}
+        print(json.dumps({**report.to_json(), **compared}, indent=2))
     else:
-        print_report(report, console())
+        out = console()
+        print_report(report, out)
+        if earlier is not None:
+            print_comparison(compare(earlier, report), out, args.compare.name)
     if args.plot and (args.source or any(row.measured for row in report.rows)):
         write_plot(report, args.plot)
     if args.source:

@@ -9,6 +9,7 @@ from pathlib import Path
 from ..artifacts.card import size
 from ..artifacts.reading import Checked, check_tree
 from ..errors import ArtifactError, printable
+from ..system.tables import print_table
 from . import Subparsers, console
 
 
@@ -70,7 +71,7 @@ def _print(found: list[Checked]) -> None:
         )
         table.add_row(printable(str(checked.folder)), *known, "broken" if checked.problem else "whole")
     out = console()
-    out.print(table)
+    print_table(out, table)
     for checked in found:
         if checked.problem:
             out.print(printable(f"{checked.folder}: {checked.problem}"), soft_wrap=True)

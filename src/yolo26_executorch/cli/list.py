@@ -9,6 +9,7 @@ from typing import Any
 
 from ..models.tasks import MAX_DETECTIONS, OutputRow
 from ..models.variants import Variant, find_variants
+from ..system.tables import print_table
 from . import Subparsers, console
 
 _SYMBOLS = {
@@ -72,7 +73,7 @@ def _print_table(variants: Mapping[str, Variant]) -> None:
         outputs = ", ".join(f"{output['name']} ({', '.join(output['shape'])})" for output in row["outputs"])
         native = "×".join(map(str, variant.native))
         table.add_row(name, row["task"], native, _classes(variant), outputs)
-    console().print(table)
+    print_table(console(), table)
 
 
 def _classes(variant: Variant) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ..errors import OptionError, UsageError, printable
 from ..report.val_report import metric_name, metric_unit
 from ..system.reports import check_report, write_report
+from ..system.tables import print_table
 from ..vision.validate import SPLITS, ValReport, validate
 from . import PROG, Subparsers, console, warn
 from .flags import add_checkpoint, add_runner, use_device
@@ -162,7 +163,7 @@ def _print(report: ValReport) -> None:
         )
     for step, ms in artifact.speed_ms.items():
         table.add_row(step, "ms a picture", f"{ms:.2f}", *([f"{pytorch.speed_ms[step]:.2f}"] if pytorch else []))
-    out.print(table)
+    print_table(out, table)
     if report.agreement is not None:
         out.print(_agreement(report.agreement), soft_wrap=True)
 

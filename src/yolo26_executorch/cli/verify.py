@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import Yolo26Error, printable
 from ..system.reports import check_report, write_report
+from ..system.tables import print_table
 from . import Subparsers, console
 from .flags import add_checkpoint, add_runner, use_device
 
@@ -128,9 +129,10 @@ def _print(out: Console, report: VerifyReport) -> None:
         soft_wrap=True,
     )
     for against, figures in report.figures.items():
-        out.print(_quantities(f"against {against}, over {_count(len(report.pictures), 'picture')}", figures))
+        title = f"against {against}, over {_count(len(report.pictures), 'picture')}"
+        print_table(out, _quantities(title, figures))
     if report.pictures:
-        out.print(_pictures(report))
+        print_table(out, _pictures(report))
     for one in report.unreadable:
         out.print(printable(f"skipped {one.name}: {one.reason}"), soft_wrap=True)
     for failure in report.failures[:_SHOWN]:

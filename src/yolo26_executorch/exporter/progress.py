@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import printable
 from ..models.options import ExportOptions
+from ..system.tables import print_table
 from . import scheduler
 from .expected import History
 from .jobs import Job, Record
@@ -284,7 +285,7 @@ def print_summary(out: Console, records: Sequence[Record], options: ExportOption
             f"{error['value']:.2g} {error['unit']}".strip() if error else "-",
             _note(record),
         )
-    out.print(table)
+    print_table(out, table)
     for record in records:
         if record.outcome == "failed":
             out.print(printable(f"{record.name}: {failure(record)}"), soft_wrap=True)
