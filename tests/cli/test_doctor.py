@@ -19,6 +19,9 @@ P100, V100 = Gpu("Tesla P100", (6, 0), 16 * GB), Gpu("Tesla V100", (7, 0), 16 * 
 ALL_DELEGATES = ("CudaBackend", "XnnpackBackend")
 
 
+NMS = "operator torchvision::nms does not exist"
+
+
 @pytest.fixture(scope="module")
 def healthy(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """Return the facts of a machine that lacks nothing."""
@@ -32,6 +35,7 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> Environment:
         torch_cuda="13.0",
         executorch="1.5.1",
         ultralytics="8.4.190",
+        torchvision="0.28.0",
         triton="3.7.1",
         driver=Driver("580.95", (13, 0)),
         gpus=(Gpu("NVIDIA H100", (9, 0), 80 * GB),),
@@ -95,6 +99,11 @@ def test_a_healthy_machine_has_nothing_to_fix(healthy: Environment) -> None:
             "CUDA delegate", doctor.WARNING, "install_executorch.sh",
         ),
         ({"libraries": Libraries(("CudaBackend",), None, "w")}, "XNNPACK delegate", doctor.WARNING, "pip install"),
+        ({"torchvision": None}, "torchvision", doctor.PROBLEM, '--no-deps "torchvision==0.28.*"'),
+        (
+            {"torch": "2.12.0+cpu", "libraries": Libraries(ALL_DELEGATES, None, "w", True, NMS)},
+            "torchvision", doctor.WARNING, '"torchvision==0.27.*" --index-url URL, with the URL that torch came from',
+        ),
         ({"libraries": Libraries(ALL_DELEGATES, None, None)}, "weights", doctor.WARNING, "--weights-dir"),
         ({"disk_free_bytes": 2 * GB}, "disk", doctor.WARNING, "--base-path"),
         ({"disk_free_bytes": 1000}, "disk", doctor.PROBLEM, "--base-path"),

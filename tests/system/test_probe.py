@@ -200,3 +200,20 @@ def test_a_runtime_that_cannot_be_imported_is_reported(monkeypatch: pytest.Monke
     found = probe._libraries()
     assert found.delegates is None
     assert "executorch" in str(found.runtime_problem)
+
+
+@pytest.mark.parametrize("broken", [True, False])
+def test_torchvision_of_another_build_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: bool
+) -> None:
+    """As PyPI's beside a CPU build of PyTorch."""
+    package = tmp_path / "torchvision"
+    package.mkdir()
+    words = "operator torchvision::nms does not exist"
+    (package / "__init__.py").write_text(f"raise RuntimeError({words!r})" if broken else "")
+    (part,) = (part for part in probe._LOOK_INSIDE.split("try:\n") if part.startswith("    import torchvision\n"))
+    script = (
+        f"import json, sys; found = {{}}; sys.path.insert(0, {str(tmp_path)!r})\ntry:\n{part}\nprint(json.dumps(found))"
+    )
+    monkeypatch.setattr(probe, "_LOOK_INSIDE", script)
+    assert probe._libraries().torchvision_problem == (words if broken else None)

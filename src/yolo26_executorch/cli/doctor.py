@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..system import probe
-from ..system.probe import REQUIRES, Environment, Tool, requirement, supported
+from ..system.probe import REQUIRES, Environment, Tool, release, requirement, supported
 from ..system.requirements import (
     Device,
     all_devices,
@@ -87,6 +87,7 @@ def diagnose(e: Environment, devices: Sequence[Device] = ()) -> Iterator[Check]:
         _memory(e),
         _disk(e),
         *_libraries(e),
+        _torchvision(e),
         _runtime(e),
         *_delegates(e),
         *_cuda(e, devices),
@@ -134,6 +135,24 @@ def _libraries(e: Environment) -> Iterator[Check]:
             yield Check(PROBLEM, name, f"{version}, and this needs {low} or newer, older than {high}", remedy)
         else:
             yield Check(OK, name, version)
+
+
+def _torchvision(e: Environment) -> Check:
+    """Judge torchvision, without which Ultralytics cannot be imported, and which must be of PyTorch's own build."""
+    torch = release(e.torch or "") or ()
+    # Since torch 2.0 and torchvision 0.15 both have gone up together.
+    fitting = f"torchvision==0.{torch[1] + 15}.*" if len(torch) > 1 and torch[0] == 2 else "torchvision"
+    index = "" if e.torch is None or "+" not in e.torch else " --index-url URL, with the URL that torch came from"
+    remedy = f'pip install --force-reinstall --no-deps "{fitting}"{index}'
+    if e.torchvision is None:
+        return Check(PROBLEM, "torchvision", "not installed, and Ultralytics cannot be imported without it", remedy)
+    if e.libraries and e.libraries.torchvision_problem:
+        finding = (
+            f"{e.torchvision} cannot be imported beside torch {e.torch} ({e.libraries.torchvision_problem}): it is of "
+            "another build; this package goes around it, and Ultralytics' own programs fail"
+        )
+        return Check(WARNING, "torchvision", finding, remedy)
+    return Check(OK, "torchvision", e.torchvision)
 
 
 def _runtime(e: Environment) -> Check:

@@ -78,6 +78,8 @@ class Libraries:
     """Ultralytics' weights folder."""
     hub_token: bool | None = None
     """Whether `huggingface_hub` finds a token; None where it cannot say. The token itself is never kept."""
+    torchvision_problem: str | None = None
+    """Why torchvision cannot be imported although it is installed."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,7 @@ class Environment:
     """The CUDA toolkit's folder, one that holds include/cuda.h."""
     libraries: Libraries | None = None
     """None unless `probe` was asked to be thorough."""
+    torchvision: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data for reports."""
@@ -158,6 +161,7 @@ def probe(folder: Path | None = None, *, thorough: bool = False) -> Environment:
         ptxas=_tool("ptxas"),
         cuda_home=str(cuda_home) if cuda_home else None,
         libraries=_libraries() if thorough else None,
+        torchvision=installed("torchvision"),
     )
 
 
@@ -336,6 +340,10 @@ try:
 except Exception:
     pass
 try:
+    import torchvision
+except Exception as error:
+    found["torchvision_problem"] = str(error).strip() or type(error).__name__
+try:
     from huggingface_hub import get_token
     found["hub_token"] = get_token() is not None
 except Exception:
@@ -351,12 +359,13 @@ def _libraries() -> Libraries:
     except (ValueError, IndexError):
         return Libraries(None, "its Python runtime crashes when it is loaded", None)
     delegates = found.get("delegates")
-    problem = found.get("problem")
+    problem, of_torchvision = found.get("problem"), found.get("torchvision_problem")
     return Libraries(
         tuple(sorted(delegates)) if delegates is not None else None,
         problem.splitlines()[0] if problem else None,
         found.get("weights_dir"),
         found.get("hub_token"),
+        of_torchvision.splitlines()[0] if of_torchvision else None,
     )
 
 
