@@ -208,6 +208,31 @@ def test_the_snippet_gives_what_the_model_takes(options: dict[str, Any]) -> None
     assert "[images.contiguous()]" in model
 
 
+@pytest.mark.parametrize(
+    ("task", "output", "value", "classes", "printed"),
+    [
+        ("semantic", "classes", torch.tensor([0, 1, 1, 1]).view(1, 2, 2).byte(), 2, "a 25.0%\nb 75.0%\n"),
+        ("semantic", "classes", torch.tensor([0, 1, 1, 1]).view(1, 2, 2).byte(), 1, "a 75.0%\n"),
+        ("semantic", "logits", torch.tensor([-1.0, 1.0]).view(1, 2, 1, 1), 2, "b 100.0%\n"),
+        ("semantic", "logits", torch.tensor([1.0]).view(1, 1, 1, 1), 1, "a 100.0%\n"),
+        ("depth", "depth", torch.tensor([1.5, 2.25]).view(1, 1, 1, 2), 1, "a 1.50 to 2.25 m\n"),
+    ],
+)
+def test_the_snippet_reads_maps(
+    task: str, output: str, value: torch.Tensor, classes: int, printed: str,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    named = dict(zip(range(classes), "ab", strict=False))
+    format_ = "named" if output != "logits" else "ultralytics"
+    outputs = TASKS[task].output_specs(format_, dict.fromkeys(("B", "CLASSES", "H", "W", "H8", "W8"), 1))
+    manifest = support.make_manifest(task, "xnnpack", classes=named, outputs=outputs)
+    code = snippets(render(manifest))[0]
+    (tmp_path / "manifest.json").write_text(json.dumps({"classes": named}))
+    monkeypatch.chdir(tmp_path)
+    exec(code[code.index("names = json") :], {"json": json, "Path": Path, "torch": torch, output: value})  # noqa: S102
+    assert capsys.readouterr().out == printed
+
+
 @pytest.mark.parametrize("task", each_task("classify"))
 def test_the_snippets_of_a_real_artifact_run_as_they_stand(
     exported: Callable[[str], Path], task: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -25,7 +25,7 @@ from yolo26_executorch.bench.worker import Opened
 from yolo26_executorch.errors import Yolo26Error
 from yolo26_executorch.models.options import ExportOptions
 from yolo26_executorch.models.preprocess import random_input
-from yolo26_executorch.models.tasks import GUIDE_TASKS as TASKS
+from yolo26_executorch.models.tasks import TASKS
 from yolo26_executorch.runtime.eager import EagerRunner
 
 # ---- timing ----------------------------------------------------------------------------------------------------------

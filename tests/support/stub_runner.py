@@ -45,6 +45,10 @@ class StubRunner(BaseRunner):
         sizes = {
             "B": batch,
             "K": 3,
+            "H": height,
+            "W": width,
+            "H8": height // 8,
+            "W8": width // 8,
             "H4": height // 4,
             "W4": width // 4,
             "EXTRA": 3,
@@ -89,6 +93,15 @@ class StubRunner(BaseRunner):
         if spec.name == "keypoints":  # the centre and the corner at the upper left
             corner = torch.stack([BOXES[:, :2], BOXES[:, :2] - BOXES[:, 2:] / 2], dim=1)
             return torch.cat([corner, torch.ones(3, 2, 1)], dim=-1).expand(spec.shape).clone()
+        if spec.name == "classes":  # a bicycle in the upper half, persons below
+            classes = torch.zeros(spec.shape, dtype=torch.uint8)
+            classes[:, : spec.shape[1] // 2] = 1
+            return classes
+        if spec.name == "logits":  # which say the same
+            half = torch.tensor([[-1.0, 1.0, -2.0], [1.0, -1.0, -2.0]]).repeat_interleave(spec.shape[2] // 2, 0)
+            return half.T[None, :, :, None].expand(spec.shape).clone()
+        if spec.name == "depth":  # from 6 m at the top to 2 m at the bottom
+            return torch.linspace(6, 2, spec.shape[2])[:, None].expand(spec.shape).clone()
         return torch.tensor([0.1, 0.7, 0.2]).expand(spec.shape).clone()
 
 

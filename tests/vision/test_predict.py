@@ -17,7 +17,7 @@ from yolo26_executorch.models import checkpoints
 from yolo26_executorch.models.export_model import ExportModel
 from yolo26_executorch.models.options import ExportOptions
 from yolo26_executorch.models.preprocess import random_input
-from yolo26_executorch.models.tasks import GUIDE_TASKS as TASKS
+from yolo26_executorch.models.tasks import TASKS
 from yolo26_executorch.runtime import open_runner
 from yolo26_executorch.runtime.eager import EagerRunner
 from yolo26_executorch.vision.agreement import mask_iou
@@ -52,11 +52,22 @@ def pictures() -> dict[str, np.ndarray[Any, np.dtype[np.uint8]]]:
 
 
 def assert_agree(ours: Any, theirs: Any) -> None:
-    """Compare two results: the contract's 0.5 px, same classes, 0.01 in confidence and masks' IoU of 0.99."""
+    """Compare two results: the contract's 0.5 px, same classes, 0.01 in confidence and masks' IoU of 0.99; of maps
+    99.9 % of the pixels, or depths within 0.5 %."""
     assert ours.names == theirs.names and ours.orig_shape == theirs.orig_shape
     if theirs.probs is not None:
         assert ours.probs.top1 == theirs.probs.top1
         torch.testing.assert_close(ours.probs.data, theirs.probs.data, atol=0.01, rtol=0)
+        return
+    if theirs.semantic_mask is not None:
+        classes, wanted = ours.semantic_mask.data, theirs.semantic_mask.data
+        assert classes.shape == wanted.shape == theirs.orig_shape and len(wanted.unique()) > 2
+        assert (classes == wanted).double().mean() >= 0.999
+        return
+    if theirs.depth is not None:
+        assert ours.depth.data.shape == theirs.depth.data.shape == theirs.orig_shape
+        assert theirs.depth.data.max() > 1.5 * theirs.depth.data.min()
+        torch.testing.assert_close(ours.depth.data, theirs.depth.data, atol=0, rtol=0.005)
         return
     boxes, expected = (ours.boxes, theirs.boxes) if theirs.obb is None else (ours.obb, theirs.obb)
     assert len(expected) > 0
@@ -181,6 +192,13 @@ def test_results_are_in_the_picture_s_pixels(task: str) -> None:
     if result.probs is not None:
         assert result.probs.top1 == 1
         return
+    if result.semantic_mask is not None:
+        assert result.semantic_mask.data.shape == (240, 640)
+        assert (result.semantic_mask.data[:118] == 1).all() and (result.semantic_mask.data[122:] == 0).all()
+        return
+    if result.depth is not None:  # the image is stretched
+        torch.testing.assert_close(result.depth.data, torch.linspace(6, 2, 240)[:, None].expand(240, 640))
+        return
     found = result.boxes if result.obb is None else result.obb
     assert found.conf.tolist() == pytest.approx([0.9, 0.5]) and found.cls.tolist() == [1, 0]
     centre = (BOXES[:2, :2] - torch.tensor([0.0, 100.0])) * 2
@@ -190,6 +208,25 @@ def test_results_are_in_the_picture_s_pixels(task: str) -> None:
     if result.masks is not None:
         upper = result.masks.data[0, 110:140, 120:200]
         assert upper.float().mean() > 0.9 and not result.masks.data[0, 145:].any()
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "change"),
+    [
+        ("semantic", "semantic_mask", lambda values: values.roll(1, dims=1)),
+        ("depth", "depth", lambda values: values * 1.006),
+    ],
+)
+def test_maps_beside_their_place_are_seen(
+    task: str, name: str, change: Callable[[Any], Any], ultralytics_predict: Callable[..., Any]
+) -> None:
+    for image in pictures().values():
+        expected = ultralytics_predict(task, image, imgsz=320, rect=False)
+        (ours,) = predict(eager(task, imgsz=(320, 320)), image)
+        assert_agree(ours, expected)
+        ours.update(**{name: change(getattr(ours, name).data)})
+        with pytest.raises(AssertionError):
+            assert_agree(ours, expected)
 
 
 def test_ultralytics_settings_do_what_they_say(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from support import random_model
 from support.stub_runner import ANGLES, BOXES, CLASSES, CONFIDENCES, NAMES, StubRunner, backend
 from yolo26_executorch.errors import ArtifactError, InputError
 from yolo26_executorch.models.preprocess import random_input
-from yolo26_executorch.models.tasks import GUIDE_TASKS as TASKS
+from yolo26_executorch.models.tasks import TASKS
 from yolo26_executorch.runtime.eager import EagerRunner
 from yolo26_executorch.vision.ultralytics_backend import RunnerBackend
 

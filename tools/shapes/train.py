@@ -131,7 +131,9 @@ def _without_paths(source: Path, target: Path) -> None:
     content = torch.load(source, map_location="cpu", weights_only=False)  # made here
     network = content["model"]
     arguments = getattr(network, "args", {})
-    for holder in (content["train_args"], arguments if isinstance(arguments, dict) else vars(arguments), vars(network)):
+    arguments = arguments if isinstance(arguments, dict) else vars(arguments)
+    # "git" is of the repository that Ultralytics lies in.
+    for holder in (content["train_args"], arguments, vars(network), content.get("git") or {}):
         for key, value in holder.items():
             if isinstance(value, str | Path) and Path(value).is_absolute():
                 holder[key] = Path(value).name

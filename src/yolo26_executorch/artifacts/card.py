@@ -47,7 +47,7 @@ class Accuracy:
     runner: str
     device: str
     metrics: dict[str, float]
-    """By name, such as "box mAP50-95", 0..1."""
+    """By name, such as "box mAP50-95", 0..1, or with a unit in the name, "rmse (m)"."""
     pytorch: dict[str, float] | None
     """The same of the checkpoint in PyTorch fp32, where it was measured."""
     created: str

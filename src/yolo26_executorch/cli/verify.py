@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import Yolo26Error, printable
+from ..models.tasks import TASKS
 from ..system.reports import check_report, write_report
 from ..system.tables import print_table
 from . import Subparsers, console
@@ -139,8 +140,10 @@ def _print(out: Console, report: VerifyReport) -> None:
         out.print(printable(f"failed: {failure}"), soft_wrap=True)
     if (more := len(report.failures) - _SHOWN) > 0:
         out.print(f"and {_count(more, 'failure')} more; --json has them all")
-    for against, figures in report.figures.items():
-        out.print(printable(f"against {against}: {_confident(figures.confident, report.task)}"), soft_wrap=True)
+    if kind := TASKS[report.task].confident:
+        for against, figures in report.figures.items():
+            told = _confident(figures.confident, f"confident {kind}")
+            out.print(printable(f"against {against}: {told}"), soft_wrap=True)
 
 
 def _quantities(title: str, figures: Figures) -> Table:
@@ -210,12 +213,10 @@ def _ratio(picture: PictureFigures) -> float:
     return max((report.largest.ratio for report in picture.reports.values() if report.largest), default=0.0)
 
 
-def _confident(confident: Confident, task: str) -> str:
+def _confident(confident: Confident, thing: str) -> str:
     """Say what became of the objects that PyTorch is sure of."""
-    from ..models.tasks import TASKS
     from ..parity.aggregate import CONFIDENT
 
-    thing = "confident box" if TASKS[task].ranked else "confident picture"
     if not confident.objects and not confident.unexpected:
         return f"no {thing}: PyTorch is sure of nothing (confidence {CONFIDENT} or more) here"
     words = [

@@ -130,6 +130,8 @@ class Task:
     """Brings an image to the input's (height, width) as Ultralytics does for the task."""
     summarize: Callable[..., list[str]]
     """Words the outputs for one image; see `summary.lines`."""
+    confident: str | None = None
+    """What has a confidence in the outputs, a box or the whole image; None where nothing has one."""
     shared_head: bool = False
     """Whether older YOLOs have a head of that class, too."""
     open_head: str | None = None
@@ -191,6 +193,7 @@ _PROBABILITIES = OutputRow(
 
 _OBJECTS: Any = {
     "kind": "rankings", "fit": preprocess.fit_letterboxed, "summarize": summary.objects,
+    "confident": "box",
     "class_layer": "one2one_cv3.0.2",
 }  # fmt: skip
 """What all tasks with ranked rows have in common."""
@@ -281,7 +284,8 @@ CLASSIFY = Task(
     "classify.predict:ClassificationPredictor", "classify.val:ClassificationValidator",
     (224, 224), "ImageNet.yaml", "image-classification",
     named=(_PROBABILITIES,), raw=(_PROBABILITIES,), kind="probabilities", decode="probabilities",
-    metrics=("metrics/accuracy_top1",), fit=preprocess.center_crop, summarize=summary.classes, shared_head=True,
+    metrics=("metrics/accuracy_top1",), fit=preprocess.center_crop, summarize=summary.classes, confident="picture",
+    shared_head=True,
     class_layer="linear", extra=("probability",),
 )  # fmt: skip
 

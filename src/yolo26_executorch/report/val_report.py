@@ -23,6 +23,8 @@ UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, Recur
 _KINDS = {"(B)": "box", "(M)": "mask", "(P)": "keypoint"}
 """How Ultralytics marks what a metric is of."""
 
+_SHARE = "0..1"
+
 _UNITS = {"metrics/rmse": "m", "metrics/silog": "0.01 ln", "metrics/abs_rel": "of the depth"}
 """Of Ultralytics' metrics that are no shares."""
 
@@ -116,8 +118,8 @@ def accuracy_of(path: Path, manifest: Manifest) -> Accuracy:
         precision=manifest.precision,
         runner=report.runner,
         device=report.device,
-        metrics={metric_name(key): value for key, value in report.metrics.items()},
-        pytorch=report.pytorch and {metric_name(key): value for key, value in report.pytorch.items()},
+        metrics={_with_unit(key): value for key, value in report.metrics.items()},
+        pytorch=report.pytorch and {_with_unit(key): value for key, value in report.pytorch.items()},
         created=report.created.isoformat(),
     )
 
@@ -140,7 +142,12 @@ def metric_name(key: str) -> str:
 
 def metric_unit(key: str) -> str:
     """Return the unit of one of Ultralytics' metrics."""
-    return _UNITS.get(key, "0..1")
+    return _UNITS.get(key, _SHARE)
+
+
+def _with_unit(key: str) -> str:
+    name, unit = metric_name(key), metric_unit(key)
+    return name if unit == _SHARE else f"{name} ({unit})"
 
 
 def number(value: object) -> float | None:

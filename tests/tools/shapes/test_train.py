@@ -59,6 +59,21 @@ def test_a_training_that_was_cut_off_goes_on(tmp_path: Path, monkeypatch: pytest
     assert epochs == [0, 1]
 
 
+def test_a_checkpoint_does_not_say_where_it_was_trained(tmp_path: Path) -> None:
+    import torch
+
+    network = torch.nn.Identity()
+    network.args = {"data": "/secret/data.yaml"}  # type: ignore[assignment]
+    network.yaml_file = "/secret/yolo26n.yaml"  # type: ignore[assignment]
+    content = {"model": network, "train_args": {"project": Path("/secret/runs"), "epochs": 3}}
+    for git in ({"root": "/secret", "branch": "main"}, None):
+        torch.save({**content, "git": git}, tmp_path / "last.pt")
+        train._without_paths(tmp_path / "last.pt", tmp_path / "made.pt")
+        found = torch.load(tmp_path / "made.pt", weights_only=False)
+        assert "/secret" not in f"{found} {vars(found['model'])}"
+        assert found["train_args"] == {"project": "runs", "epochs": 3}
+
+
 def test_what_is_there_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "yolo26n-shapes-seg.pt").write_bytes(b"mine")
     assert load_tool("train").main(["--output", str(tmp_path), "--tasks", "segment"]) == 0
