@@ -34,13 +34,16 @@ def sums(model: nn.Module) -> list[nn.Module]:
 def readers_of_sums(model: nn.Module) -> list[tuple[nn.Module, str]]:
     """Return the children, as (parent, name), that multiply a sum or a mean which no module of its own has put out."""
     from ultralytics.nn.modules.block import C2PSA, Attention, Proto26, PSABlock
-    from ultralytics.nn.modules.head import Classify
+    from ultralytics.nn.modules.head import Classify, Depth
 
     # C2PSA follows SPPF, which adds its input to its output.
     readers: dict[type[nn.Module], str] = {
         C2PSA: "cv1", PSABlock: "ffn", Attention: "proj", Proto26: "feat_fuse", Classify: "linear",
     }  # fmt: skip
-    return [(module, readers[type(module)]) for module in model.modules() if type(module) in readers]
+    found = [(module, readers[type(module)]) for module in model.modules() if type(module) in readers]
+    # Each level of the pyramid is added to the enlarged one below it.
+    refining = [module.refine for module in model.modules() if isinstance(module, Depth)]
+    return found + [(blocks, name) for blocks in refining for name, _ in blocks.named_children()]
 
 
 def attentions(model: nn.Module) -> list[tuple[nn.Module, str]]:

@@ -16,7 +16,7 @@ from yolo26_executorch.lowering.passes.fusion import fuse
 from yolo26_executorch.lowering.passes.rewrites import for_cuda, round_tf32
 from yolo26_executorch.models.export_model import ExportModel
 from yolo26_executorch.models.preprocess import random_input
-from yolo26_executorch.models.tasks import GUIDE_TASKS as TASKS
+from yolo26_executorch.models.tasks import TASKS
 from yolo26_executorch.parity.compare import compare
 
 ROUNDING = 1e-5
@@ -314,7 +314,7 @@ def test_a_fused_model_is_the_model(task: str, precision: str) -> None:
     assert not [target for target in found if "aten.conv" in target or "silu" in target or "pool2d" in target[:15]]
     images = random_input(model.input_spec, seed=1)
     with torch.no_grad():
-        reference = model.dense(images) if model.task.ranked else model(images)[0]
+        reference = model.reference(images)
     report = compare(
         model.task, model.output_specs, outputs_of(model, network, images), reference, precision=precision,
         keypoint_shape=model.keypoint_shape,
