@@ -16,7 +16,7 @@ from yolo26_executorch.errors import LoweringError
 from yolo26_executorch.lowering.xnnpack import DELEGATE, lower, masks
 from yolo26_executorch.models.export_model import aten_masks
 from yolo26_executorch.models.options import ExportOptions
-from yolo26_executorch.models.tasks import TensorSpec
+from yolo26_executorch.models.tasks import TASKS, TensorSpec
 from yolo26_executorch.runtime import open_runner
 
 
@@ -28,6 +28,7 @@ class Net(nn.Module):
         torch.manual_seed(0)
         self.conv = nn.Conv2d(3, 1, 3)
         self.example_input = torch.zeros(1, 3, 8, 8)
+        self.task = TASKS["detect"]
         self.output_specs: tuple[TensorSpec, ...] = ()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -93,6 +94,7 @@ class Masks(nn.Module):
         self.example_input = torch.zeros(1, 3, 8, 8)
         self.wide = nn.Conv2d(64, 512, 3)
         shapes = {"detections": (1, 4), "masks": (1, 4), "coefficients": (1, 4), "protos": (1, 512, 4, 4)}
+        self.task = TASKS["segment"]
         self.output_specs = tuple(TensorSpec(name, shape, "float32", "") for name, shape in shapes.items())
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:

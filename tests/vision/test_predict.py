@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from shapes.dataset import scene
-from support import each_task, shapes_checkpoint
+from support import SLOW, each_task, shapes_checkpoint
 from support.stub_runner import BOXES, StubRunner, backend, folder_of_pictures, picture
 from yolo26_executorch.errors import InputError, OptionError
 from yolo26_executorch.models import checkpoints
@@ -150,13 +150,21 @@ def test_masks_and_their_polygons_are_ultralytics_own(
             assert iou.min() >= 0.99 and iou.mean() >= 0.999
 
 
-def test_masks_that_are_not_computed_change_nothing(exported: Callable[[str], Path]) -> None:
-    """The program's method without masks, which `predict` runs, gives what the whole one gives."""
-    names = ["detections", "coefficients", "protos"]
-    with open_runner(exported("segment")) as runner:
+@pytest.mark.parametrize(
+    ("task", "left_out", "names"),
+    [
+        ("segment", "masks", ["detections", "coefficients", "protos"]),
+        pytest.param("semantic", "classes", ["logits"], marks=SLOW),
+    ],
+)
+def test_what_is_not_computed_changes_nothing(
+    task: str, left_out: str, names: list[str], exported: Callable[[str], Path]
+) -> None:
+    """The program's method without an output, which `predict` runs, gives what the whole one gives."""
+    with open_runner(exported(task)) as runner:
         batch = random_input(runner.input, seed=1)
         every, some = runner(batch), runner(batch, outputs=names)
-    assert "masks" in every
+    assert left_out in every
     assert list(some) == names
     assert all(torch.equal(some[name], every[name]) for name in names)
 

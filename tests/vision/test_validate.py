@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from shapes import dataset
 from shapes.scenes import NAMES
-from support import each_task, make_manifest, publish, shapes_checkpoint
+from support import SLOW, each_task, make_manifest, publish, shapes_checkpoint
 from yolo26_executorch import runtime
 from yolo26_executorch.errors import ArtifactError, CheckpointError, UsageError
 from yolo26_executorch.models import checkpoints
@@ -240,7 +240,11 @@ class Beside(EagerRunner):
 
 
 @pytest.mark.parametrize(
-    ("task", "words"), [("semantic", "of the pixels are of the same class"), ("depth", "worst depth is off by 1.0")]
+    ("task", "words"),
+    [
+        ("semantic", "of the pixels are of the same class"),
+        pytest.param("depth", "worst depth is off by 1.0", marks=SLOW),
+    ],
 )
 def test_maps_that_are_not_pytorch_s_are_seen(
     task: str, words: str, eager: Place, drawn: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch

@@ -73,12 +73,13 @@ def _methods(model: ExportModel) -> dict[str, nn.Module]:
     """Return the program's methods by name. They share their weights.
 
     Masks of all rows take a sixth of a segment model's time; who makes masks of other resolutions, of coefficients and
-    prototypes, needs none of them.
+    prototypes, needs none of them. Likewise classes of pixels, for which every class' logits are enlarged.
     """
     methods: dict[str, nn.Module] = {"forward": model}
     names = [spec.name for spec in model.output_specs]
-    if {"masks", "coefficients", "protos"} <= set(names):
-        methods[f"{WITHOUT}masks"] = _Without(model, names.index("masks"))
+    for row in model.task.named:
+        if row.name in names and row.made_from and {*row.made_from} <= {*names}:
+            methods[f"{WITHOUT}{row.name}"] = _Without(model, names.index(row.name))
     return methods
 
 
