@@ -25,7 +25,15 @@ from __future__ import annotations
 
 
 class Yolo26Error(Exception):
-    """Base of every error this package raises on purpose; `exit_status` is what the command exits with."""
+    """Base of every error this package raises on purpose; `exit_status` is what the command exits with.
+
+    Example:
+        >>> try:
+        ...     load_manifest("nothing-here")
+        ... except Yolo26Error as error:
+        ...     print(error.exit_status, error)
+        1 no artifact at nothing-here: it has no manifest.json; `yolo26-et export` makes one
+    """
 
     exit_status = 1
     transient = False
@@ -33,73 +41,194 @@ class Yolo26Error(Exception):
 
 
 class UsageError(Yolo26Error):
-    """The command was wrong and nothing was done."""
+    """The command was wrong and nothing was done.
+
+    Example:
+        >>> try:
+        ...     export("yolo26?")
+        ... except UsageError as error:
+        ...     print(error.exit_status, error)
+        2 yolo26?: expected one model, given a wildcard; call export for each
+    """
 
     exit_status = 2
 
 
 class UnknownVariantError(UsageError):
-    """A name or pattern fits no variant and is no checkpoint's path."""
+    """A name or pattern fits no variant and is no checkpoint's path.
+
+    Example:
+        >>> try:
+        ...     find_variants(["yolo27n"])
+        ... except UnknownVariantError as error:
+        ...     print(error)
+        no variant fits 'yolo27n'; did you mean ...
+    """
 
 
 class CheckpointError(UsageError):
-    """A checkpoint is missing, damaged, or holds something other than a YOLO26 model."""
+    """A checkpoint is missing, damaged, or holds something other than a YOLO26 model.
+
+    Example:
+        >>> try:
+        ...     export("nothing-here.pt", backend="xnnpack")
+        ... except CheckpointError as error:
+        ...     print(error)
+        no such checkpoint file: nothing-here.pt
+    """
 
 
 class OptionError(UsageError):
-    """An option has a value that is not legal."""
+    """An option has a value that is not legal.
+
+    Example:
+        >>> try:
+        ...     ExportOptions(batch=0)
+        ... except OptionError as error:
+        ...     print(error)
+        --batch 0: expected a whole number from 1 up; try --batch 1
+    """
 
 
 class BackendError(UsageError):
-    """A backend was asked for that this machine cannot serve."""
+    """A backend was asked for that this machine cannot serve.
+
+    Example:
+        >>> try:  # doctest: +SKIP
+        ...     folder = export("best.pt", backend="cuda")
+        ... except BackendError:
+        ...     folder = export("best.pt", backend="xnnpack")
+    """
 
 
 class ExportError(Yolo26Error):
-    """One variant could not be exported."""
+    """One variant could not be exported.
+
+    Example:
+        >>> for name in ("yolo26n", "yolo26s"):  # doctest: +SKIP
+        ...     try:
+        ...         export(name)
+        ...     except ExportError as error:
+        ...         print(error)
+    """
 
 
 class DownloadError(ExportError):
-    """A variant's weights could not be downloaded."""
+    """A variant's weights could not be downloaded.
+
+    Example:
+        >>> try:  # doctest: +SKIP
+        ...     export("yolo26n", retries=0)
+        ... except DownloadError:
+        ...     export("yolo26n", weights_dir="weights")
+    """
 
     transient = True
 
 
 class BusyError(ExportError):
-    """Another process is exporting the same variant to the same place."""
+    """Another process is exporting the same variant to the same place.
+
+    Example:
+        >>> try:  # doctest: +SKIP
+        ...     export("best.pt", no_wait=True)
+        ... except BusyError as error:
+        ...     print(error)
+    """
 
 
 class LimitError(ExportError):
-    """An export needs more time, memory or disk space than there is."""
+    """An export needs more time, memory or disk space than there is.
+
+    Example:
+        >>> try:  # doctest: +SKIP
+        ...     export("yolo26x", time_limit=10, memory_limit=8)
+        ... except LimitError as error:
+        ...     print(error)
+    """
 
 
 class GpuMemoryError(ExportError):
-    """The GPU's memory ran out; others may be using it."""
+    """The GPU's memory ran out; others may be using it.
+
+    Example:
+        >>> try:  # doctest: +SKIP
+        ...     export("yolo26x", batch=16)
+        ... except GpuMemoryError:
+        ...     export("yolo26x", batch=8)
+    """
 
     transient = True
 
 
 class LoweringError(ExportError):
-    """Operators stayed outside the delegate, or a compiler failed."""
+    """Operators stayed outside the delegate, or a compiler failed.
+
+    Example:
+        >>> try:  # doctest: +SKIP
+        ...     export("best.pt", debug=True)
+        ... except LoweringError as error:
+        ...     print(error)
+    """
 
 
 class ParityError(ExportError):
-    """The exported model does not give the numbers that PyTorch gives."""
+    """The exported model does not give the numbers that PyTorch gives.
+
+    Example:
+        >>> try:  # doctest: +SKIP
+        ...     export("best.pt", precision="fp16")
+        ... except ParityError:
+        ...     export("best.pt", precision="fp32")
+    """
 
 
 class ArtifactError(Yolo26Error):
-    """A folder is not a complete and intact artifact."""
+    """A folder is not a complete and intact artifact.
+
+    Example:
+        >>> try:
+        ...     verify("nothing-here")
+        ... except ArtifactError as error:
+        ...     print(error)
+        no artifact at nothing-here: it has no manifest.json; `yolo26-et export` makes one
+    """
 
 
 class IntegrityError(ArtifactError):
-    """A file differs from what the manifest says of it."""
+    """A file differs from what the manifest says of it.
+
+    Example:
+        >>> try:
+        ...     print(verify("yolo26_cuda_exports/yolo26n").name)
+        ... except IntegrityError as error:
+        ...     print(error, "- copy or export it again")
+        yolo26n...
+    """
 
 
 class CompatibilityError(ArtifactError):
-    """The artifact cannot run on this machine."""
+    """The artifact cannot run on this machine.
+
+    Example:
+        >>> try:  # doctest: +SKIP
+        ...     model = YOLO26("from-another-gpu/yolo26n")
+        ... except CompatibilityError as error:
+        ...     print(error)
+    """
 
 
 class InputError(Yolo26Error):
-    """An input is not what the model takes."""
+    """An input is not what the model takes.
+
+    Example:
+        >>> with YOLO26("yolo26_cuda_exports/yolo26n") as model:
+        ...     try:
+        ...         model.predict("nothing-here.jpg")
+        ...     except InputError as error:
+        ...         print(error)
+        nothing-here.jpg: no such file
+    """
 
 
 def first_line(error: BaseException) -> str:

@@ -157,7 +157,17 @@ class _Head:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything that an artifact says of itself."""
+    """Everything that an artifact says of itself.
+
+    Example:
+        >>> manifest = load_manifest("yolo26_cuda_exports/yolo26n")
+        >>> manifest.name, manifest.task, manifest.backend, manifest.precision
+        ('yolo26n...', 'detect', ...)
+        >>> Manifest.from_json(manifest.to_json()) == manifest
+        True
+        >>> Manifest.decode(Path("yolo26_cuda_exports/yolo26n/manifest.json").read_bytes()) == manifest
+        True
+    """
 
     name: Name
     variant: str | None

@@ -31,6 +31,13 @@ class Artifact:
     The bytes are private copies. Whatever happens to the folder after `open`, an export into the same place included,
     they stay what they are. A context manager, or closed by hand; what loaded a file from its `path` may go on using it
     afterwards.
+
+    Example:
+        >>> with Artifact.open("yolo26_cuda_exports/yolo26n") as artifact:
+        ...     print(artifact.manifest.task, len(artifact.read("model.pte")) > 0, "model.pte" in artifact)
+        ...     place, file = artifact.path("model.pte"), artifact.file("model.pte")
+        detect True True
+        >>> artifact.close()  # which the context did
     """
 
     folder: Path
@@ -130,6 +137,10 @@ def load_manifest(folder: Path | str) -> Manifest:
 
     Raises:
         ArtifactError: no such folder, or its manifest is missing or damaged.
+
+    Example:
+        >>> load_manifest("yolo26_cuda_exports/yolo26n").classes[0]
+        '...'
     """
     with _directory(Path(folder)) as directory:
         return _manifest(Path(folder), directory)
@@ -145,6 +156,10 @@ def verify(folder: Path | str) -> Manifest:
     Raises:
         ArtifactError: the folder or its manifest is missing or damaged.
         IntegrityError: a file is missing, unknown, a link, or differs in size or SHA-256.
+
+    Example:
+        >>> sorted(verify("yolo26_cuda_exports/yolo26n").files)
+        ['README.md', 'model.pte']
     """
     return _verified(Path(folder), plain_sha256)
 

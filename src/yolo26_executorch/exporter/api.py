@@ -83,6 +83,10 @@ def export(
         UsageError: the arguments are wrong, and nothing was done.
         ExportError: the model could not be exported; the subclass and the message say why.
         KeyboardInterrupt: it was interrupted.
+
+    Example:
+        >>> folder = export("best.pt", imgsz=640, precision="fp16", name="mine")  # doctest: +SKIP
+        >>> model = YOLO26(folder)  # doctest: +SKIP
     """
     word, place = os.fspath(model), os.fspath(base_path)
     if not word.endswith(".pt") and set(word) & set("*?["):

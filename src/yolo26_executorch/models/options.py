@@ -27,6 +27,13 @@ class ExportOptions:
     """How a model is exported; every field lands in the artifact's manifest.
 
     `imgsz` is (height, width) in pixels, or None for the model's native size; `resolve` settles it.
+
+    Example:
+        >>> options = ExportOptions("cuda", precision="fp16", imgsz=None)
+        >>> options.resolve(TASKS["obb"]).size
+        (1024, 1024)
+        >>> ExportOptions.from_json(options.to_json()) == options
+        True
     """
 
     backend: str = "xnnpack"

@@ -33,7 +33,13 @@ _RANKED = "sorted by confidence, highest first"
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One input or output of an exported model, as the manifest records it."""
+    """One input or output of an exported model, as the manifest records it.
+
+    Example:
+        >>> output = load_manifest("yolo26_cuda_exports/yolo26n").outputs[0]
+        >>> output.name, output.shape, output.columns
+        ('detections', (1, 300, 6), ('x', 'y', 'w', 'h', 'confidence', 'class_id'))
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -97,7 +103,15 @@ class Weights:
 
 @dataclass(frozen=True)
 class Task:
-    """One task of YOLO26."""
+    """One task of YOLO26.
+
+    Example:
+        >>> task = TASKS["obb"]
+        >>> task.native, task.ranked, task.rotated
+        ((1024, 1024), True, True)
+        >>> [output.shape for output in TASKS["classify"].output_specs("named", {"B": 1, "CLASSES": 10})]
+        [(1, 10)]
+    """
 
     name: str
     suffix: str
@@ -321,7 +335,12 @@ DEPTH = Task(
 )  # fmt: skip
 
 TASKS: dict[str, Task] = {task.name: task for task in (DETECT, SEGMENT, POSE, OBB, CLASSIFY, SEMANTIC, DEPTH)}
-"""Every task by Ultralytics' own name for it."""
+"""Every task by Ultralytics' own name for it.
+
+Example:
+    >>> TASKS["segment"].suffix
+    '-seg'
+"""
 
 GUIDE_TASKS: dict[str, Task] = {name: task for name, task in TASKS.items() if task.in_guide}
 """The five of the 25 variants that are exported where no model is named."""

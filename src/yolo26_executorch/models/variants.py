@@ -15,7 +15,15 @@ SIZES = ("n", "s", "m", "l", "x")
 
 @dataclass(frozen=True)
 class Variant:
-    """One published YOLO26 model, or one of Ultralytics' architectures that has no published weights."""
+    """One published YOLO26 model, or one of Ultralytics' architectures that has no published weights.
+
+    Example:
+        >>> variant = VARIANTS["yolo26n-seg"]
+        >>> variant.checkpoint, variant.native, variant.dataset
+        ('yolo26n-seg.pt', (640, 640), 'coco.yaml')
+        >>> variant.family, variant.config
+        ('yolo26[nsmlx]-seg', 'yolo26n-seg.yaml')
+    """
 
     name: str
     size: str
@@ -59,7 +67,12 @@ def _family(task: Task, weights: Weights | None = None) -> dict[str, Variant]:
 VARIANTS: dict[str, Variant] = {
     name: variant for task in GUIDE_TASKS.values() for name, variant in _family(task).items()
 }
-"""The guide's 25, which are exported where no model is named: by name, by task and then by size."""
+"""The guide's 25, which are exported where no model is named: by name, by task and then by size.
+
+Example:
+    >>> len(VARIANTS), VARIANTS["yolo26x-pose"].task.name
+    (25, 'pose')
+"""
 
 ALL_VARIANTS: dict[str, Variant] = {
     **VARIANTS,
@@ -83,6 +96,10 @@ def find_variants(patterns: Sequence[str], *, published: bool = False) -> list[V
 
     Raises:
         UnknownVariantError: a pattern fits no variant; the message names near matches.
+
+    Example:
+        >>> [variant.name for variant in find_variants(["yolo26?-seg", "yolo26n"])]
+        ['yolo26n-seg', 'yolo26s-seg', 'yolo26m-seg', 'yolo26l-seg', 'yolo26x-seg', 'yolo26n']
     """
     found: dict[str, Variant] = {}
     for pattern in patterns:

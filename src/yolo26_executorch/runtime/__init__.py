@@ -43,6 +43,13 @@ def open_runner(
         ArtifactError: the folder is no complete artifact.
         IntegrityError: a file is not what the manifest says; then nothing was loaded.
         CompatibilityError: it cannot run here; both sides are named.
+
+    Example:
+        >>> import torch
+        >>> with open_runner("yolo26_cuda_exports/yolo26n") as run:
+        ...     outputs = run(torch.rand(run.input.shape))
+        >>> outputs["detections"].shape
+        torch.Size([1, 300, 6])
     """
     _use_one_thread_after_a_fork()
     with opened(folder) as artifact:

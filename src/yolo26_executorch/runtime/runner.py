@@ -28,6 +28,13 @@ class Runner(Protocol):
     Any number of threads may call a runner; it takes them one at a time, and each gets the outputs of its own images.
     A runner belongs to the process that opened it: in a forked child every call raises UsageError, and the child opens
     one of its own.
+
+    Example:
+        >>> import torch
+        >>> run = open_runner("yolo26_cuda_exports/yolo26n")
+        >>> [*run(torch.rand(run.input.shape), outputs=["detections"])]
+        ['detections']
+        >>> run.close()
     """
 
     name: str

@@ -40,12 +40,15 @@ _ELSEWHERE = {
 class YOLO26:
     """An exported model, with the methods of Ultralytics' `YOLO`.
 
-        with YOLO26("yolo26_cuda_exports/yolo26n") as model:
-            for result in model.predict("bus.jpg", conf=0.4):
-                print(result.verbose())
-
     Sources, settings and results are Ultralytics' own. What an export settles (size, precision, device) is no setting
     any more; the `iou` of a suppression has no effect on these models, which need none.
+
+    Example:
+        >>> with YOLO26("yolo26_cuda_exports/yolo26n") as model:
+        ...     for result in model.predict("bus.jpg", conf=0.4):
+        ...         found = result.verbose()
+        ...     print(model.task, model.names[0], model.device)
+        detect ...
     """
 
     predictor: Any
@@ -128,6 +131,15 @@ class YOLO26:
             InputError: the source cannot be opened, or holds what the model cannot take.
             OptionError: a setting is not legal, or cannot be honoured.
             UsageError: the model is closed, or a package is missing that the source needs.
+
+        Example:
+            >>> model = YOLO26("yolo26_cuda_exports/yolo26n")
+            >>> for result in model.predict(["bus.jpg", "zidane.jpg"], stream=True, conf=0.4):
+            ...     print(Path(result.path).name, result.boxes.xyxy.shape[1])
+            bus.jpg 4
+            zidane.jpg 4
+            >>> len(model("bus.jpg"))
+            1
         """
         self.predictor = self._make(source, "predict", settings)
         return self._run(stream)
@@ -158,6 +170,11 @@ class YOLO26:
         Raises:
             UsageError: the task has no objects, or the package that the trackers need is not installed.
             OptionError: there is no such tracker, or its file is not complete.
+
+        Example:
+            >>> model = YOLO26("yolo26_cuda_exports/yolo26n")
+            >>> for result in model.track("drive.mp4", stream=True):  # doctest: +SKIP
+            ...     print(result.boxes.id)
         """
         tracker = check_tracking(self.task, settings.get("tracker"))
         named = {} if tracker is None else {"tracker": tracker}
@@ -171,7 +188,13 @@ class YOLO26:
         return self._run(stream)
 
     def val(self, data: Path | str | None = None, **options: Any) -> Any:
-        """Validate the model on a data set; arguments, results and errors are those of `validate.validate`."""
+        """Validate the model on a data set; arguments, results and errors are those of `validate.validate`.
+
+        Example:
+            >>> model = YOLO26("yolo26_cuda_exports/yolo26n")
+            >>> report = model.val("coco.yaml", against_pytorch=True)  # doctest: +SKIP
+            >>> report.artifact.metrics["metrics/mAP50-95(B)"]  # doctest: +SKIP
+        """
         from .validate import validate
 
         if data is None:
@@ -179,7 +202,12 @@ class YOLO26:
         return validate(self.folder, data, **{"runner": self._runner, **options})
 
     def close(self) -> None:
-        """Give back what the model holds; it is of no use afterwards."""
+        """Give back what the model holds; it is of no use afterwards.
+
+        Example:
+            >>> model = YOLO26("yolo26_cuda_exports/yolo26n")
+            >>> model.close()
+        """
         self._closed = True
         self._backend.close()
 
