@@ -202,6 +202,9 @@ void run(const fs::path& artifact, const std::vector<fs::path>& paths) {
   // What else a model gives (masks and their coefficients, keypoints) has a row for each row of the detections;
   // only the mask prototypes belong to the image as a whole.
   const Tensor output = outputs.at(0).toTensor();
+  if (output.scalar_type() != ScalarType::Float || output.dim() > 3) {
+    throw Failure("this program prints boxes and classes, and the model gives a map of the picture");
+  }
   const long each = output.numel() / output.size(0);
   for (size_t image = 0; image < paths.size(); ++image) {
     const float* data = output.const_data_ptr<float>() + image * each;

@@ -78,6 +78,7 @@ def test_an_artifact_passes(exported: Exported, task: str) -> None:
         "segment": {"box_px", "score", "mask_iou", "full_mask_iou", "coefficient", "proto"},
         "obb": {"box_px", "score", "angle_rad"},
         "pose": {"box_px", "score", "keypoint_px", "visibility"}, "classify": {"probability", "probability_sum"},
+        "semantic": {"logit", "class_pixels"}, "depth": {"depth"},
     }[task]  # fmt: skip
     for quantity in figures.quantities:
         parts = [one for picture in report.pictures for one in picture.reports["eager fp32"].quantities]

@@ -50,10 +50,12 @@ LIMITS = {
     "fp32": Limits(unmatched=0.002, mask_iou=0.999, box_px=0.1, confidence=0.001, pixels=0.999, depth=0.005),
     "tf32": Limits(unmatched=0.02, mask_iou=0.995, box_px=0.5, confidence=0.01, pixels=0.99, depth=0.04),
     "fp16": Limits(unmatched=0.02, mask_iou=0.995, box_px=0.5, confidence=0.01, pixels=0.99, depth=0.04),
-    "bf16": Limits(unmatched=0.1, mask_iou=0.96, box_px=2, confidence=0.05, pixels=0.96, depth=0.3),
+    "bf16": Limits(unmatched=0.1, mask_iou=0.96, box_px=2, confidence=0.05, pixels=0.96, depth=0.25),
     "int8": Limits(unmatched=0.2, mask_iou=0.9, box_px=4, confidence=0.1, pixels=0.9, depth=0.5),
 }
-"""By the precision that the artifact computes in."""
+"""By the precision that the artifact computes in. Of maps (PyTorch on a CPU, see `parity.tolerances`) 0.1 % of a trained
+model's pixels were of another class in tf32 and fp16 and 0.7 % in bf16, and its worst depth was off by 1.6 and 8 %; of
+int8 nothing was measured."""
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,8 @@ class RunnerBackend(nn.Module):
         Returns:
             What Ultralytics' end-to-end models return, on the images' device: rows (b, K, 6 + values), sorted by
             confidence; for segment a list of such rows and prototypes (b, E, H/4, W/4), float32; for classify
-            probabilities (b, classes).
+            probabilities (b, classes); of maps the logits of classes (b, classes, H/8, W/8), which Ultralytics enlarges
+            itself, or depths (b, 1, H, W).
 
         Raises:
             InputError: images of another size than the model's, or of values beyond 0..1.
