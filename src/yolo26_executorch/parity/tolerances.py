@@ -5,9 +5,9 @@ against float32: float32 by other CPU kernels, fp16 and bf16 by PyTorch on a CPU
 weights of every convolution. The worst errors were 1 % (fp32), 20 % (tf32, fp16) and 30 % (bf16) of what is allowed
 here. They hold for networks that do not amplify rounding; random weights that saturate on a photograph do.
 
-Of maps the same was measured on a CPU, with yolo26n-shapes-sem and -depth and with random weights of n, at 320 pixels, on
-a photograph, a drawn scene and smooth noise. At worst, of what is allowed: logits 32 % in tf32, 40 % in fp16 and 23 % in
-bf16, classes of pixels 51, 60 and 57 %, depths 65, 68 and 46 %; XNNPACK's logits in fp32 0.2 %.
+Of maps the same was measured on a CPU, with yolo26n-shapes-sem and -depth and with random weights of n, at 320 pixels,
+on a photograph, a drawn scene and smooth noise. At worst, of what is allowed: logits 32 % in tf32, 40 % in fp16 and
+23 % in bf16, classes of pixels 51, 60 and 57 %, depths 65, 68 and 46 %; XNNPACK's logits in fp32 0.2 %.
 """
 
 from __future__ import annotations

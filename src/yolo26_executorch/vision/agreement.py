@@ -53,9 +53,9 @@ LIMITS = {
     "bf16": Limits(unmatched=0.1, mask_iou=0.96, box_px=2, confidence=0.05, pixels=0.96, depth=0.25),
     "int8": Limits(unmatched=0.2, mask_iou=0.9, box_px=4, confidence=0.1, pixels=0.9, depth=0.5),
 }
-"""By the precision that the artifact computes in. Of maps (PyTorch on a CPU, see `parity.tolerances`) 0.1 % of a trained
-model's pixels were of another class in tf32 and fp16 and 0.7 % in bf16, and its worst depth was off by 1.6 and 8 %; of
-int8 nothing was measured."""
+"""By the precision that the artifact computes in. Of maps (PyTorch on a CPU, see `parity.tolerances`) 0.1 % of a
+trained model's pixels were of another class in tf32 and fp16 and 0.7 % in bf16, and its worst depth was off by 1.6 and
+8 %; of int8 nothing was measured."""
 
 
 @dataclass(frozen=True)
