@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,15 @@ import pytest
 import torch
 
 from shapes.dataset import scene
-from support import SLOW, each_task, shapes_checkpoint
+from support import SLOW, each_task, network, shapes_checkpoint
 from support.stub_runner import BOXES, StubRunner, backend, folder_of_pictures, picture
 from yolo26_executorch.errors import InputError, OptionError
 from yolo26_executorch.models import checkpoints
+from yolo26_executorch.models.checkpoints import Checkpoint
 from yolo26_executorch.models.export_model import ExportModel
 from yolo26_executorch.models.options import ExportOptions
 from yolo26_executorch.models.preprocess import random_input
+from yolo26_executorch.models.random_weights import spread
 from yolo26_executorch.models.tasks import TASKS
 from yolo26_executorch.runtime import open_runner
 from yolo26_executorch.runtime.eager import EagerRunner
@@ -24,7 +28,8 @@ from yolo26_executorch.vision.agreement import mask_iou
 from yolo26_executorch.vision.api import YOLO26
 from yolo26_executorch.vision.predict import make_predictor
 from yolo26_executorch.vision.sources import open_source
-from yolo26_executorch.vision.ultralytics_backend import RunnerBackend
+from yolo26_executorch.vision.torchvision_shim import import_torchvision
+from yolo26_executorch.vision.ultralytics_backend import RunnerBackend, pytorch_backend
 
 RANKED = [task.name for task in TASKS.values() if task.ranked]
 
@@ -97,8 +102,6 @@ def filled_polygons(result: Any, file: Path) -> torch.Tensor:
 def ultralytics_predict() -> Callable[..., Any]:
     """Ultralytics' own `predict` of the bundled checkpoints, with the head that needs no suppression."""
     from ultralytics import YOLO
-
-    from yolo26_executorch.vision.torchvision_shim import import_torchvision
 
     import_torchvision()
     models: dict[str, Any] = {}
@@ -235,6 +238,22 @@ def test_maps_beside_their_place_are_seen(
         ours.update(**{name: change(getattr(ours, name).data)})
         with pytest.raises(AssertionError):
             assert_agree(ours, expected)
+
+
+@SLOW
+def test_one_class_is_in_a_map_or_not() -> None:
+    """As Ultralytics has it: logits above 0 are inside, and 1 is what is."""
+    import_torchvision()
+    made = network("yolo26n-sem.yaml", {0: "road"})
+    spread(made, TASKS["semantic"], 0)
+    checkpoint = Checkpoint(made, TASKS["semantic"], {0: "road"}, None, "user", "best.pt", "a" * 64, None)
+    theirs = pytorch_backend(replace(checkpoint, network=deepcopy(made)), imgsz=(320, 320), batch=1, device="cpu")
+    model = ExportModel(checkpoint, ExportOptions(precision="fp32", imgsz=(320, 320)))
+    ours = RunnerBackend(EagerRunner(model), task=TASKS["semantic"], names=checkpoint.names, keypoint_shape=None)
+    image = pictures()["landscape"]
+    given, wanted = (predict(one, image)[0].semantic_mask.data for one in (ours, theirs))
+    assert wanted.unique().tolist() == [0, 1] and given.shape == image.shape[:2]
+    assert (given == wanted).double().mean() >= 0.999
 
 
 def test_ultralytics_settings_do_what_they_say(tmp_path: Path) -> None:
