@@ -15,6 +15,7 @@ from support.tree_of_exports import make_tree, manifest, write_val
 from yolo26_executorch import runtime
 from yolo26_executorch.cli import main
 from yolo26_executorch.errors import ArtifactError
+from yolo26_executorch.models.preprocess import sample_images
 
 
 def test_a_page_in_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,6 +67,8 @@ def test_a_real_artifact_is_shown_a_picture(tmp_path: Path, exported: Callable[[
     folder = exported("detect")
     shutil.copytree(folder, tmp_path / folder.name)
     assert main(["report", str(tmp_path)]) == 0
+    assert "none of its classes is on the photograph" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert main(["report", str(tmp_path), "--picture", str(sample_images()[0])]) == 0
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert re.search(
         f'<img src="data:image/jpeg;base64,[^"]+" width="480" height="640" alt="What {folder.name} sees', text

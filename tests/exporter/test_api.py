@@ -135,3 +135,9 @@ print(f"folder: {{folder}}")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == f"folder: {tmp_path / 'yolo26n-cls'}"
     assert load_manifest(tmp_path / "yolo26n-cls").command.startswith("yolo26-et export --models yolo26n-cls")
+
+
+@pytest.mark.parametrize("imgsz", [None, 640.0])
+def test_a_size_that_is_none(imgsz: object) -> None:
+    with pytest.raises(OptionError, match="expected a number, \\(height, width\\) or 'native'; try imgsz=640"):
+        export("yolo26n", imgsz=imgsz)  # type: ignore[arg-type]

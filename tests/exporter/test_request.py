@@ -325,3 +325,15 @@ def test_what_cannot_be_exported_for_an_architecture_is_refused_in_words(
 def test_hopper_needs_no_nvcc(ask: Ask, machine: Callable[..., None]) -> None:
     machine(gpus=(), driver=None, nvcc=None)
     assert ask("yolo26n", backend="auto", arch=("9.0",), random_weights=True).status == 0
+
+
+def test_a_picture_that_cannot_be_shown(ask: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "text.jpg").write_text("no image")
+    for flags, said in (
+        ({"picture": tmp_path / "none.jpg"}, "--picture .*none.jpg: no image at"),
+        ({"picture": tmp_path / "text.jpg"}, "--picture .*text.jpg: .* cannot be read as an image"),
+        ({"picture": tmp_path / "text.jpg", "no_test": True}, "leave out one of them"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            ask("yolo26n", **flags)
+    assert not (tmp_path / "out").exists() or not [*(tmp_path / "out").iterdir()]

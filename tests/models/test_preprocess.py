@@ -224,3 +224,19 @@ def test_depth_models_see_the_whole_image_stretched() -> None:
     fitted = preprocess.fit_stretched(image, (320, 480))
     assert fitted.shape == (320, 480, 3)
     assert (fitted[:, :230] == 0).all() and (fitted[:, 250:] == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("task", "names", "known"),
+    [
+        ("detect", ["person", "bicycle"], True),
+        ("detect", ["triangle", "bush", "businessman"], False),
+        ("classify", ["tench", "school bus"], True),
+        ("classify", ["minibus"], True),
+        ("obb", ["plane", "large vehicle"], False),
+        ("semantic", ["road", "Person"], True),
+        ("depth", ["depth"], True),
+    ],
+)
+def test_who_knows_what_is_on_the_photographs(task: str, names: list[str], known: bool) -> None:
+    assert preprocess.shows_on_samples(TASKS[task], names) is known

@@ -233,3 +233,8 @@ def test_an_artifact_for_the_cpu_runs_nowhere_else(folder: Path) -> None:
     for device in ("cuda", 0):
         with pytest.raises(OptionError, match="exported for xnnpack; expected 'cpu'"):
             open_runner(folder, device=device)
+
+
+def test_a_runner_of_no_such_name(folder: Path) -> None:
+    with pytest.raises(OptionError, match="runner='onnx': expected one of auto, executorch, aoti"):
+        open_runner(folder, runner="onnx")

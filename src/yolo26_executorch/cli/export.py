@@ -12,6 +12,7 @@ from ..exporter import progress, scheduler
 from ..exporter.jobs import Record
 from ..exporter.request import BASE_PATH, Request, carry_out
 from ..models.options import AUTOTUNE, INPUT_FORMATS, IO_PLACES, PRECISIONS, parse_imgsz
+from ..models.preprocess import BUNDLED
 from ..models.tasks import OUTPUT_FORMATS
 from ..models.variants import VARIANTS
 from ..system.reports import REPORT
@@ -149,6 +150,11 @@ def add_parser(subparsers: Subparsers) -> None:
         help="fail where another process is exporting to the same folder, instead of waiting for it",
     )  # fmt: skip
     how.add_argument(
+        "--picture", type=Path, metavar="FILE",
+        help="an image that the test shows the model, with what it finds (default: a photograph of a bus, with the "
+        "answers of models that know what is on it)",
+    )  # fmt: skip
+    how.add_argument(
         "--report",
         type=Path,
         metavar="FILE",
@@ -184,15 +190,17 @@ def run(args: argparse.Namespace) -> int:
     if result.status and result.logs:
         print(f"logs: {result.logs}")
     print(f"report: {result.report_path}", flush=True)
-    if command := _next_command(result.records):
+    if command := _next_command(result.records, args.picture):
         print(f"next: {command}", flush=True)
     return result.status
 
 
-def _next_command(records: Sequence[Record]) -> str | None:
+def _next_command(records: Sequence[Record], picture: Path | None) -> str | None:
     """Return the line to type next; None where nothing is there that could be run here."""
     folder = next((record.folder for record in records if record.ok and record.folder), None)
-    return None if folder is None or "://" in folder else shlex.join([PROG, "predict", folder, "bus.jpg"])
+    return (
+        None if folder is None or "://" in folder else shlex.join([PROG, "predict", folder, str(picture or BUNDLED[0])])
+    )
 
 
 def _base_path(words: str) -> Path | str:

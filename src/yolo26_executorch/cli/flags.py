@@ -9,8 +9,7 @@ from typing import Any
 
 from ..artifacts.reading import load_manifest
 from ..errors import BackendError, OptionError
-
-RUNNERS = ("auto", "executorch", "aoti")
+from ..models.options import RUNNERS
 
 
 def add_runner(group: Any) -> None:

@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
 
         picture = args.picture.expanduser() if args.picture else sample_images()[0]
         with _progress() as say:
-            found = samples.draw(base, known, picture, say)
+            found = samples.draw(base, known, picture, say, only_meant=args.picture is None)
     _write(output, page.render(base, known, found))
     print(f"page: {output}", flush=True)
     return 0

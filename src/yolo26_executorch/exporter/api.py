@@ -41,6 +41,7 @@ def export(
     memory_limit: float = 0,
     retries: int = Request.retries,
     no_wait: bool = False,
+    picture: str | os.PathLike[str] | None = None,
     report: str | os.PathLike[str] | None = None,
     debug: bool = False,
 ) -> Path:
@@ -76,6 +77,8 @@ def export(
         memory_limit: GB (10^9 bytes) of memory that it may hold; 0 is no limit.
         retries: further tries after a download or the GPU's memory failed.
         no_wait: fail where another process is exporting to the same folder, instead of waiting for it.
+        picture: an image that the test shows the model, with what the model finds in it; None is a bundled photograph,
+            shown to all, with the answers of those that know what is on it.
         report: the outcome as JSON; None writes `report.json` in the base path.
         debug: keep the log.
 
@@ -91,6 +94,8 @@ def export(
     word, place = os.fspath(model), os.fspath(base_path)
     if not word.endswith(".pt") and set(word) & set("*?["):
         raise errors.UsageError(f"{word}: expected one model, given a wildcard; call export for each")
+    if not isinstance(imgsz, int | str | Sequence):
+        raise errors.OptionError(f"imgsz={imgsz!r}: expected a number, (height, width) or 'native'; try imgsz=640")
     sizes = [imgsz] if isinstance(imgsz, (int, str)) else [*imgsz]
     request = Request(
         models=(word,),
@@ -119,6 +124,7 @@ def export(
         memory_limit=memory_limit,
         retries=retries,
         no_wait=no_wait,
+        picture=None if picture is None else Path(picture),
         report=None if report is None else Path(report),
         debug=debug,
     )

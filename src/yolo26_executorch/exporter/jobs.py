@@ -45,6 +45,8 @@ class Job:
     """Compute capabilities of the GPUs that this is for, such as "9.0"; an artifact that runs on one of them is fit."""
     architectures: tuple[str, ...] = ()
     """Compute capabilities to export for, whose GPUs need not be here; none is the GPU at hand."""
+    picture: Path | None = None
+    """What the test shows the model; None is a bundled photograph."""
     run_folder: str | None = None
     """Of a user's checkpoint, the folders that tell its training from others (`naming.run_of`)."""
 
@@ -63,6 +65,7 @@ class Job:
             "force": self.force,
             "capabilities": list(self.capabilities),
             "architectures": list(self.architectures),
+            "picture": str(self.picture) if self.picture else None,
             "run_folder": self.run_folder,
         }
 
@@ -82,6 +85,7 @@ class Job:
             force=bool(data["force"]),
             capabilities=tuple(map(str, data["capabilities"])),
             architectures=tuple(map(str, data["architectures"])),
+            picture=Path(data["picture"]) if data["picture"] else None,
             run_folder=_text(data["run_folder"]),
         )
 

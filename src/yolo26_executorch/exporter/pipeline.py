@@ -140,15 +140,7 @@ def _export(job: Job, emit: Emit, clock: _Clock) -> Manifest | None:
         if job.test:
             clock("test")
             draft.seal(manifest)
-            origin: dict[str, Any] = {
-                "checkpoint": job.source.path,
-                "weights_dir": job.weights_dir,
-                "trusted": job.trusted,
-            }
-            if smoke_test is not None:
-                figures = {**smoke_test(draft.folder, **origin), **_not_run(where)}
-            else:
-                figures = without_gpu.run(draft.folder, lowered, targets, **origin)
+            figures = _tested(draft.folder, job, smoke_test, lowered, targets, where)
             if figures["answer"]:
                 emit({"event": "answer", "lines": [f"{figures['picture']}: {line}" for line in figures["answer"]]})
             if figures.get("not_run"):
@@ -226,13 +218,12 @@ def _tested(
     folder: Path, job: Job, smoke_test: SmokeTest | None, lowered: Lowered, targets: Sequence[Target], where: Platform
 ) -> Figures:
     """Return the test's figures: run on the GPU or CPU at hand or, where no GPU here can, as far as it goes without."""
+    origin: dict[str, Any] = {
+        "checkpoint": job.source.path, "weights_dir": job.weights_dir, "trusted": job.trusted, "picture": job.picture,
+    }  # fmt: skip
     if smoke_test is None:
-        return without_gpu.run(
-            folder, lowered, targets,
-            checkpoint=job.source.path, weights_dir=job.weights_dir, trusted=job.trusted,
-        )  # fmt: skip
-    figures = smoke_test(folder, checkpoint=job.source.path, weights_dir=job.weights_dir, trusted=job.trusted)
-    return {**figures, **_not_run(where)}
+        return without_gpu.run(folder, lowered, targets, **origin)
+    return {**smoke_test(folder, **origin), **_not_run(where)}
 
 
 def _runs_here(where: Platform) -> bool:

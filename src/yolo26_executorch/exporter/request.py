@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from ..artifacts.current import Identity
 from ..artifacts.manifest import PLAIN_NAME
-from ..errors import BackendError, OptionError, UsageError
+from ..errors import BackendError, InputError, OptionError, UsageError
 from ..lowering import gpus
 from ..lowering.target import Target
 from ..models import naming
@@ -87,6 +87,8 @@ class Request:
     """GB (10^9 bytes); 0 is no limit."""
     retries: int = scheduler.RETRIES
     no_wait: bool = False
+    picture: Path | None = None
+    """What the test shows the model; None is a bundled photograph."""
     report: Path | None = None
     debug: bool = False
     """Keep every log."""
@@ -182,6 +184,7 @@ def carry_out(
         store = cluster.open_store(url or base_path)
         sources = _places(request, sources, options, weights_dir, store, kinds)
         check_report(report_path)
+        picture = _picture(request)
         jobs = [
             Job(
                 source=source,
@@ -194,6 +197,7 @@ def carry_out(
                 command=command,
                 wait=not request.no_wait,
                 force=request.force,
+                picture=picture,
                 run_folder=naming.run_of(source.path) if source.path else None,
                 capabilities=tuple(dict.fromkeys(dotted(device.gpu.capability) for device in devices)),
                 architectures=tuple(dotted(gpu.capability) for gpu in gpus.named(request.arch, options.precision))
@@ -291,6 +295,24 @@ def _check_ray(request: Request, url: str | None) -> None:
         raise UsageError("--per-arch: expected with --ray, for the kinds of GPU of a cluster")
     if not request.ray and url:
         raise UsageError(f"--base-path {url}: a URL needs --ray (ADDRESS, or local for this machine); name a folder")
+
+
+def _picture(request: Request) -> Path | None:
+    """Return the picture's place; raises UsageError where none can be read there."""
+    if request.picture is None:
+        return None
+    if request.ray:
+        raise UsageError(f"--picture {request.picture}: a cluster's machines may not have it; leave it out")
+    if request.no_test:
+        raise UsageError("--picture says what the test shows the model, --no-test leaves it out; leave out one of them")
+    from ..models import preprocess
+
+    path = preprocess.bundled(request.picture) or request.picture.expanduser().absolute()
+    try:
+        preprocess.read(path)
+    except InputError as error:
+        raise UsageError(f"--picture {request.picture}: {error}") from None
+    return path
 
 
 def _kinds(request: Request, options: ExportOptions, ray: Resources | None) -> tuple[str, ...]:

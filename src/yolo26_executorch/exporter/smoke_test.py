@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from typing_extensions import Self
 
+    from ..artifacts.manifest import Manifest
     from ..models.tasks import Task, TensorSpec
     from ..parity.baseline import Reference
     from ..runtime import Runner
@@ -49,7 +50,9 @@ class SmokeTest:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 
-    def __call__(self, folder: Path, *, checkpoint: Path | None, weights_dir: Path | None, trusted: bool) -> Figures:
+    def __call__(
+        self, folder: Path, *, checkpoint: Path | None, weights_dir: Path | None, trusted: bool, picture: Path | None
+    ) -> Figures:
         """Have an artifact tested; arguments and figures are those of `run`.
 
         Raises:
@@ -61,6 +64,7 @@ class SmokeTest:
             "checkpoint": str(checkpoint) if checkpoint else None,
             "weights_dir": str(weights_dir) if weights_dir else None,
             "trusted": trusted,
+            "picture": str(picture) if picture else None,
         }
         printed, _ = self._process.communicate(json.dumps(arguments))
         lines = printed.splitlines()
@@ -82,7 +86,12 @@ class SmokeTest:
 
 
 def run(
-    folder: Path, *, checkpoint: Path | None = None, weights_dir: Path | None = None, trusted: bool = False
+    folder: Path,
+    *,
+    checkpoint: Path | None = None,
+    weights_dir: Path | None = None,
+    trusted: bool = False,
+    picture: Path | None = None,
 ) -> Figures:
     """Run an artifact on an image and on random inputs and compare every output with eager PyTorch.
 
@@ -93,6 +102,7 @@ def run(
         checkpoint: the file that it was made from; None looks for it as `checkpoints.find_checkpoint` does.
         weights_dir: where to look first.
         trusted: whether the checkpoint may run code while it is unpickled.
+        picture: the image; None is a bundled photograph, of which models that do not know what is on it give no answer.
 
     Returns:
         {"passed", "runner", "device", "inputs": [{"input", "against", report …}], "failures": [str], "largest":
@@ -101,7 +111,7 @@ def run(
     import torch
 
     from ..artifacts.reading import Artifact
-    from ..models import checkpoints, summary
+    from ..models import checkpoints
     from ..parity.baseline import Reference, device_of
     from ..runtime import open_runner
 
@@ -109,7 +119,7 @@ def run(
         manifest, runner = artifact.manifest, open_runner(artifact)
     task = TASKS[manifest.task]
     with runner:
-        inputs = inputs_of(task, runner.input)
+        inputs = inputs_of(task, runner.input, picture)
         given = {name: runner(batch) for name, batch in inputs.items()}
         latency = _latency_ms(runner, next(iter(inputs.values())))
     reference = Reference(
@@ -117,9 +127,6 @@ def run(
     )
     reports, failures, largest = compared(reference, inputs, given)
     image = next(iter(inputs))
-    answer: list[str] = []
-    if manifest.options.outputs == "named":
-        answer = summary.lines(task, given[image], manifest.classes, limit=5)
     return {
         "passed": not failures,
         "runner": runner.name,
@@ -129,7 +136,7 @@ def run(
         "largest": largest,
         "latency_ms": latency,
         "picture": image,
-        "answer": answer,
+        "answer": answer_of(manifest, given[image], picture),
     }
 
 
@@ -154,13 +161,24 @@ def compared(
     return reports, failures, largest
 
 
-def inputs_of(task: Task, spec: TensorSpec) -> dict[str, Tensor]:
-    """Return the test's inputs by name: a real image first."""
+def answer_of(manifest: Manifest, outputs: Mapping[str, Tensor], picture: Path | None) -> list[str]:
+    """Say what a model finds in the test's image, a line each; nothing where that would mean nothing."""
+    from ..models import preprocess, summary
+
+    task = TASKS[manifest.task]
+    meant = picture is not None or preprocess.shows_on_samples(task, manifest.classes.values())
+    if manifest.options.outputs != "named" or not meant:
+        return []
+    return summary.lines(task, outputs, manifest.classes, limit=5)
+
+
+def inputs_of(task: Task, spec: TensorSpec, picture: Path | None = None) -> dict[str, Tensor]:
+    """Return the test's inputs by name: a real image first, which is the picture where one is given."""
     import numpy as np
 
     from ..models import preprocess
 
-    path = preprocess.sample_images()[0]
+    path = picture or preprocess.sample_images()[0]
     image = preprocess.fit(preprocess.read(path), preprocess.size_of(spec), task)
     batch = preprocess.to_input(np.repeat(image[None], spec.shape[0], axis=0), spec)
     return {
@@ -214,6 +232,7 @@ def main() -> int:
             checkpoint=Path(given["checkpoint"]) if given["checkpoint"] else None,
             weights_dir=Path(given["weights_dir"]) if given["weights_dir"] else None,
             trusted=given["trusted"],
+            picture=Path(given["picture"]) if given["picture"] else None,
         )
     except Yolo26Error as error:
         figures = {"error": str(error), "kind": type(error).__name__}

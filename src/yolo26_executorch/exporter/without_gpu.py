@@ -18,10 +18,10 @@ from ..artifacts.program_file import CudaPayload, read_cuda_payload
 from ..artifacts.reading import Artifact
 from ..lowering.program import Kernel, Lowered
 from ..lowering.target import Target
-from ..models import checkpoints, summary
+from ..models import checkpoints
 from ..models.tasks import TASKS
 from ..system.probe import dotted
-from .smoke_test import Figures, compared, inputs_of
+from .smoke_test import Figures, answer_of, compared, inputs_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +35,7 @@ _MOST_THREADS = 1024
 
 def run(
     folder: Path, lowered: Lowered, targets: Sequence[Target], *, checkpoint: Path | None, weights_dir: Path | None,
-    trusted: bool,
+    trusted: bool, picture: Path | None,
 ) -> Figures:  # fmt: skip
     """Test a sealed artifact; figures are those of `smoke_test.run`, without a latency, and with "not_run".
 
@@ -46,6 +46,7 @@ def run(
         checkpoint: the file that it was made from; None looks for it as `checkpoints.find_checkpoint` does.
         weights_dir: where to look first.
         trusted: whether the checkpoint may run code while it is unpickled.
+        picture: as for `smoke_test.run`.
     """
     import torch
 
@@ -56,14 +57,13 @@ def run(
         payload = read_cuda_payload(artifact.file(PROGRAM), artifact.file(WEIGHTS))
     failures = [*native_problems(payload, targets, lowered.kernels), *weight_problems(payload, lowered.graph)]
     task = TASKS[manifest.task]
-    inputs = dict(list(inputs_of(task, manifest.input).items())[:INPUTS])
+    inputs = dict(list(inputs_of(task, manifest.input, picture).items())[:INPUTS])
     with torch.no_grad():
         given = {name: _named(lowered.graph(batch), manifest.outputs) for name, batch in inputs.items()}
     found = checkpoints.find_checkpoint(manifest, checkpoint, weights_dir=weights_dir, trusted=trusted)
     reports, differences, largest = compared(Reference(manifest, found, "cpu"), inputs, given)
     failures += differences
     image = next(iter(inputs))
-    named = manifest.options.outputs == "named"
     return {
         "passed": not failures,
         "runner": RUNNER,
@@ -72,7 +72,7 @@ def run(
         "failures": failures,
         "largest": largest,
         "picture": image,
-        "answer": summary.lines(task, given[image], manifest.classes, limit=5) if named else [],
+        "answer": answer_of(manifest, given[image], picture),
         "kernels": {
             dotted(gpu.capability): sum(kernel.capability == gpu.capability for kernel in lowered.kernels)
             for gpu in targets

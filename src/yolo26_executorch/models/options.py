@@ -14,6 +14,7 @@ BACKENDS = ("cuda", "xnnpack")
 PRECISIONS = ("tf32", "fp32", "fp16", "bf16")
 INPUT_FORMATS = ("float32", "uint8")
 IO_PLACES = ("host", "device")
+RUNNERS = ("auto", "executorch", "aoti")
 AUTOTUNE = ("off", "fast", "full")
 
 STRIDE = 32

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +79,21 @@ def sample_images() -> list[Path]:
     from ultralytics.utils import ASSETS
 
     return [Path(ASSETS) / name for name in BUNDLED]
+
+
+_ON_THEM = frozenset(
+    {
+        "person", "people", "persons", "pedestrian", "pedestrians", "human", "humans", "man", "woman", "bus", "buses",
+        "minibus", "trolleybus",
+    }
+)  # fmt: skip
+"""Words of class names that are on the photographs."""
+
+
+def shows_on_samples(task: Task, names: Iterable[str]) -> bool:
+    """Whether what a model finds on the photographs means something: it knows what is on them, or needs no classes."""
+    words = (word for name in names for word in re.findall(r"[a-z]+", name.lower()))
+    return not task.has_classes or not _ON_THEM.isdisjoint(words)
 
 
 def bundled(word: str | Path) -> Path | None:

@@ -154,6 +154,8 @@ class Task:
     """The layer below the head that has an output for each class; None where classes have none."""
     further: tuple[Weights, ...] = ()
     """Published weights beside the task's own."""
+    has_classes: bool = True
+    """Whether what is found belongs to classes, which a model may know or not."""
     in_guide: bool = True
     """Whether the task is one of the five whose 25 variants are exported where no model is named."""
     extra: tuple[str, ...] = ()
@@ -331,7 +333,7 @@ DEPTH = Task(
     (640, 640), "nyu-depth.yaml", "depth-estimation",
     named=(_DEPTH,), raw=(_DEPTH,), kind="depth_map", decode="depth_map",
     metrics=("metrics/abs_rel", "metrics/delta1"), fit=preprocess.fit_stretched, summarize=summary.depth_map,
-    in_guide=False, extra=("depth",),
+    has_classes=False, in_guide=False, extra=("depth",),
 )  # fmt: skip
 
 TASKS: dict[str, Task] = {task.name: task for task in (DETECT, SEGMENT, POSE, OBB, CLASSIFY, SEMANTIC, DEPTH)}

@@ -35,7 +35,9 @@ class Sample:
     height: int = 0
 
 
-def draw(base: Path, tree: Tree, picture: Path, say: Callable[[str], None] = lambda _: None) -> dict[str, Sample]:
+def draw(
+    base: Path, tree: Tree, picture: Path, say: Callable[[str], None] = lambda _: None, *, only_meant: bool = False
+) -> dict[str, Sample]:
     """Run every artifact that is intact on a picture; returns what they see, by `Entry.place`.
 
     Args:
@@ -43,6 +45,7 @@ def draw(base: Path, tree: Tree, picture: Path, say: Callable[[str], None] = lam
         tree: what is in it.
         picture: the picture's file.
         say: told the name of each model before it is run.
+        only_meant: the picture is a bundled photograph: leave out models that do not know what is on it.
 
     Raises:
         InputError: the picture cannot be read.
@@ -53,6 +56,14 @@ def draw(base: Path, tree: Tree, picture: Path, say: Callable[[str], None] = lam
     found = {}
     for entry in tree.entries:
         if entry.manifest and entry.outcome != "damaged":
+            if only_meant and not preprocess.shows_on_samples(
+                TASKS[entry.manifest.task], entry.manifest.classes.values()
+            ):
+                found[entry.place] = Sample(
+                    "No sample picture: none of its classes is on the photograph; `yolo26-et report --picture FILE` "
+                    "shows another."
+                )
+                continue
             say(entry.name)
             folder = base / entry.place if (base / entry.place).is_dir() else base
             found[entry.place] = _sample(folder, entry.manifest, image, picture.name)

@@ -10,6 +10,7 @@ from ..artifacts.compatibility import check_platform
 from ..artifacts.manifest import Manifest
 from ..artifacts.reading import Artifact, opened
 from ..errors import BackendError, CompatibilityError, OptionError
+from ..models.options import RUNNERS
 from .runner import Runner
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def open_runner(
             runtimes know GPU 0 alone. Artifacts for XNNPACK run on the "cpu".
 
     Raises:
-        OptionError: `device` is none that the artifact could run on.
+        OptionError: there is no such runner, or `device` is none that the artifact could run on.
         BackendError: this machine has no such GPU.
         ArtifactError: the folder is no complete artifact.
         IntegrityError: a file is not what the manifest says; then nothing was loaded.
@@ -51,6 +52,8 @@ def open_runner(
         >>> outputs["detections"].shape
         torch.Size([1, 300, 6])
     """
+    if runner not in RUNNERS:
+        raise OptionError(f"runner={runner!r}: expected one of {', '.join(RUNNERS)}")
     _use_one_thread_after_a_fork()
     with opened(folder) as artifact:
         return _open(artifact, runner, device)
