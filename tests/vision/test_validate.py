@@ -273,6 +273,14 @@ def test_maps_without_labels_measure_nothing(
         validate(eager(task), data)
 
 
+@SLOW
+def test_polygons_are_maps_too(eager: Place, small: Callable[..., Path]) -> None:
+    """Ultralytics draws them over a class of its own, the background, which is the model's last."""
+    folder = eager("semantic")
+    outlined, drawn = (validate(folder, small(task)).artifact.metrics for task in ("segment", "semantic"))
+    assert outlined == pytest.approx(drawn, abs=0.02)
+
+
 def test_depths_have_no_classes_to_compare(eager: Place, small: Callable[..., Path]) -> None:
     assert validate(eager("depth"), small("depth", names=["metres"])).pictures == 3
     with pytest.raises(UsageError, match="not labelled with the classes of best: expected 7"):

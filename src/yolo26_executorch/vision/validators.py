@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,8 @@ def find_data(data: Path | str, split: str, manifest: Manifest) -> dict[str, Any
     return found
 
 
-def _described(path: Path, split: str, manifest: Manifest) -> dict[str, Any]:
+def _described(path: Path, split: str, manifest: Manifest, *, maps: bool = False) -> dict[str, Any]:
+    """Return what a data.yaml says; with `maps`, polygons stand for the classes of pixels and leave a background."""
     from ultralytics.data import utils
     from ultralytics.utils import ROOT
 
@@ -76,6 +78,8 @@ def _described(path: Path, split: str, manifest: Manifest) -> dict[str, Any]:
         raise UsageError(
             f"{path} cannot be used as a data set: {_words(str(error), file)}; nothing is downloaded"
         ) from error
+    if maps:
+        found = utils.add_polygon_background(found)
     if TASKS[manifest.task].class_layer is not None:
         _check_names(path, dict(found["names"]), manifest)
     shape = tuple(found.get("kpt_shape") or ())
@@ -153,7 +157,7 @@ class _Kind:
 _KINDS = {
     "rankings": _Kind(_described, lambda metrics: int(metrics.nt_per_class.sum()), objects=True),
     "probabilities": _Kind(_in_folders, lambda metrics: int(metrics.nt_per_class.sum())),
-    "class_map": _Kind(_described, lambda metrics: int(metrics.nt_per_class.sum())),
+    "class_map": _Kind(partial(_described, maps=True), lambda metrics: int(metrics.nt_per_class.sum())),
     "depth_map": _Kind(_described, lambda metrics: int(metrics._count)),
 }
 """By `Task.kind`."""
