@@ -27,7 +27,7 @@ from __future__ import annotations
 class Yolo26Error(Exception):
     """Base of every error this package raises on purpose; `exit_status` is what the command exits with.
 
-    Example:
+    Examples:
         >>> try:
         ...     load_manifest("nothing-here")
         ... except Yolo26Error as error:
@@ -43,7 +43,7 @@ class Yolo26Error(Exception):
 class UsageError(Yolo26Error):
     """The command was wrong and nothing was done.
 
-    Example:
+    Examples:
         >>> try:
         ...     export("yolo26?")
         ... except UsageError as error:
@@ -57,7 +57,7 @@ class UsageError(Yolo26Error):
 class UnknownVariantError(UsageError):
     """A name or pattern fits no variant and is no checkpoint's path.
 
-    Example:
+    Examples:
         >>> try:
         ...     find_variants(["yolo27n"])
         ... except UnknownVariantError as error:
@@ -69,7 +69,7 @@ class UnknownVariantError(UsageError):
 class CheckpointError(UsageError):
     """A checkpoint is missing, damaged, or holds something other than a YOLO26 model.
 
-    Example:
+    Examples:
         >>> try:
         ...     export("nothing-here.pt", backend="xnnpack")
         ... except CheckpointError as error:
@@ -81,7 +81,7 @@ class CheckpointError(UsageError):
 class OptionError(UsageError):
     """An option has a value that is not legal.
 
-    Example:
+    Examples:
         >>> try:
         ...     ExportOptions(batch=0)
         ... except OptionError as error:
@@ -93,7 +93,7 @@ class OptionError(UsageError):
 class BackendError(UsageError):
     """A backend was asked for that this machine cannot serve.
 
-    Example:
+    Examples:
         >>> try:  # doctest: +SKIP
         ...     folder = export("best.pt", backend="cuda")
         ... except BackendError:
@@ -104,7 +104,7 @@ class BackendError(UsageError):
 class ExportError(Yolo26Error):
     """One variant could not be exported.
 
-    Example:
+    Examples:
         >>> for name in ("yolo26n", "yolo26s"):  # doctest: +SKIP
         ...     try:
         ...         export(name)
@@ -116,7 +116,7 @@ class ExportError(Yolo26Error):
 class DownloadError(ExportError):
     """A variant's weights could not be downloaded.
 
-    Example:
+    Examples:
         >>> try:  # doctest: +SKIP
         ...     export("yolo26n", retries=0)
         ... except DownloadError:
@@ -129,7 +129,7 @@ class DownloadError(ExportError):
 class BusyError(ExportError):
     """Another process is exporting the same variant to the same place.
 
-    Example:
+    Examples:
         >>> try:  # doctest: +SKIP
         ...     export("best.pt", no_wait=True)
         ... except BusyError as error:
@@ -140,7 +140,7 @@ class BusyError(ExportError):
 class LimitError(ExportError):
     """An export needs more time, memory or disk space than there is.
 
-    Example:
+    Examples:
         >>> try:  # doctest: +SKIP
         ...     export("yolo26x", time_limit=10, memory_limit=8)
         ... except LimitError as error:
@@ -151,7 +151,7 @@ class LimitError(ExportError):
 class GpuMemoryError(ExportError):
     """The GPU's memory ran out; others may be using it.
 
-    Example:
+    Examples:
         >>> try:  # doctest: +SKIP
         ...     export("yolo26x", batch=16)
         ... except GpuMemoryError:
@@ -164,7 +164,7 @@ class GpuMemoryError(ExportError):
 class LoweringError(ExportError):
     """Operators stayed outside the delegate, or a compiler failed.
 
-    Example:
+    Examples:
         >>> try:  # doctest: +SKIP
         ...     export("best.pt", debug=True)
         ... except LoweringError as error:
@@ -175,7 +175,7 @@ class LoweringError(ExportError):
 class ParityError(ExportError):
     """The exported model does not give the numbers that PyTorch gives.
 
-    Example:
+    Examples:
         >>> try:  # doctest: +SKIP
         ...     export("best.pt", precision="fp16")
         ... except ParityError:
@@ -186,7 +186,7 @@ class ParityError(ExportError):
 class ArtifactError(Yolo26Error):
     """A folder is not a complete and intact artifact.
 
-    Example:
+    Examples:
         >>> try:
         ...     verify("nothing-here")
         ... except ArtifactError as error:
@@ -198,7 +198,7 @@ class ArtifactError(Yolo26Error):
 class IntegrityError(ArtifactError):
     """A file differs from what the manifest says of it.
 
-    Example:
+    Examples:
         >>> try:
         ...     print(verify("yolo26_cuda_exports/yolo26n").name)
         ... except IntegrityError as error:
@@ -210,7 +210,7 @@ class IntegrityError(ArtifactError):
 class CompatibilityError(ArtifactError):
     """The artifact cannot run on this machine.
 
-    Example:
+    Examples:
         >>> try:  # doctest: +SKIP
         ...     model = YOLO26("from-another-gpu/yolo26n")
         ... except CompatibilityError as error:
@@ -221,7 +221,7 @@ class CompatibilityError(ArtifactError):
 class InputError(Yolo26Error):
     """An input is not what the model takes.
 
-    Example:
+    Examples:
         >>> with YOLO26("yolo26_cuda_exports/yolo26n") as model:
         ...     try:
         ...         model.predict("nothing-here.jpg")

@@ -159,7 +159,7 @@ class _Head:
 class Manifest:
     """Everything that an artifact says of itself.
 
-    Example:
+    Examples:
         >>> manifest = load_manifest("yolo26_cuda_exports/yolo26n")
         >>> manifest.name, manifest.task, manifest.backend, manifest.precision
         ('yolo26n...', 'detect', ...)

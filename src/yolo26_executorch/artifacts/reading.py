@@ -32,7 +32,7 @@ class Artifact:
     they stay what they are. A context manager, or closed by hand; what loaded a file from its `path` may go on using it
     afterwards.
 
-    Example:
+    Examples:
         >>> with Artifact.open("yolo26_cuda_exports/yolo26n") as artifact:
         ...     print(artifact.manifest.task, len(artifact.read("model.pte")) > 0, "model.pte" in artifact)
         ...     place, file = artifact.path("model.pte"), artifact.file("model.pte")
@@ -138,7 +138,7 @@ def load_manifest(folder: Path | str) -> Manifest:
     Raises:
         ArtifactError: no such folder, or its manifest is missing or damaged.
 
-    Example:
+    Examples:
         >>> load_manifest("yolo26_cuda_exports/yolo26n").classes[0]
         '...'
     """
@@ -157,7 +157,7 @@ def verify(folder: Path | str) -> Manifest:
         ArtifactError: the folder or its manifest is missing or damaged.
         IntegrityError: a file is missing, unknown, a link, or differs in size or SHA-256.
 
-    Example:
+    Examples:
         >>> sorted(verify("yolo26_cuda_exports/yolo26n").files)
         ['README.md', 'model.pte']
     """

@@ -87,7 +87,7 @@ def export(
         ExportError: the model could not be exported; the subclass and the message say why.
         KeyboardInterrupt: it was interrupted.
 
-    Example:
+    Examples:
         >>> folder = export("best.pt", imgsz=640, precision="fp16", name="mine")  # doctest: +SKIP
         >>> model = YOLO26(folder)  # doctest: +SKIP
     """

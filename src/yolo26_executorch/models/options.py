@@ -29,7 +29,7 @@ class ExportOptions:
 
     `imgsz` is (height, width) in pixels, or None for the model's native size; `resolve` settles it.
 
-    Example:
+    Examples:
         >>> options = ExportOptions("cuda", precision="fp16", imgsz=None)
         >>> options.resolve(TASKS["obb"]).size
         (1024, 1024)

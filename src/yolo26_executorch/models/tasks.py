@@ -35,7 +35,7 @@ _RANKED = "sorted by confidence, highest first"
 class TensorSpec:
     """One input or output of an exported model, as the manifest records it.
 
-    Example:
+    Examples:
         >>> output = load_manifest("yolo26_cuda_exports/yolo26n").outputs[0]
         >>> output.name, output.shape, output.columns
         ('detections', (1, 300, 6), ('x', 'y', 'w', 'h', 'confidence', 'class_id'))
@@ -105,7 +105,7 @@ class Weights:
 class Task:
     """One task of YOLO26.
 
-    Example:
+    Examples:
         >>> task = TASKS["obb"]
         >>> task.native, task.ranked, task.rotated
         ((1024, 1024), True, True)
@@ -339,7 +339,7 @@ DEPTH = Task(
 TASKS: dict[str, Task] = {task.name: task for task in (DETECT, SEGMENT, POSE, OBB, CLASSIFY, SEMANTIC, DEPTH)}
 """Every task by Ultralytics' own name for it.
 
-Example:
+Examples:
     >>> TASKS["segment"].suffix
     '-seg'
 """

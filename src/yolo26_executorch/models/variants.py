@@ -17,7 +17,7 @@ SIZES = ("n", "s", "m", "l", "x")
 class Variant:
     """One published YOLO26 model, or one of Ultralytics' architectures that has no published weights.
 
-    Example:
+    Examples:
         >>> variant = VARIANTS["yolo26n-seg"]
         >>> variant.checkpoint, variant.native, variant.dataset
         ('yolo26n-seg.pt', (640, 640), 'coco.yaml')
@@ -69,7 +69,7 @@ VARIANTS: dict[str, Variant] = {
 }
 """The guide's 25, which are exported where no model is named: by name, by task and then by size.
 
-Example:
+Examples:
     >>> len(VARIANTS), VARIANTS["yolo26x-pose"].task.name
     (25, 'pose')
 """
@@ -97,7 +97,7 @@ def find_variants(patterns: Sequence[str], *, published: bool = False) -> list[V
     Raises:
         UnknownVariantError: a pattern fits no variant; the message names near matches.
 
-    Example:
+    Examples:
         >>> [variant.name for variant in find_variants(["yolo26?-seg", "yolo26n"])]
         ['yolo26n-seg', 'yolo26s-seg', 'yolo26m-seg', 'yolo26l-seg', 'yolo26x-seg', 'yolo26n']
     """

@@ -45,7 +45,7 @@ def open_runner(
         IntegrityError: a file is not what the manifest says; then nothing was loaded.
         CompatibilityError: it cannot run here; both sides are named.
 
-    Example:
+    Examples:
         >>> import torch
         >>> with open_runner("yolo26_cuda_exports/yolo26n") as run:
         ...     outputs = run(torch.rand(run.input.shape))

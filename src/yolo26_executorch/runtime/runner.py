@@ -29,7 +29,7 @@ class Runner(Protocol):
     A runner belongs to the process that opened it: in a forked child every call raises UsageError, and the child opens
     one of its own.
 
-    Example:
+    Examples:
         >>> import torch
         >>> run = open_runner("yolo26_cuda_exports/yolo26n")
         >>> [*run(torch.rand(run.input.shape), outputs=["detections"])]

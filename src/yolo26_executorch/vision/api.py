@@ -43,7 +43,7 @@ class YOLO26:
     Sources, settings and results are Ultralytics' own. What an export settles (size, precision, device) is no setting
     any more; the `iou` of a suppression has no effect on these models, which need none.
 
-    Example:
+    Examples:
         >>> with YOLO26("yolo26_cuda_exports/yolo26n") as model:
         ...     for result in model.predict("bus.jpg", conf=0.4):
         ...         found = result.verbose()
@@ -132,7 +132,7 @@ class YOLO26:
             OptionError: a setting is not legal, or cannot be honoured.
             UsageError: the model is closed, or a package is missing that the source needs.
 
-        Example:
+        Examples:
             >>> model = YOLO26("yolo26_cuda_exports/yolo26n")
             >>> for result in model.predict(["bus.jpg", "zidane.jpg"], stream=True, conf=0.4):
             ...     print(Path(result.path).name, result.boxes.xyxy.shape[1])
@@ -171,7 +171,7 @@ class YOLO26:
             UsageError: the task has no objects, or the package that the trackers need is not installed.
             OptionError: there is no such tracker, or its file is not complete.
 
-        Example:
+        Examples:
             >>> model = YOLO26("yolo26_cuda_exports/yolo26n")
             >>> for result in model.track("drive.mp4", stream=True):  # doctest: +SKIP
             ...     print(result.boxes.id)
@@ -190,7 +190,7 @@ class YOLO26:
     def val(self, data: Path | str | None = None, **options: Any) -> Any:
         """Validate the model on a data set; arguments, results and errors are those of `validate.validate`.
 
-        Example:
+        Examples:
             >>> model = YOLO26("yolo26_cuda_exports/yolo26n")
             >>> report = model.val("coco.yaml", against_pytorch=True)  # doctest: +SKIP
             >>> report.artifact.metrics["metrics/mAP50-95(B)"]  # doctest: +SKIP
@@ -204,7 +204,7 @@ class YOLO26:
     def close(self) -> None:
         """Give back what the model holds; it is of no use afterwards.
 
-        Example:
+        Examples:
             >>> model = YOLO26("yolo26_cuda_exports/yolo26n")
             >>> model.close()
         """
