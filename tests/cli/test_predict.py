@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import re
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from support.site import Site
 from support.stub_runner import NAMES, StubRunner, backend, cut, folder_of_pictures, picture, video
 from yolo26_executorch import cli
 from yolo26_executorch.models.options import ExportOptions
-from yolo26_executorch.models.preprocess import BUNDLED, read
+from yolo26_executorch.models.preprocess import BUNDLED, read, sample_images
 from yolo26_executorch.vision import ultralytics_backend
 
 
@@ -208,6 +209,19 @@ def test_without_a_source_the_photographs_are_taken(command: Command) -> None:
     assert status == 0
     assert [name in line for name, line in zip(BUNDLED, out.splitlines(), strict=True)] == [True, True]
     assert [name in line for name, line in zip(BUNDLED, err, strict=False)] == [True, True]
+
+
+def test_ultralytics_is_quiet_before_anything_imports_it(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    quiet = []
+
+    def found(word: str) -> Path:
+        quiet.append(os.environ.get("YOLO_VERBOSE"))
+        return sample_images()[BUNDLED.index(word)]
+
+    monkeypatch.delenv("YOLO_VERBOSE")
+    monkeypatch.setattr("yolo26_executorch.cli.predict.bundled", found)
+    assert command("bus.jpg")[0] == 0
+    assert quiet == ["false"]
 
 
 def test_a_cuda_artifact_does_not_run_on_the_cpu_without_a_word(command: Command, photo: Path, tmp_path: Path) -> None:

@@ -122,6 +122,9 @@ def run(args: argparse.Namespace) -> int:
         ArtifactError: the folder is no complete, intact artifact, or cannot run here.
         InputError: the source cannot be opened.
     """
+    # Before either is imported: Ultralytics writes its log to standard output, which is for results, and OpenCV tells
+    # of bad files in its own words.
+    os.environ |= {"YOLO_VERBOSE": "false", "OPENCV_LOG_LEVEL": "SILENT", "OPENCV_FFMPEG_LOGLEVEL": "-8"}
     if args.export_first:
         args.artifact = _exported(args.artifact)
     manifest = load_manifest(args.artifact)
@@ -130,8 +133,6 @@ def run(args: argparse.Namespace) -> int:
     for word in args.source:
         _check_source(word, alone=len(args.source) == 1)
     settings = _settings(args, manifest)
-    # Ultralytics writes its log to standard output, which is for results; OpenCV tells of bad files in its own words.
-    os.environ |= {"YOLO_VERBOSE": "false", "OPENCV_LOG_LEVEL": "SILENT", "OPENCV_FFMPEG_LOGLEVEL": "-8"}
     with without_native_noise(args.debug):
         return _run(args, manifest, settings)
 

@@ -236,8 +236,6 @@ class YOLO26:
             raise UsageError(f"the model of {self.folder} was closed; open it again with YOLO26({str(self.folder)!r})")
         if settings.get("classes") is not None:
             settings = {**settings, "classes": class_indices(settings["classes"], self.names)}
-        if str(settings.get("device")) in {str(self.device), str(self.device.index)}:  # which asks for nothing else
-            settings = {key: value for key, value in settings.items() if key != "device"}
         predictor = predict.make_predictor(self._backend, mode, settings)
         args = predictor.args
         predictor.source = sources.open_source(
