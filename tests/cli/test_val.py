@@ -145,11 +145,33 @@ def test_top1_is_what_counts_for_classify(asked: Asked) -> None:
     metrics = {"metrics/accuracy_top1": 0.9, "metrics/accuracy_top5": 1.0}
     eager = {"metrics/accuracy_top1": 0.85, "metrics/accuracy_top5": 0.5}
     asked["report"] = report = replace(
-        REPORT, artifact=Measured("executorch", "cpu", metrics, SPEED), pytorch=Measured("eager", "cpu", eager, SPEED)
-    )
+        REPORT, task="classify", artifact=Measured("executorch", "cpu", metrics, SPEED),
+        pytorch=Measured("eager", "cpu", eager, SPEED),
+    )  # fmt: skip
     assert report.primary == "metrics/accuracy_top1"
     words = ["val", "x", "--data", "d", "--against", "pytorch", "--max-difference"]
     assert (cli.main([*words, "0.04"]), cli.main([*words, "0.06"])) == (1, 0)
+
+
+def test_depths_are_judged_by_delta1_and_relative_errors_and_have_units(
+    asked: Asked, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = {"metrics/delta1": 0.9, "metrics/abs_rel": 0.1, "metrics/rmse": 1.5, "metrics/silog": 20.0}
+    eager = {**metrics, "metrics/abs_rel": 0.15, "metrics/rmse": 0.5}
+    found = Agreement(4, 0, 0, 0, None, None, None, None, None, Spread(0.01, 0.02), Spread(0.001, 0.004))
+    asked["report"] = report = replace(
+        REPORT, task="depth", artifact=Measured("executorch", "cpu", metrics, SPEED),
+        pytorch=Measured("eager", "cpu", eager, SPEED), agreement=found,
+    )  # fmt: skip
+    assert report.primary == "metrics/delta1"
+    words = ["val", "x", "--data", "d", "--against", "pytorch", "--max-difference"]
+    assert (cli.main([*words, "0.04"]), cli.main([*words, "0.06"])) == (1, 0)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines if "rmse" in line or "delta1" in line][:2] == [
+        ["delta1", "0..1"],
+        ["rmse", "m"],
+    ]
+    assert lines[-1].endswith("4 images: depth m 0.0100 (worst 0.0200), relative depth 0.0010 (worst 0.0040)")
 
 
 def test_json_and_a_report(asked: Asked, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

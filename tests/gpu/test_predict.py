@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from shapes.dataset import scene
 from support import shapes_checkpoint
 from yolo26_executorch import YOLO26, cli
 from yolo26_executorch.models.export_model import float32_precision
+from yolo26_executorch.models.tasks import TASKS
 from yolo26_executorch.vision.agreement import compare
 from yolo26_executorch.vision.torchvision_shim import import_torchvision
 
@@ -25,13 +27,18 @@ pytestmark = [
 ]
 
 
+def export(task: str, precision: str, base: Path) -> Path:
+    """Export a task's bundled checkpoint, which has learnt something; returns the artifact's folder."""
+    checkpoint = shapes_checkpoint(task)
+    words = ["export", "--models", str(checkpoint), "--backend", "cuda", "--imgsz", "320", "--precision", precision]
+    assert cli.main([*words, "--base-path", str(base), "--debug"]) == 0
+    return base / checkpoint.stem
+
+
 @pytest.fixture(scope="module", params=["tf32", "fp16"])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[YOLO26]:
-    """The bundled checkpoint of segment, which has learnt something."""
-    checkpoint, base = shapes_checkpoint("segment"), tmp_path_factory.mktemp(request.param)
-    words = ["export", "--models", str(checkpoint), "--backend", "cuda", "--imgsz", "320", "--precision", request.param]
-    assert cli.main([*words, "--base-path", str(base), "--debug"]) == 0
-    with YOLO26(base / checkpoint.stem, runner="aoti") as opened:
+    """Segment's."""
+    with YOLO26(export("segment", request.param, tmp_path_factory.mktemp(request.param)), runner="aoti") as opened:
         yield opened
 
 
@@ -56,10 +63,31 @@ def test_masks_are_ultralytics_own(model: YOLO26, retina_masks: bool) -> None:
             (given,) = model.predict(image, conf=0.2, **settings)
             yield given, expected
 
-    found = compare(both(), (320, 320))
+    found = compare("rankings", both(), (320, 320))
     assert found.objects > 24
     assert found.mask_iou is not None and found.mask_iou.mean >= 0.995
     assert found.failures("fp16") == []
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "fp16", "bf16"])
+@pytest.mark.parametrize("task", ["semantic", "depth"])
+def test_maps_are_ultralytics_own(task: str, precision: str, tmp_path: Path) -> None:
+    import_torchvision()
+    from ultralytics import YOLO
+
+    theirs = YOLO(shapes_checkpoint(task))
+    with YOLO26(export(task, precision, tmp_path), runner="aoti") as ours:
+
+        def both() -> Iterator[tuple[Any, Any]]:
+            for image in images(24):
+                with float32_precision("ieee"):
+                    (expected,) = theirs.predict(image, nms=False, rect=False, imgsz=320, device=0, verbose=False)
+                (given,) = ours.predict(image)
+                yield given, expected
+
+        found = compare(TASKS[task].kind, both(), (320, 320))
+    assert found.images == 24
+    assert found.failures(precision) == [], found
 
 
 def test_from_the_image_to_the_results_everything_stays_on_the_gpu(
