@@ -141,3 +141,11 @@ print(f"folder: {{folder}}")
 def test_a_size_that_is_none(imgsz: object) -> None:
     with pytest.raises(OptionError, match="expected a number, \\(height, width\\) or 'native'; try imgsz=640"):
         export("yolo26n", imgsz=imgsz)  # type: ignore[arg-type]
+
+
+def test_a_place_that_is_a_file_is_told_without_its_causes(tmp_path: Path) -> None:
+    place = tmp_path / "file"
+    place.touch()
+    with pytest.raises(UsageError, match="cannot be written to \\(it is no folder\\)") as caught:
+        export("yolo26n", random_weights=True, backend="xnnpack", base_path=place)
+    assert caught.value.__cause__ is None and caught.value.__suppress_context__

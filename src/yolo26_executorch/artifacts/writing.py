@@ -59,7 +59,7 @@ def prepare_base_path(path: Path, names: Iterable[str] = ()) -> None:
         raise UsageError(
             f"--base-path {path}: cannot be written to ({why}); name a folder of your own, such as "
             "--base-path ~/yolo26_exports"
-        ) from error
+        ) from None
 
 
 def remove_abandoned(base_path: Path) -> list[str]:

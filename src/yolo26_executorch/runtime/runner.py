@@ -214,7 +214,7 @@ def _from_array(images: Any, spec: TensorSpec) -> torch.Tensor:
             array = np.array(array, order="C")
         return torch.from_numpy(array)
     except (TypeError, ValueError) as error:
-        raise InputError(f"expected {spec.name} as a tensor or an array of numbers: {first_line(error)}") from error
+        raise InputError(f"expected {spec.name} as a tensor or an array of numbers: {first_line(error)}") from None
 
 
 def _shape_hint(tensor: torch.Tensor, spec: TensorSpec) -> str:
