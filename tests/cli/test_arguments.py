@@ -215,6 +215,18 @@ def test_predict_exports_first(here: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert asked == ["best.pt"]
 
 
+def test_what_predict_exports_first_is_not_shown_among_results(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def export(model: str, *, skip_existing: bool) -> Path:
+        print(f"{model}: load, stage 1 of 5")
+        return here / "exports" / "best"
+
+    monkeypatch.setattr("yolo26_executorch.exporter.api.export", export)
+    assert predict_command._exported(Path("best.pt")) == here / "exports" / "best"
+    assert capsys.readouterr() == ("", "best.pt: load, stage 1 of 5\n")
+
+
 @pytest.mark.parametrize("name", BUNDLED)
 def test_the_bundled_photographs_are_found_by_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

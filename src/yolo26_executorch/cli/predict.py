@@ -195,10 +195,14 @@ def _value(word: str) -> Any:
 
 
 def _exported(model: Path) -> Path:
-    """Export a checkpoint or a variant with the usual options, unless its artifact is there; returns its folder."""
+    """Export a checkpoint or a variant with the usual options, unless its artifact is there; returns its folder.
+
+    Its progress goes to standard error, since standard output is for results.
+    """
     from ..exporter.api import export
 
-    return export(str(model), skip_existing=True)
+    with contextlib.redirect_stdout(sys.stderr):
+        return export(str(model), skip_existing=True)
 
 
 def _bundled(word: str) -> str:
