@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from yolo26_executorch.artifacts.manifest import Platform
 from yolo26_executorch.errors import OptionError
-from yolo26_executorch.lowering.gpus import ALL, GPUS, named
+from yolo26_executorch.lowering.cuda import architectures
+from yolo26_executorch.lowering.gpus import ALL, GPUS, compiled, named
 from yolo26_executorch.lowering.tuning.cost_model import Problem, feasible_tiles
 
 
@@ -47,3 +49,19 @@ def test_old_gpus_compute_tf32_as_fp32() -> None:
 def test_each_has_tiles_to_choose_from(capability: tuple[int, int]) -> None:
     problem = Problem((400,), 128, (64,), 3, 1, 2, ieee=False)
     assert sum(1 for _ in feasible_tiles(problem, GPUS[capability])) > 10
+
+
+@pytest.mark.parametrize(
+    ("words", "own"),
+    [
+        ("8.6 8.9", "8.6"),
+        ("8.9", "8.9"),
+        ("8.0 8.6 8.7 8.9", "8.0 8.6 8.7"),  # other shared memory; a Jetson
+        ("9.0 10.0 10.3 11.0 12.0 12.1", "9.0 10.0 10.3 11.0 12.0 12.1"),  # machine code for one capability
+    ],
+)
+def test_what_runs_anothers_machine_code_is_not_compiled_for(words: str, own: str) -> None:
+    gpus = compiled(named(words.split(), "fp16"))
+    assert [gpu.capability for gpu in gpus] == [gpu.capability for gpu in named(own.split(), "fp16")]
+    inside = Platform("Linux", "x86_64", *architectures([gpu.capability for gpu in gpus]))
+    assert all(inside.runs_on(gpu.capability) for gpu in named(words.split(), "fp16"))

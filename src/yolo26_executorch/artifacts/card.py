@@ -89,7 +89,11 @@ def render(manifest: Manifest, accuracy: Accuracy | None = None) -> str:
         parity=list(_parity(test)),
         answer=[str(line) for line in _list(test.get("answer"))],
         not_run=[str(name) for name in _list(test.get("not_run"))],
-        run_on=[entry for entry in _list(test.get("run_on")) if isinstance(entry, Mapping)],
+        run_on=[
+            {key: str(entry.get(key)) for key in ("architecture", "device", "pictures", "created")}
+            for entry in _list(test.get("run_on"))
+            if isinstance(entry, Mapping)
+        ],
         figures=list(figures({key: value for key, value in test.items() if key != "answer"})),
         accuracy=accuracy,
     )

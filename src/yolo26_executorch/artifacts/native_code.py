@@ -1,4 +1,4 @@
-"""What a shared object needs and holds, read from its ELF tables without loading it.
+"""What a shared object needs and holds, read from its ELF tables without loading it, with the objects inside it.
 
 Layouts are those of the System V ABI (elf.h); machine code for GPUs is ELF, too, of the machine `EM_CUDA`.
 """
@@ -21,7 +21,7 @@ _SECOND_ABI = 8
 """EI_ABIVERSION from which on machine code for GPUs has its capability one byte higher in e_flags."""
 _FATBIN, _FATBIN_PTX = b"\x50\xed\x55\xba\x01\x00\x10\x00", 1
 _DYNSYM, _VERNEED, _DYNAMIC = 11, 0x6FFFFFFE, 6
-_DT_NEEDED = 1
+_DT_NEEDED, _ET_DYN = 1, 3
 
 _DELEGATE_NAMES = """
 _reinterpret_tensor assign_tensors_out check clone clone_preserve_strides copy_ create_cuda_guard
@@ -84,27 +84,35 @@ def _read(library: bytes) -> NativeCode:
     if not library.startswith(_ELF):
         raise ValueError("it is no 64-bit little-endian ELF file")
     (machine,) = struct.unpack_from("<H", library, 18)
-    libraries: list[str] = []
+    libraries: dict[str, None] = {}
     undefined: set[str] = set()
     versions: set[str] = set()
-    sections = list(_sections(library, 0))
-    for kind, start, size, link in sections:
-        if kind == _DYNAMIC:
-            strings = sections[link][1]
-            for tag, value in struct.iter_unpack("<qQ", library[start : start + size]):
-                if tag == _DT_NEEDED:
-                    libraries.append(_text(library, strings + value))
-        elif kind == _DYNSYM:
-            strings = sections[link][1]
-            for name, _, _, section, _, _ in struct.iter_unpack("<IBBHQQ", library[start : start + size]):
-                if name and section == 0:
-                    undefined.add(_text(library, strings + name))
-        elif kind == _VERNEED:
-            versions |= set(_needed_versions(library, start, sections[link][1]))
+    for base in _objects(library, machine):
+        sections = list(_sections(library, base))
+        for kind, start, size, link in sections:
+            if kind == _DYNAMIC:
+                strings = sections[link][1]
+                for tag, value in struct.iter_unpack("<qQ", library[start : start + size]):
+                    if tag == _DT_NEEDED:
+                        libraries[_text(library, strings + value)] = None
+            elif kind == _DYNSYM:
+                strings = sections[link][1]
+                for name, _, _, section, _, _ in struct.iter_unpack("<IBBHQQ", library[start : start + size]):
+                    if name and section == 0:
+                        undefined.add(_text(library, strings + name))
+            elif kind == _VERNEED:
+                versions |= set(_needed_versions(library, start, sections[link][1]))
     return NativeCode(
         MACHINES.get(machine, "unknown"), tuple(libraries), frozenset(undefined), frozenset(versions),
         *_gpu_code(library),
     )  # fmt: skip
+
+
+def _objects(data: bytes, machine: int) -> Iterator[int]:
+    """Yield where a shared object starts, and those that it holds for the same processor."""
+    for at in _places(data, _ELF):
+        if at == 0 or data[at + 16 : at + 20] == struct.pack("<HH", _ET_DYN, machine):
+            yield at
 
 
 def _sections(data: bytes, base: int) -> Iterator[tuple[int, int, int, int]]:

@@ -210,7 +210,7 @@ def _platform(backend: str, targets: Sequence[Target]) -> Platform:
 
     targets = targets or (Target.at_hand(),)
     asked_for = tuple(dotted(gpu.capability) for gpu in targets)
-    inside = architectures([gpu.capability for gpu in targets])
+    inside = architectures([gpu.capability for gpu in gpus.compiled(targets)])
     return Platform(platform.system(), platform.machine(), *inside, architectures=asked_for)
 
 

@@ -383,8 +383,6 @@ def _check_arch(request: Request, machine: probe.Environment) -> tuple[Target, .
     """
     arch = f"--arch {' '.join(request.arch)}"
     wanted = gpus.named(request.arch, "fp16" if request.half else request.precision)
-    if len(wanted) > 1:
-        raise OptionError(f"{arch}: expected one, for one artifact; export for each to a --base-path of its own")
     if request.backend == "xnnpack":
         raise UsageError(f"{arch}: an export for xnnpack uses no GPU; leave it out")
     if request.devices or request.ray:

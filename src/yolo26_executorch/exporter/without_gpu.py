@@ -16,6 +16,7 @@ from ..artifacts.manifest import PROGRAM, WEIGHTS
 from ..artifacts.native_code import read_native_code
 from ..artifacts.program_file import CudaPayload, read_cuda_payload
 from ..artifacts.reading import Artifact
+from ..lowering.gpus import compiled
 from ..lowering.program import Kernel, Lowered
 from ..lowering.target import Target
 from ..models import checkpoints
@@ -75,7 +76,7 @@ def run(
         "answer": answer_of(manifest, given[image], picture),
         "kernels": {
             dotted(gpu.capability): sum(kernel.capability == gpu.capability for kernel in lowered.kernels)
-            for gpu in targets
+            for gpu in compiled(targets)
         },
         "not_run": list(manifest.platform.architectures),
     }
@@ -95,7 +96,7 @@ def native_problems(payload: CudaPayload, targets: Sequence[Target], kernels: Se
     native = read_native_code(payload.library)
     if foreign := native.foreign():
         yield f"the shared object needs what ExecuTorch's CUDA delegate lacks: {', '.join(foreign)}"
-    for gpu in targets:
+    for gpu in compiled(targets):
         name = dotted(gpu.capability)
         own = [kernel for kernel in kernels if kernel.capability == gpu.capability]
         if not own or native.binaries[name] < len(own):

@@ -116,8 +116,10 @@ def compiling_for(gpu: Target) -> Iterator[None]:
         "worker_start_method": "fork",
         "use_static_triton_launcher": False,
     }
+    _forget_gpus()
     with contextlib.ExitStack() as stack:
-        libraries = stack.enter_context(_driver_to_link())
+        stack.callback(_forget_gpus)
+        libraries = stack.enter_context(driver_to_link())
         replacements.append((torch.utils.cpp_extension, "library_paths", lambda *_, **__: [libraries]))
         for owner, name, value in replacements:
             stack.enter_context(replaced(owner, name, value))
@@ -125,17 +127,35 @@ def compiling_for(gpu: Target) -> Iterator[None]:
         yield
 
 
+def _forget_gpus() -> None:
+    """Drop what Inductor remembers of the GPU that it has compiled for, and end the processes that inherited it."""
+    from torch._dynamo import device_interface
+    from torch._inductor import async_compile, utils
+    from torch._inductor.codegen.cuda import cuda_env
+    from torch._inductor.runtime.hints import DeviceProperties
+
+    async_compile.shutdown_compile_workers()
+    device_interface.caching_worker_device_properties.clear()
+    names = ("get_cuda_arch", "get_cuda_version", "is_datacenter_blackwell_arch")
+    asked = [getattr(cuda_env, name, None) for name in names]
+    remembered = [DeviceProperties.create, utils.is_big_gpu, utils.get_max_num_sms, *asked]
+    for function in remembered:
+        if clear := getattr(function, "cache_clear", None):
+            clear()
+
+
 _DRIVER = ("libcuda.so", "libcuda.so.1")
 """What is linked with, and the name that the loader then looks for."""
 _DRIVER_FUNCTIONS = (
-    "cuDriverGetVersion", "cuFuncSetAttribute", "cuGetErrorString", "cuLaunchKernel", "cuLaunchKernelEx",
-    "cuModuleGetFunction", "cuModuleLoadData", "cuModuleUnload", "cuStreamIsCapturing",
+    "cuDeviceGet", "cuDeviceGetAttribute", "cuDriverGetVersion", "cuFuncSetAttribute", "cuGetErrorString", "cuInit",
+    "cuLaunchKernel", "cuLaunchKernelEx", "cuModuleGetFunction", "cuModuleLoadData", "cuModuleUnload",
+    "cuStreamIsCapturing",
 )  # fmt: skip
 """That what calls the kernels takes from NVIDIA's driver."""
 
 
 @contextlib.contextmanager
-def _driver_to_link() -> Iterator[str]:
+def driver_to_link() -> Iterator[str]:
     """Return a folder with a library to link with in place of NVIDIA's driver, which need not be here."""
     from torch._inductor.cpp_builder import get_cpp_compiler
 

@@ -6,10 +6,13 @@ The only file that touches internals of ExecuTorch's CUDA backend (executorch 1.
 from __future__ import annotations
 
 import contextlib
+import copy
 import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,8 +21,19 @@ from ..errors import ExportError, GpuMemoryError, LoweringError
 from ..models.export_model import ExportModel, products
 from ..models.options import ExportOptions
 from ..system.probe import dotted, toolkit_folder
-from .absent_gpu import compiling_for
-from .inductor import compile_threads, compiled_kernels, compiling, replaced, start_compilers
+from . import dispatcher
+from .absent_gpu import compiling_for, driver_to_link
+from .dispatcher import Member
+from .gpus import JETSONS, compiled
+from .inductor import (
+    compile_threads,
+    compiled_kernels,
+    compiling,
+    cpp_compiler,
+    forget_kernels,
+    replaced,
+    start_compilers,
+)
 from .kernels.pdl import use_pdl
 from .kernels.tile import Tile
 from .passes.fusion import fuse
@@ -54,9 +68,65 @@ def lower(
             failed.
         GpuMemoryError: the GPU's memory ran out.
     """
-    (gpu,) = gpus or (Target.at_hand(),)
-    with contextlib.nullcontext() if gpu.is_here else compiling_for(gpu):
-        return _lower(model, options, stage, gpu)
+    targets = compiled(gpus) or (Target.at_hand(),)
+    collected = _Collected(targets)
+    forget_kernels()
+    lowered = []
+    for gpu in targets:
+        # Rewriting is in place, and the last may have the original.
+        own = model if gpu is targets[-1] else copy.deepcopy(model)
+        with (
+            contextlib.nullcontext() if gpu.is_here else compiling_for(gpu),
+            collected.from_backend() if len(targets) > 1 else contextlib.nullcontext(),
+        ):
+            lowered.append(_lower(own, options, stage, gpu))
+    kernels = tuple(kernel for one in lowered for kernel in one.kernels)
+    return replace(lowered[-1], kernels=kernels)
+
+
+class _Collected:
+    """The shared objects of one program for several GPUs, the last of which is replaced by one of all."""
+
+    def __init__(self, targets: Sequence[Target]) -> None:
+        self._targets = targets
+        self._members: list[Member] = []
+        self._weights: dict[str, Any] = {}
+
+    @contextlib.contextmanager
+    def from_backend(self) -> Iterator[None]:
+        """Take the shared object of the next program that is lowered here."""
+        from executorch.backends.cuda.cuda_backend import CudaBackend
+
+        # The place where a backend may sign its shared object: it is linked, and not yet read.
+        with replaced(CudaBackend, "codesign_so", staticmethod(lambda path, _: self._take(Path(path)))):
+            yield
+
+    def _take(self, path: Path) -> None:
+        from executorch.backends.cuda.cuda_weight_collector import CudaWeightCollector
+
+        gpu = self._targets[len(self._members)]
+        artifact: Any = CudaWeightCollector.current_capture().artifact
+        weights = {
+            entry.fqn: (entry.dtype, entry.storage_offset, entry.sizes, entry.strides,
+                        artifact.storages[entry.storage_key].sha256())
+            for entry in artifact.entries
+        }  # fmt: skip
+        first = self._weights or weights
+        if wrong := sorted(name for name in {*first, *weights} if first.get(name) != weights.get(name)):
+            names = [dotted(one.capability) for one in (self._targets[0], gpu)]
+            raise LoweringError(
+                f"the weight {wrong[0]!r} differs between {' and '.join(names)}, and one artifact has one set of them; "
+                "export once for each"
+            )
+        self._weights = first
+        shared_bytes = max(kernel.shared_bytes for kernel in compiled_kernels(gpu.capability))
+        exact = gpu.capability >= (9, 0) or gpu.capability in JETSONS
+        ptx = _portable_ptx(gpu.capability)
+        self._members.append(Member(gpu.capability, path.read_bytes(), exact, ptx, shared_bytes))
+        if len(self._members) == len(self._targets):
+            path.unlink()  # it may have other names
+            with driver_to_link() as folder:
+                dispatcher.build(self._members, path, compiler=[cpp_compiler()], libraries=folder)
 
 
 def _lower(model: ExportModel, options: ExportOptions, stage: Callable[[str], None], gpu: Target) -> Lowered:
@@ -102,7 +172,9 @@ def _lower(model: ExportModel, options: ExportOptions, stage: Callable[[str], No
         delegated = check_delegated(edge.exported_program())
         stage("write")
         program = edge.to_executorch(_backend_config(options))
-        return Lowered(program, DELEGATE, delegated, network, compiled_kernels(gpu.capability))
+        kernels = compiled_kernels(gpu.capability)
+        forget_kernels()
+        return Lowered(program, DELEGATE, delegated, network, kernels)
 
 
 def _weights_exceed_l2(model: torch.nn.Module, gpu: Target) -> bool:

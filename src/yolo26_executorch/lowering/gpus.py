@@ -7,7 +7,7 @@ Programming Guide, "Technical Specifications per Compute Capability"); the rest 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ..errors import OptionError
 from ..system.probe import dotted
@@ -31,8 +31,27 @@ GPUS = {
     )
 }
 
+JETSONS = {(8, 7), (11, 0)}
+"""Whose machine code no other GPU runs, nor they another's."""
+
 ALL = tuple(dotted(capability) for capability in GPUS if capability >= (8, 0))
 """What `--arch all` means. Triton has no matrix units below 8.0: 7.0 and 7.5 run, slowly, where they are named."""
+
+
+def compiled(gpus: Sequence[Target]) -> tuple[Target, ...]:
+    """Return those of the GPUs that are compiled for; the others run another's machine code.
+
+    That is a later minor version's of the same major, with as much shared memory, but for Jetsons: NVIDIA promises it
+    among desktop GPUs alone. From 9.0 on, Triton's machine code is for one capability.
+    """
+    kept: list[Target] = []
+    for gpu in gpus:
+        shared = any(
+            one.capability[0] == gpu.capability[0] < 9 and one.shared_bytes == gpu.shared_bytes for one in kept
+        )
+        if not shared or gpu.capability in JETSONS:
+            kept.append(gpu)
+    return tuple(kept)
 
 
 def named(words: Iterable[str], precision: str) -> tuple[Target, ...]:

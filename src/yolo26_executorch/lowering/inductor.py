@@ -27,6 +27,13 @@ def compile_threads() -> int:
     return int(os.environ.get("YOLO26_ET_COMPILE_THREADS", 0)) or min(32, os.cpu_count() or 1)
 
 
+def cpp_compiler() -> str:
+    """Return the C++ compiler; it takes C, too."""
+    from torch._inductor.cpp_builder import get_cpp_compiler
+
+    return get_cpp_compiler()
+
+
 def start_compilers() -> threading.Thread:
     """Start what compiles the kernels, which takes seconds and does not need the model; returns what to wait for.
 
@@ -102,15 +109,20 @@ def compiling(
 
 
 def compiled_kernels(capability: tuple[int, int]) -> tuple[Kernel, ...]:
-    """Return the kernels that this process has compiled since the last call, all of them for one GPU."""
+    """Return the kernels that this process has compiled since `forget_kernels`, all of them for one GPU."""
     from torch._inductor.codecache import CudaKernelParamCache
 
-    kernels = tuple(
+    return tuple(
         Kernel(name, capability, int(told.get("shared_mem") or 0), 32 * int(told.get("num_warps") or 0))
         for name, told in CudaKernelParamCache.cache.items()
     )
+
+
+def forget_kernels() -> None:
+    """Have `compiled_kernels` begin anew."""
+    from torch._inductor.codecache import CudaKernelParamCache
+
     CudaKernelParamCache.cache.clear()
-    return kernels
 
 
 @contextlib.contextmanager
