@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from support import xnnpack_program
-from support.program_files import MATRIX, VIEWS, Net, cuda_program, data_file, payload
+from support.program_files import MATRIX, VIEWS, Net, cuda_program, data_file, later_payload, payload
 from yolo26_executorch.artifacts import program_file
 from yolo26_executorch.artifacts.program_file import Method, Weight, read_cuda_payload, read_methods, read_named_data
-from yolo26_executorch.errors import ArtifactError
+from yolo26_executorch.errors import ArtifactError, CompatibilityError
 
 CONV_BYTES = 4 * 3 * 3 * 3 * 4
 
@@ -90,12 +90,12 @@ def test_a_program_of_another_delegate_has_no_cuda_payload(tmp_path: Path, progr
 @pytest.mark.parametrize(
     "change",
     [
-        lambda data: b"ETCUDAFQN2" + data[10:],
         lambda data: data[:-3],
         lambda data: data[:20],
         lambda data: data[:10] + b"\xff" * 4 + data[14:],
         lambda data: data.replace(b"so_key", b"no_key"),
-        lambda data: b"",
+        lambda data: b"ETCUDAFQN0" + b"\0" * 4 + data[14:],
+        lambda data: b"ETCUDAFQN0" + b"\xff" * 4 + data[14:],
     ],
 )
 def test_a_damaged_payload_is_refused(
@@ -105,6 +105,44 @@ def test_a_damaged_payload_is_refused(
     with pytest.raises(ArtifactError, match=r"model\.pte is damaged: .*; copy or export it again") as caught:
         read_cuda_payload(path, stored)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("change", [lambda data: b"ETCUDAFQN2" + data[10:], lambda _: b"so\nweights", lambda _: b""])
+def test_an_unknown_payload_is_refused_in_words(
+    tmp_path: Path, program: bytes, stored: Path, change: Callable[[bytes], bytes]
+) -> None:
+    path = cuda_program(tmp_path / "model.pte", program, change(payload()))
+    with pytest.raises(ArtifactError) as caught:
+        read_cuda_payload(path, stored)
+    assert "was made by another release of ExecuTorch" in str(caught.value)
+    assert "this reads ETCUDAFQN3 and ETCUDAFQN0" in str(caught.value)
+
+
+LATER = ((86, 0, 0, "so_86"), (90, 0, 0, "so_90"), (80, 80, 1, "so_ptx"))
+LIBRARIES = {"so_86": b"for 8.6", "so_90": b"for 9.0", "so_ptx": b"PTX of 8.0"}
+
+
+def test_the_payload_of_the_release_behind_is_read(tmp_path: Path, program: bytes, stored: Path) -> None:
+    path = cuda_program(tmp_path / "model.pte", program, later_payload(*LATER), more=LIBRARIES)
+    found = read_cuda_payload(path, stored)
+    assert [(one.target, one.ptx, one.fallback) for one in found.variants] == [
+        (86, 0, False), (90, 0, False), (80, 80, True)
+    ]  # fmt: skip
+    assert [weight.name for weight in found.weights] == list(VIEWS)
+    chosen = {capability: found.for_gpu(capability) for capability in ((8, 6), (9, 0), (8, 0), (12, 0))}
+    assert [one.library for one in chosen.values()] == [b"for 8.6", b"for 9.0", b"PTX of 8.0", b"PTX of 8.0"]
+    assert all(one.weights == found.weights for one in chosen.values())
+    with pytest.raises(CompatibilityError, match=r"for compute capability 8\.6, 9\.0, 8\.0; this GPU is 7\.5"):
+        found.for_gpu((7, 5))
+
+
+def test_a_shared_object_without_a_target_runs_everywhere(tmp_path: Path, program: bytes, stored: Path) -> None:
+    path = cuda_program(tmp_path / "model.pte", program, later_payload((0, 0, 0, "so_key")))
+    found = read_cuda_payload(path, stored)
+    assert found.for_gpu((7, 5)).library == found.library == b"\x7fELF code"
+    single = read_cuda_payload(cuda_program(tmp_path / "single.pte", program, payload()), stored)
+    assert single.variants == ()
+    assert single.for_gpu((7, 5)) is single
 
 
 def test_weights_that_are_not_stored_are_refused(tmp_path: Path, program: bytes, stored: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from support import make_manifest
+from yolo26_executorch.artifacts.program_file import CudaPayload
 from yolo26_executorch.artifacts.reading import Artifact
 from yolo26_executorch.models.options import ExportOptions
 from yolo26_executorch.models.tasks import TensorSpec
@@ -115,7 +116,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> FakeGpus:
     monkeypatch.setattr(gpu, "is_capturing", lambda: False)
     monkeypatch.setattr(gpu, "wait_for_stream", lambda: time.sleep(1e-4))
     monkeypatch.setattr(shared_object, "open_model", lambda payload, device: FakeModel(device, fake))
-    monkeypatch.setattr(aoti, "read_cuda_payload", lambda program, weights: None)
+    monkeypatch.setattr(aoti, "read_cuda_payload", lambda program, weights: CudaPayload(b"", (), ()))
     return fake
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -42,8 +44,9 @@ def data_file(path: Path, entries: dict[str, bytes]) -> Path:
 
 
 def cuda_program(
-    path: Path, program: bytes, payload: bytes, library: bytes = b"\x7fELF code", delegates: int = 1
-) -> Path:
+    path: Path, program: bytes, payload: bytes, library: bytes = b"\x7fELF code", delegates: int = 1,
+    more: Mapping[str, bytes] | None = None,
+) -> Path:  # fmt: skip
     """Turn the program into one of the CUDA delegate, by ExecuTorch's own writers."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -56,9 +59,19 @@ def cuda_program(
             for delegate in plan.delegates[:delegates]:
                 delegate.id = "CudaBackend"
                 file.program.backend_delegate_data[delegate.processed.index].data = payload
-        file.named_data = NamedDataStoreOutput([library], {"so_key": DataEntry(0, 16, None)}, {})
+        libraries = {"so_key": library, **(more or {})}
+        keys = {key: DataEntry(index, 16, None) for index, key in enumerate(libraries)}
+        file.named_data = NamedDataStoreOutput(list(libraries.values()), keys, {})
         path.write_bytes(bytes(_serialize_pte_binary(file)))
     return path
+
+
+def later_payload(*variants: tuple[int, int, int, str], storage: str = "cuda_fqn_weight:cuda:matrix") -> bytes:
+    """The payload of the release behind 1.5: target, PTX, flags and the library's key of each, then the same rows."""
+    single = payload(storage)
+    rows = single[single.index(b"so_key") + len(b"so_key") :]
+    packed = [struct.pack("<IIII", *numbers, len(key)) + key.encode() for *numbers, key in variants]
+    return b"ETCUDAFQN0" + struct.pack("<I", len(variants)) + b"".join(packed) + rows
 
 
 def payload(storage: str = "cuda_fqn_weight:cuda:matrix") -> bytes:

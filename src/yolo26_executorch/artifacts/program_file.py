@@ -11,17 +11,20 @@ import functools
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..errors import ArtifactError, first_line
+from ..errors import ArtifactError, CompatibilityError, first_line
 
 if TYPE_CHECKING:
     import torch
 
-_MAGIC = b"ETCUDAFQN3"
+_SINGLE, _SEVERAL = b"ETCUDAFQN3", b"ETCUDAFQN0"
+"""How the CUDA delegate's payload starts: executorch 1.5's, and that of the release behind it, which has a library for
+each kind of GPU."""
+_MOST_VARIANTS = 256
 _READING_BYTES = 4_000_000_000
 """Memory for looking into an artifact; the largest takes a few hundred MB."""
 
@@ -88,14 +91,52 @@ class Weight:
 
 
 @dataclass(frozen=True)
+class Variant:
+    """One of a program's shared objects, where it has several."""
+
+    target: int
+    """The compute capability that it was compiled for, as 86 for 8.6; 0 for any."""
+    ptx: int
+    """The same of its PTX; 0 for none."""
+    fallback: bool
+    """Whether it is for GPUs that no other is for, by PTX alone."""
+    library: bytes
+
+    def runs_on(self, capability: int) -> bool:
+        """Whether a GPU of a capability, as 86 for 8.6, runs it."""
+        return (not self.fallback and self.target in (0, capability)) or 0 < self.ptx <= capability
+
+
+@dataclass(frozen=True)
 class CudaPayload:
     """What the CUDA delegate of a program needs at run time."""
 
     library: bytes
-    """The AOTInductor shared object: native code."""
+    """The AOTInductor shared object: native code. Where there are several, the first."""
     weights: tuple[Weight, ...]
     order: tuple[int, ...]
     """For each output of the program, which output of the delegate it is: the partitioner orders its own anew."""
+    variants: tuple[Variant, ...] = ()
+    """Where the program has a shared object for each kind of GPU; else none."""
+
+    def for_gpu(self, capability: tuple[int, int]) -> CudaPayload:
+        """Return it with the shared object for a GPU.
+
+        Raises:
+            CompatibilityError: none of several runs on it.
+        """
+        number = 10 * capability[0] + capability[1]
+        fit = [variant for variant in self.variants if variant.runs_on(number)]
+        if not self.variants:
+            return self
+        if not fit:
+            names = ", ".join(f"{one.target // 10}.{one.target % 10}" for one in self.variants)
+            raise CompatibilityError(
+                f"the program has shared objects for compute capability {names}; this GPU is {capability[0]}."
+                f"{capability[1]}: export it again here"
+            )
+        own = next((variant for variant in fit if variant.target == number and not variant.fallback), fit[0])
+        return replace(self, library=own.library)
 
 
 def read_methods(program: Readable) -> tuple[Method, ...]:
@@ -136,8 +177,16 @@ def read_cuda_payload(program: Readable, data: Readable) -> CudaPayload:
     stored = read_named_data(data)
     with _damage(program):
         payload = file.program.backend_delegate_data[plans[0].delegates[0].processed.index].data
-        key, weights = _decode_payload(bytes(payload), stored)
-        return CudaPayload(named[key], weights, _output_order(plans[0]))
+        if not payload.startswith((_SINGLE, _SEVERAL)):
+            raise ArtifactError(
+                f"{program} was made by another release of ExecuTorch: its CUDA delegate's payload starts with "
+                f"{bytes(payload[:10])!r}, and this reads {_SINGLE.decode()} and {_SEVERAL.decode()}; use the release "
+                "of yolo26-executorch that goes with it, or export the model again"
+            )
+        rows, weights = _decode_payload(bytes(payload), stored)
+        variants = tuple(Variant(target, ptx, fallback, named[key]) for target, ptx, fallback, key in rows)
+        several = variants if payload.startswith(_SEVERAL) else ()
+        return CudaPayload(variants[0].library, weights, _output_order(plans[0]), several)
 
 
 class LittleMemory:
@@ -259,11 +308,11 @@ def _output_order(plan: Any) -> tuple[int, ...]:
     return tuple(origin[value] for value in plan.outputs)
 
 
-def _decode_payload(payload: bytes, stored: dict[str, bytes]) -> tuple[str, tuple[Weight, ...]]:
-    """Decode the delegate's payload: the library's key, then a row for each weight."""
-    if not payload.startswith(_MAGIC):
-        raise ValueError(f"the CUDA delegate's payload starts with {payload[:10]!r}, not {_MAGIC!r}")
-    position = len(_MAGIC)
+def _decode_payload(
+    payload: bytes, stored: dict[str, bytes]
+) -> tuple[list[tuple[int, int, bool, str]], tuple[Weight, ...]]:
+    """Decode the delegate's payload: target, PTX, fallback and key of each library, then a row for each weight."""
+    position = len(_SINGLE)
 
     def take(layout: str) -> tuple[Any, ...]:
         nonlocal position
@@ -277,7 +326,17 @@ def _decode_payload(payload: bytes, stored: dict[str, bytes]) -> tuple[str, tupl
         return str(value, "utf-8")
 
     dtypes = _dtypes()
-    key = text()
+    libraries: list[tuple[int, int, bool, str]]
+    if payload.startswith(_SINGLE):
+        libraries = [(0, 0, False, text())]
+    else:
+        (count,) = take("<I")
+        if not 0 < count <= _MOST_VARIANTS:
+            raise ValueError(f"it has {count} shared objects; expected 1 to {_MOST_VARIANTS}")
+        libraries = []
+        for _ in range(count):
+            target, ptx, flags = take("<III")
+            libraries.append((target, ptx, bool(flags & 1), text()))
     (count,) = take("<I")
     weights = []
     for _ in range(count):
@@ -288,7 +347,7 @@ def _decode_payload(payload: bytes, stored: dict[str, bytes]) -> tuple[str, tupl
         if not weight.fits():
             raise ValueError(f"the weight {name!r} lies outside its block of {len(weight.data)} bytes")
         weights.append(weight)
-    return key, tuple(weights)
+    return libraries, tuple(weights)
 
 
 def _dtypes() -> dict[int, torch.dtype]:

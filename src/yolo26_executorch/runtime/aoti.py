@@ -35,9 +35,10 @@ class AotiRunner(BaseRunner):
         self.outputs = manifest.outputs
         self.device = device
         self._on_host = manifest.options.io == "host"
-        self._model = shared_object.open_model(
-            read_cuda_payload(artifact.file(PROGRAM), artifact.file(WEIGHTS)), device
-        )
+        payload = read_cuda_payload(artifact.file(PROGRAM), artifact.file(WEIGHTS))
+        if payload.variants:
+            payload = payload.for_gpu(torch.cuda.get_device_capability(device))
+        self._model = shared_object.open_model(payload, device)
         self._staged: StagedCalls | None = None
         """What calls replay."""
         self._lent: gpu.Captured | None = None
