@@ -35,3 +35,19 @@ def test_platform_messages_name_both_sides_and_the_way_out() -> None:
 
 def test_cpu_artifacts_run_anywhere() -> None:
     check_platform(make_manifest(backend="xnnpack"), system="Darwin", machine="arm64", capability=None)
+
+
+@pytest.mark.parametrize(
+    ("needs", "has", "message"),
+    [
+        ({"glibc": "2.34"}, {"glibc": "2.31"}, "needs glibc 2.34 or newer; this machine has 2.31"),
+        ({"glibcxx": "3.4.30"}, {"glibcxx": "3.4.9"}, r"needs libstdc\+\+ with GLIBCXX 3.4.30 or newer; .* has 3.4.9"),
+    ],
+)
+def test_older_libraries_are_refused_before_loading(needs: dict[str, str], has: dict[str, str], message: str) -> None:
+    platform = Platform("Linux", "x86_64", ("8.6",), (), **needs)  # type: ignore[arg-type]
+    manifest = make_manifest(platform=platform)
+    with pytest.raises(CompatibilityError, match=message):
+        check_platform(manifest, **LINUX, capability=(8, 6), **has)  # type: ignore[arg-type]
+    for fits in ({"glibc": "2.34", "glibcxx": "3.4.30"}, {"glibc": "2.40", "glibcxx": "3.4.100"}, {}):
+        check_platform(manifest, **LINUX, capability=(8, 6), **fits)  # type: ignore[arg-type]

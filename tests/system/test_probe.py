@@ -217,3 +217,12 @@ def test_torchvision_of_another_build_is_reported(
     )
     monkeypatch.setattr(probe, "_LOOK_INSIDE", script)
     assert probe._libraries().torchvision_problem == (words if broken else None)
+
+
+def test_the_versions_of_the_c_and_cpp_libraries() -> None:
+    glibc, glibcxx = probe.glibc_version(), probe.glibcxx_version()
+    if glibc is None:
+        pytest.skip("needs glibc")
+    assert probe.release(glibc) >= (2, 17)  # type: ignore[operator]
+    assert glibcxx is not None and glibcxx.startswith("3.4.")
+    assert int(glibcxx.split(".")[2]) > 18  # not the first that is found, nor the last in alphabetical order

@@ -7,8 +7,9 @@ from .manifest import Manifest
 
 
 def check_platform(
-    manifest: Manifest, *, system: str, machine: str, capability: tuple[int, int] | None, gpu: str = "this GPU"
-) -> None:
+    manifest: Manifest, *, system: str, machine: str, capability: tuple[int, int] | None, gpu: str = "this GPU",
+    glibc: str | None = None, glibcxx: str | None = None,
+) -> None:  # fmt: skip
     """Refuse an artifact that cannot run on a machine, before it is loaded.
 
     Args:
@@ -17,6 +18,8 @@ def check_platform(
         machine: `platform.machine()` of the machine.
         capability: compute capability (major, minor) of its GPU; None without one.
         gpu: what that GPU is called in a message.
+        glibc: the version of the machine's C library, such as "2.36"; None where it is not known.
+        glibcxx: the newest version of its libstdc++'s symbols, such as "3.4.30"; None where it is not known.
 
     Raises:
         CompatibilityError: naming what the artifact is for and what the machine is.
@@ -30,6 +33,15 @@ def check_platform(
         )
     if manifest.backend != "cuda":
         return
+    for library, needed, have in (
+        ("glibc", platform.glibc, glibc),
+        ("libstdc++ with GLIBCXX", platform.glibcxx, glibcxx),
+    ):
+        if needed and have and _version(needed) > _version(have):
+            raise CompatibilityError(
+                f"{manifest.name} holds native code that needs {library} {needed} or newer; this machine has {have}: "
+                f"{_export_again(manifest)}, or on a system as old as the oldest that is to run it"
+            )
     compiled = f"{manifest.name} was compiled for compute capability {', '.join(platform.capabilities) or 'none'}"
     if capability is None:
         raise CompatibilityError(
@@ -38,6 +50,10 @@ def check_platform(
         )
     if not platform.runs_on(capability):
         raise CompatibilityError(f"{compiled}; {gpu} is {capability[0]}.{capability[1]}: {_export_again(manifest)}")
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(".")))
 
 
 def _export_again(manifest: Manifest) -> str:

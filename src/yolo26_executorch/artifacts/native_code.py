@@ -59,7 +59,9 @@ class NativeCode:
     def newest(self, prefix: str) -> str | None:
         """Return the newest version that it needs of a library, such as "2.34" for "GLIBC_"; None for none."""
         found = [
-            name.removeprefix(prefix) for name in self.versions if re.fullmatch(rf"{re.escape(prefix)}[\d.]+", name)
+            name.removeprefix(prefix)
+            for name in self.versions
+            if re.fullmatch(rf"{re.escape(prefix)}\d+(\.\d+)+", name)
         ]
         return max(found, key=lambda version: tuple(map(int, version.split("."))), default=None)
 

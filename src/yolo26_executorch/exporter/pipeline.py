@@ -15,7 +15,9 @@ from typing import Any
 from ..artifacts import card
 from ..artifacts.current import Identity
 from ..artifacts.locks import locked
-from ..artifacts.manifest import MANIFEST, PROGRAM, DelegateRecord, Manifest, Platform
+from ..artifacts.manifest import MANIFEST, PROGRAM, WEIGHTS, DelegateRecord, Manifest, Platform
+from ..artifacts.native_code import read_native_code
+from ..artifacts.program_file import read_cuda_payload
 from ..artifacts.reading import load_manifest, verify
 from ..artifacts.writing import Draft
 from ..errors import ArtifactError, GpuMemoryError, LimitError, ParityError, Yolo26Error, first_line
@@ -114,6 +116,7 @@ def _export(job: Job, emit: Emit, clock: _Clock) -> Manifest | None:
         specs = model.input_spec, model.output_specs
         lowered = _lower(model, options, clock, targets)
         lowered.write(draft.folder, PROGRAM)
+        where = _with_needs(where, draft.folder)
         manifest = Manifest(
             name=job.source.name,
             variant=job.source.variant.name if job.source.variant else None,
@@ -212,6 +215,14 @@ def _platform(backend: str, targets: Sequence[Target]) -> Platform:
     asked_for = tuple(dotted(gpu.capability) for gpu in targets)
     inside = architectures([gpu.capability for gpu in gpus.compiled(targets)])
     return Platform(platform.system(), platform.machine(), *inside, architectures=asked_for)
+
+
+def _with_needs(where: Platform, folder: Path) -> Platform:
+    """Return where an artifact can run with what its native code needs of the machine's libraries."""
+    if where.system == "any":
+        return where
+    native = read_native_code(read_cuda_payload(folder / PROGRAM, folder / WEIGHTS).library)
+    return replace(where, glibc=native.newest("GLIBC_"), glibcxx=native.newest("GLIBCXX_"))
 
 
 def _tested(

@@ -11,6 +11,7 @@ from ..artifacts.manifest import Manifest
 from ..artifacts.reading import Artifact, opened
 from ..errors import BackendError, CompatibilityError, OptionError
 from ..models.options import RUNNERS
+from ..system.probe import glibc_version, glibcxx_version
 from .runner import Runner
 
 if TYPE_CHECKING:
@@ -130,7 +131,10 @@ def _check_machine(manifest: Manifest, gpu: torch.device | None, reason: str | N
         capability = torch.cuda.get_device_capability(gpu)
         name = str(gpu) if torch.cuda.device_count() > 1 else name
     try:
-        check_platform(manifest, system=platform.system(), machine=platform.machine(), capability=capability, gpu=name)
+        check_platform(
+            manifest, system=platform.system(), machine=platform.machine(), capability=capability, gpu=name,
+            glibc=glibc_version(), glibcxx=glibcxx_version() if manifest.platform.glibcxx else None,
+        )  # fmt: skip
     except CompatibilityError as error:
         if manifest.backend == "cuda" and capability is None and reason is not None:  # no runner is left: both causes
             raise CompatibilityError(f"{error}; besides, {reason}") from error

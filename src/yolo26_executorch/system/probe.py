@@ -196,6 +196,24 @@ def versions() -> dict[str, str]:
     return {name: version or "none" for name, version in found.items()}
 
 
+def glibc_version() -> str | None:
+    """Return the version of the C library that this process runs with, such as "2.36"; None for others than glibc."""
+    name, version = platform.libc_ver()
+    return version if name == "glibc" and re.fullmatch(r"\d+\.\d+", version) else None
+
+
+def glibcxx_version() -> str | None:
+    """Return the newest version of libstdc++'s symbols here, such as "3.4.30"; None where there is no libstdc++."""
+    try:
+        ctypes.CDLL("libstdc++.so.6")
+        mapped = Path("/proc/self/maps").read_text()
+        library = next(line.split(maxsplit=5)[5] for line in mapped.splitlines() if "libstdc++.so" in line)
+        found = re.findall(rb"\0GLIBCXX_(\d+(?:\.\d+)+)(?=\0)", Path(library).read_bytes())
+    except (OSError, StopIteration, IndexError):
+        return None
+    return max((one.decode() for one in found), key=lambda one: tuple(map(int, one.split("."))), default=None)
+
+
 def package_version() -> str:
     """Return this package's version; "unknown" where it runs from a checkout that is not installed."""
     return installed("yolo26-executorch") or "unknown"
