@@ -299,7 +299,12 @@ def test_an_architecture_without_tf32_computes_in_fp32_and_says_so(ask: Ask) -> 
         ({"arch": ("8.6",), "ray": "local"}, {}, UsageError, "and --ray local asks for some"),
         ({"arch": ("8.6",), "autotune": "fast"}, {}, UsageError, "--autotune fast measures on the GPU at hand"),
         ({"arch": ("7.5",), "precision": "bf16"}, {}, OptionError, "there is no bf16 before"),
-        ({"arch": ("8.6",)}, {"cxx": None}, BackendError, "--arch 8.6: no C++ compiler (g++) is found; fix: "),
+        (
+            {"arch": ("8.6",)},
+            {"cxx": None},
+            BackendError,
+            'no C++ compiler (g++) is found; fix: pip install "yolo26-executorch[cross]"',
+        ),
         ({"arch": ("8.6",)}, {"triton": None}, BackendError, "Triton, which writes the GPU's code, is not installed"),
         ({"arch": ("8.6",)}, {"nvcc": None}, BackendError, "which packs the kernels for compute capability 8.6"),
         ({"arch": ("8.6",)}, {"system": "Darwin"}, BackendError, "CUDA export needs Linux, and this is Darwin"),
@@ -319,6 +324,12 @@ def test_what_cannot_be_exported_for_an_architecture_is_refused_in_words(
         ask("yolo26n", **{"backend": "auto", "random_weights": True, **flags})
     assert message in str(caught.value)
     assert not (tmp_path / "yolo26n.json").exists()
+
+
+def test_compilers_by_pip_do(ask: Ask, machine: Callable[..., None]) -> None:
+    packages = {"zig": "/packages/ziglang/zig", "cuda_headers": "/packages/triton/include"}
+    machine(gpus=(), driver=None, cxx=None, nvcc=None, cuda_home=None, **packages)
+    assert ask("yolo26n", backend="auto", arch=("8.6",), random_weights=True).status == 0
 
 
 def test_hopper_needs_no_nvcc(ask: Ask, machine: Callable[..., None]) -> None:

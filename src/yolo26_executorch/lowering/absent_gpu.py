@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..errors import LoweringError
 from ..system.probe import toolkit_folder
+from . import toolchain
 from .inductor import NoLauncher, replaced
 from .target import Target
 
@@ -119,6 +120,7 @@ def compiling_for(gpu: Target) -> Iterator[None]:
     _forget_gpus()
     with contextlib.ExitStack() as stack:
         stack.callback(_forget_gpus)
+        stack.enter_context(toolchain.by_pip())
         libraries = stack.enter_context(driver_to_link())
         replacements.append((torch.utils.cpp_extension, "library_paths", lambda *_, **__: [libraries]))
         for owner, name, value in replacements:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -119,6 +120,10 @@ class Environment:
     libraries: Libraries | None = None
     """None unless `probe` was asked to be thorough."""
     torchvision: str | None = None
+    zig: str | None = None
+    """The C++ compiler of the extra `[cross]`."""
+    cuda_headers: str | None = None
+    """CUDA's headers in Triton's package."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data for reports."""
@@ -162,6 +167,8 @@ def probe(folder: Path | None = None, *, thorough: bool = False) -> Environment:
         cuda_home=str(cuda_home) if cuda_home else None,
         libraries=_libraries() if thorough else None,
         torchvision=installed("torchvision"),
+        zig=zig(),
+        cuda_headers=cuda_headers(),
     )
 
 
@@ -314,6 +321,30 @@ def toolkit_folder() -> Path | None:
         homes.append(Path(nvcc).parent.parent)
     homes += map(Path, TOOLKIT_FOLDERS)
     return next((home for home in homes if (home / "include" / "cuda.h").is_file()), None)
+
+
+def cxx() -> str | None:
+    """Return the machine's C++ compiler; None where there is none."""
+    return shutil.which(os.environ.get("CXX") or "g++")
+
+
+def zig() -> str | None:
+    """Return the C++ compiler that came by pip in Zig's package; None where it did not."""
+    path = _inside("ziglang", "zig")
+    return str(path) if path else None
+
+
+def cuda_headers() -> str | None:
+    """Return the folder of CUDA's headers that came by pip, in Triton's package; None where they did not."""
+    path = _inside("triton", "backends/nvidia/include/cuda.h")
+    return str(path.parent) if path else None
+
+
+def _inside(package: str, name: str) -> Path | None:
+    """Return a file of a package, which is not imported; None where there is none."""
+    found = importlib.util.find_spec(package)
+    places = [Path(folder) / name for folder in (found.submodule_search_locations or [])] if found else []
+    return next((place for place in places if place.is_file()), None)
 
 
 def _nvcc(cuda_home: Path | None) -> str | None:

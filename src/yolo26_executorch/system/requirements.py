@@ -30,6 +30,9 @@ FIRST_WITHOUT_FATBINS = (9, 0)
 INSTALL_TORCH = 'pip uninstall -y torch && pip install "torch>=2.13,<2.14"'
 """Without the uninstall, pip takes a CPU build of the same version to be good enough."""
 
+INSTALL_CROSS = 'pip install "yolo26-executorch[cross]"'
+"""Compilers for GPUs that are not here."""
+
 
 @dataclass(frozen=True)
 class Usable:
@@ -101,14 +104,21 @@ def cuda_obstacles(e: Environment, devices: Sequence[Device] = ()) -> Iterator[t
     yield from _compiler_obstacles(e, {str(device): device.gpu.capability for device in used})
 
 
-def _compiler_obstacles(e: Environment, gpus: Mapping[str, tuple[int, int]]) -> Iterator[tuple[str, Usable]]:
-    """Yield what is missing to compile for GPUs, by what they are called, of these compute capabilities."""
+def _compiler_obstacles(
+    e: Environment, gpus: Mapping[str, tuple[int, int]], *, by_pip: bool = False
+) -> Iterator[tuple[str, Usable]]:
+    """Yield what is missing to compile for GPUs, by what they are called, of these compute capabilities.
+
+    With `by_pip` what came so is as good as a compiler and a toolkit of the machine's own.
+    """
     if e.triton is None:
         yield "Triton", _no("Triton, which writes the GPU's code, is not installed", 'pip install "triton>=3.6"')
-    if e.cxx is None:
-        yield "g++", _no("no C++ compiler (g++) is found", "sudo apt-get install g++")
+    if e.cxx is None and not (by_pip and e.zig):
+        yield "g++", _no("no C++ compiler (g++) is found", INSTALL_CROSS if by_pip else "sudo apt-get install g++")
     toolkit = f"cuda-toolkit-{e.torch_cuda.replace('.', '-')}" if e.torch_cuda else "cuda-toolkit"
     install = f"sudo apt-get install {toolkit} (from NVIDIA's repository)"
+    if e.cuda_home is None and by_pip and e.cuda_headers:
+        return  # machine code alone, without PTX, takes no nvcc
     if e.cuda_home is None:
         why = "no CUDA toolkit (include/cuda.h) is found; AOTInductor's wrapper is compiled with it"
         yield "toolkit", _no(why, install)
@@ -126,7 +136,7 @@ def usable_for(capabilities: Sequence[tuple[int, int]], facts: Environment | Non
     if e.torch is None or e.torch_problem:
         return _no(f"PyTorch cannot be imported ({e.torch_problem or 'not installed'})", INSTALL_TORCH)
     gpus = {f"compute capability {dotted(capability)}": capability for capability in capabilities}
-    return next((obstacle for _, obstacle in _compiler_obstacles(e, gpus)), Usable(True))
+    return next((obstacle for _, obstacle in _compiler_obstacles(e, gpus, by_pip=True)), Usable(True))
 
 
 def _gpu_obstacles(e: Environment, used: Sequence[Device]) -> Iterator[tuple[str, Usable]]:
