@@ -144,7 +144,8 @@ def test_the_worst_of_all_inputs_is_in_the_table() -> None:
         {"input": "bus.jpg", "against": "eager fp32", **COMPARISON},
         {"input": "random 1", "against": "eager fp32", **COMPARISON, "quantities": [better]},
     ]
-    card = render(make_manifest(test={"inputs": inputs, "answer": ["bus 0.9"]}))
+    card = render(make_manifest(test={"inputs": inputs, "picture": "own.png", "answer": ["bus 0.9"]}))
+    assert "What it found in own.png:\n\n- bus 0.9\n" in card
     assert card.count("| PyTorch fp32 | box_px | 0.012 | px | 0.02 + 0.0001 s | 50% |") == 1
     assert "- bus 0.9\n" in card
     random = render(make_manifest(origin="random", test={"inputs": inputs, "answer": ["bus 0.9"]}))

@@ -87,6 +87,7 @@ def render(manifest: Manifest, accuracy: Accuracy | None = None) -> str:
         runners=_RUNNERS,
         latency=_latency(test),
         parity=list(_parity(test)),
+        picture=test["picture"] if isinstance(test.get("picture"), str) else "the test's image",
         answer=[str(line) for line in _list(test.get("answer"))],
         not_run=[str(name) for name in _list(test.get("not_run"))],
         run_on=[
