@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from support import PATIENCE_S, ROOT, random_model
+from support import PATIENCE_S, ROOT, false_cuda, random_model
 from yolo26_executorch.artifacts.manifest import Manifest
 from yolo26_executorch.artifacts.native_code import read_native_code
 from yolo26_executorch.artifacts.program_file import CudaPayload, read_cuda_payload, read_methods
@@ -145,6 +145,19 @@ def test_the_interface_passes_calls_on(payload: CudaPayload, tmp_path: Path) -> 
         f"AOTInductorModelContainer{name}" for name in ("CreateWithDevice", "Delete", "Run", "GetNumInputs")
     } <= names
     assert all(name.startswith("AOTInductor") for name in names)
+
+
+def test_each_gpu_opens_its_own_object(payload: CudaPayload, tmp_path: Path) -> None:
+    library = tmp_path / "model.so"
+    library.write_bytes(payload.library)
+    cuda = false_cuda.build(tmp_path)
+    for capability in (86, 89, 90, 120):  # the last by way of PTX
+        done = false_cuda.opened(library, cuda, capability)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.split() == ["1", "1", str(len(payload.weights)), payload.weights[0].name]
+    done = false_cuda.opened(library, cuda, 75)
+    assert done.returncode == 3
+    assert "the GPU is of compute capability 7.5; this model was compiled for 8.6 9.0" in done.stderr
 
 
 def test_weights_are_those_of_the_network_and_fit_their_blocks(compiled: Path, payload: CudaPayload) -> None:
