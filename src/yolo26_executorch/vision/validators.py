@@ -148,15 +148,16 @@ class _Kind:
     """How the data sets of one kind of task are read."""
 
     find: Callable[[Path, str, Manifest], dict[str, Any]]
-    labelled: Callable[[Any], int]
-    """From a validator's metrics, how many labels counted: objects, images or pixels."""
+    labelled: Callable[[Any], int] | None
+    """From a validator's metrics, how many labels counted: objects, images or pixels. None where every image has one,
+    the folder that it is in."""
     objects: bool = False
     """Whether each object is labelled by itself."""
 
 
 _KINDS = {
     "rankings": _Kind(_described, lambda metrics: int(metrics.nt_per_class.sum()), objects=True),
-    "probabilities": _Kind(_in_folders, lambda metrics: int(metrics.nt_per_class.sum())),
+    "probabilities": _Kind(_in_folders, None),
     "class_map": _Kind(partial(_described, maps=True), lambda metrics: int(metrics.nt_per_class.sum())),
     "depth_map": _Kind(_described, lambda metrics: int(metrics._count)),
 }
@@ -217,7 +218,7 @@ class Validation:
                 raise UsageError(f"the {self._split} images cannot be read: {_words(str(error))}") from error
         self.pictures = len(self._loader.dataset)
         kind = _KINDS[self._task.kind]
-        labelled = kind.labelled(validator.metrics)
+        labelled = kind.labelled(validator.metrics) if kind.labelled else self.pictures
         self.instances = labelled if kind.objects else self.pictures
         if not labelled:
             raise UsageError(f"the {self._split} images have no labels; validation needs labelled ones")
