@@ -327,7 +327,10 @@ def test_what_cannot_be_exported_for_an_architecture_is_refused_in_words(
 
 
 def test_compilers_by_pip_do(ask: Ask, machine: Callable[..., None]) -> None:
-    packages = {"zig": "/packages/ziglang/zig", "cuda_headers": "/packages/triton/include"}
+    packages = {
+        "zig": "/packages/ziglang/zig",
+        "cuda_headers": ("/packages/triton/include", "/packages/nvidia/include"),
+    }
     machine(gpus=(), driver=None, cxx=None, nvcc=None, cuda_home=None, **packages)
     assert ask("yolo26n", backend="auto", arch=("8.6",), random_weights=True).status == 0
 

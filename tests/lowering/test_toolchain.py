@@ -46,10 +46,10 @@ def test_what_is_not_here_is_taken_from_packages(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(toolchain, "cxx", lambda: None)
     monkeypatch.setattr(toolchain, "zig", lambda: str(tmp_path / "zig"))
     monkeypatch.setattr(toolchain, "toolkit_folder", lambda: None)
-    monkeypatch.setattr(toolchain, "cuda_headers", lambda: "/headers")
+    monkeypatch.setattr(toolchain, "cuda_headers", lambda: ("/headers", "/more"))
     with toolchain.by_pip():
         compiler, headers = inductor_takes()
-        assert headers[-1] == "/headers"
+        assert headers[-2:] == ["/headers", "/more"]
         said = subprocess.check_output([compiler, "-x", "c"], text=True).split()
     assert said[:4] == ["zig", "c++", "-target", f"x86_64-linux-gnu.{toolchain.GLIBC}"]
     assert said[-2:] == ["-x", "c"]

@@ -1,7 +1,8 @@
 """The compilers of the extra `[cross]`, where the machine has none of its own: all of them come by pip.
 
 Zig's package holds a C++ compiler (Clang), a linker and the headers and symbols of every glibc: what it links runs with
-`GLIBC` and newer, and has C++'s library inside. Triton's holds CUDA's headers and an assembler for GPUs.
+`GLIBC` and newer, and has C++'s library inside. Triton's holds CUDA's headers, but for those of CCCL, and an assembler
+for GPUs.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def by_pip() -> Iterator[None]:
             original: Any = cpp_extension.include_paths
 
             def include_paths(device_type: str = "cpu", *more: Any, **named: Any) -> list[str]:
-                return [*original("cpu", *more, **named), *([headers] if device_type == "cuda" else [])]
+                return [*original("cpu", *more, **named), *(headers if device_type == "cuda" else ())]
 
             stack.enter_context(replaced(cpp_extension, "include_paths", include_paths))
         yield

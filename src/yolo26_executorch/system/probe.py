@@ -122,8 +122,8 @@ class Environment:
     torchvision: str | None = None
     zig: str | None = None
     """The C++ compiler of the extra `[cross]`."""
-    cuda_headers: str | None = None
-    """CUDA's headers in Triton's package."""
+    cuda_headers: tuple[str, ...] = ()
+    """CUDA's headers in the extra's packages."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data for reports."""
@@ -334,10 +334,12 @@ def zig() -> str | None:
     return str(path) if path else None
 
 
-def cuda_headers() -> str | None:
-    """Return the folder of CUDA's headers that came by pip, in Triton's package; None where they did not."""
-    path = _inside("triton", "backends/nvidia/include/cuda.h")
-    return str(path.parent) if path else None
+def cuda_headers() -> tuple[str, ...]:
+    """Return the folders of CUDA's headers that came by pip, Triton's and CCCL's; none where one is missing."""
+    cuda = _inside("triton", "backends/nvidia/include/cuda.h")
+    places = ("cu13/include/nv/target", "cuda_cccl/include/nv/target")
+    cccl = next(filter(None, (_inside("nvidia", place) for place in places)), None)
+    return (str(cuda.parent), str(cccl.parents[1])) if cuda and cccl else ()
 
 
 def _inside(package: str, name: str) -> Path | None:
