@@ -366,10 +366,13 @@ def test_whatever_the_runtime_says_of_a_program_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def load_program(*_: object, **named: Any) -> None:
-        assert named["verification"].name == "InternalConsistency"
+        assert named["program_verification"] == "internal consistency"
         raise error
 
-    monkeypatch.setattr(executorch, "_runtime", lambda: SimpleNamespace(load_program=load_program))
+    levels = SimpleNamespace(InternalConsistency="internal consistency")
+    monkeypatch.setattr(
+        executorch, "_bindings", lambda: SimpleNamespace(_load_program=load_program, Verification=levels)
+    )
     with (
         Artifact.open(publish(tmp_path, make_manifest(backend="xnnpack"))) as artifact,
         pytest.raises(ArtifactError, match="ExecuTorch could not load") as caught,

@@ -199,8 +199,8 @@ def test_a_record_counts_though_the_process_crashes_afterwards(tmp_path: Path, s
 
 def test_a_record_without_a_last_newline_counts(tmp_path: Path, stub: Stub) -> None:
     worker = stub("""
-        sys.stdout.write(json.dumps({"event": "record", "record": {"name": name, "backend": "xnnpack",
-            "precision": "tf32", "outcome": "skipped"}}))
+        sys.stdout.write(json.dumps({"event": "record", "record": {"name": name, "variant": name, "task": None,
+            "backend": "xnnpack", "precision": "tf32", "outcome": "skipped"}}))
     """)
     (made,), _ = run(tmp_path, worker)
     assert made.outcome == "skipped"

@@ -172,4 +172,5 @@ def test_weights_are_those_of_the_network_and_fit_their_blocks(compiled: Path, p
         assert torch.allclose(weight.tensor("cpu"), values[weight.name], rtol=1e-2, atol=1e-3), weight.name
     half = sum(len(weight.data) for weight in payload.weights if weight.dtype == torch.float16)
     size = sum((compiled / name).stat().st_size for name in ("model.pte", "aoti_cuda_blob.ptd"))
-    assert size < 1.3 * half + 6e6
+    # For one kind of GPU 6 MB of kernels and code; a second compile, which two of these three share, brings 4 more.
+    assert size < 1.3 * half + 6e6 + 4e6

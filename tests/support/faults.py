@@ -75,7 +75,7 @@ class Lowered:
                 time.sleep(0.002)
 
 
-def lower(model: Any, options: ExportOptions, clock: Any) -> Lowered:
+def lower(model: Any, options: ExportOptions, clock: Any, targets: Any) -> Lowered:
     for stage in ("export", "lower", "compile", "write"):
         clock(stage)
         time.sleep(0.002)
