@@ -178,6 +178,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
             read_named_data(tmp_path / name)
 
 
+@pytest.mark.slow
 def test_reading_is_silent(tmp_path: Path, program: bytes, capfd: pytest.CaptureFixture[str]) -> None:
     """Also the first time, when ExecuTorch's modules are imported: people only look at a file."""
     import subprocess

@@ -139,6 +139,7 @@ def test_eager_is_eager(task: str) -> None:
         assert (peer.name, peer.settings) == ("eager", {"threads": "1"})
 
 
+@pytest.mark.slow
 def test_compile_is_one_graph_of_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     whole, asked = torch.compile, []
 

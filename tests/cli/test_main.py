@@ -119,7 +119,15 @@ def test_a_reader_who_leaves_is_no_error() -> None:
     assert process.wait() == 1
 
 
-@pytest.mark.parametrize("words", [["list"], ["--help"], ["inspect", "detect"], ["doctor"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["list"],
+        ["--help"],
+        pytest.param(["inspect", "detect"], marks=pytest.mark.slow),
+        pytest.param(["doctor"], marks=pytest.mark.slow),
+    ],
+)
 def test_a_terminal_of_plain_letters(words: list[str], exported: Callable[[str], Path]) -> None:
     if words[0] == "inspect":
         words = ["inspect", str(exported("detect"))]

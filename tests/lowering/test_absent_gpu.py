@@ -35,6 +35,7 @@ def test_libraries_see_the_described_gpu_and_afterwards_none() -> None:
     assert triton.runtime.driver._active is driver
 
 
+@pytest.mark.slow
 def test_weights_are_written_as_they_are_in_the_strides_that_were_compiled() -> None:
     weights = _Weights()
     value = torch.arange(24.0).reshape(2, 3, 2, 2)

@@ -24,6 +24,7 @@ def checkpoint(task: str) -> Checkpoint:
     return load(source, weights_dir=None, random=False, seed=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["tf32", "fp16", "fp32"])
 @pytest.mark.parametrize("task", ["pose", "obb"])
 def test_our_kernels_roundings_are_allowed(task: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from support import product
 from yolo26_executorch.errors import ParityError
 from yolo26_executorch.models.checkpoints import Checkpoint, Source, load
 from yolo26_executorch.models.export_model import Dense, ExportModel
@@ -101,9 +102,7 @@ def column(case_: Case, name: str) -> tuple[str, int]:
 # ---- accepted ----
 
 
-@pytest.mark.parametrize("batch", [1, 2])
-@pytest.mark.parametrize("outputs", OUTPUT_FORMATS)
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(("task", "outputs", "batch"), product(TASKS, OUTPUT_FORMATS, [1, 2]))
 def test_the_same_outputs_agree_wholly(task: str, outputs: str, batch: int) -> None:
     it = case(task, outputs, batch)
     report = it.judge(it.outputs)
@@ -171,9 +170,7 @@ def _centred(corners: Tensor) -> Tensor:
     return torch.cat([(corners[..., :2] + corners[..., 2:]) / 2, corners[..., 2:] - corners[..., :2]], -1)
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("outputs", OUTPUT_FORMATS)
-@pytest.mark.parametrize("task", RANKED)
+@pytest.mark.parametrize(("task", "outputs", "precision"), product(RANKED, OUTPUT_FORMATS, PRECISIONS))
 def test_errors_within_tolerance_are_accepted(task: str, outputs: str, precision: str) -> None:
     """Ranks change where scores nearly tie, the last rank too, and boxes end on other pixels of the masks."""
     it = case(task, outputs)
@@ -296,9 +293,7 @@ ROW_DAMAGE: dict[str, Callable[[Case], None]] = {
 }
 
 
-@pytest.mark.parametrize("damage", list(ROW_DAMAGE))
-@pytest.mark.parametrize("outputs", OUTPUT_FORMATS)
-@pytest.mark.parametrize("task", RANKED)
+@pytest.mark.parametrize(("task", "outputs", "damage"), product(RANKED, OUTPUT_FORMATS, ROW_DAMAGE))
 def test_damaged_rankings_are_refused(task: str, outputs: str, damage: str) -> None:
     it = case(task, outputs)
     ROW_DAMAGE[damage](it)
@@ -327,10 +322,9 @@ def test_swapped_columns_are_refused(task: str, outputs: str, pair: tuple[str, s
     assert not it.judge(it.outputs).passed
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("axis", range(4))
-@pytest.mark.parametrize("outputs", OUTPUT_FORMATS)
-@pytest.mark.parametrize("task", RANKED)
+@pytest.mark.parametrize(
+    ("task", "outputs", "axis", "precision"), product(RANKED, OUTPUT_FORMATS, range(4), PRECISIONS)
+)
 def test_shifted_boxes_are_refused(task: str, outputs: str, axis: int, precision: str) -> None:
     """In float32 a pixel shows on every box; in coarser precisions a shift shows on the smallest ones first."""
     it = case(task, outputs)

@@ -217,6 +217,7 @@ def test_the_picture_and_the_object_that_are_off_are_named(tmp_path: Path, monke
     assert counts[0].objects == counts[0].matched > 0
 
 
+@pytest.mark.slow
 def test_pictures_fill_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three pictures, two at a time: each is compared once, with its own answer."""
     second = shifted(lambda images: torch.arange(len(images)) == 1)
@@ -241,6 +242,7 @@ def test_a_reduced_precision_is_compared_with_both(tmp_path: Path, monkeypatch: 
     assert exact.max == 0 < rounded.max
 
 
+@pytest.mark.slow
 def test_nothing_but_figures_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, model = eager_artifact(tmp_path, monkeypatch, "classify")
     outputs: list[weakref.ref[Tensor]] = []

@@ -166,6 +166,7 @@ def test_batches_and_bytes_change_nothing(task: str, eager: Place, drawn: Callab
     assert five == pytest.approx(one, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_input_need_not_be_square(eager: Place, drawn: Callable[[str], Path]) -> None:
     square = validate(eager("detect"), drawn("detect"))
     wide = validate(
@@ -214,6 +215,7 @@ class Shifted(EagerRunner):
         return {name: values.roll(1, -1) if name == "protos" else values for name, values in given.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [MasksAlone, Shifted])
 def test_masks_that_are_not_pytorch_s_are_seen(
     kind: type[EagerRunner], eager: Place, drawn: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
@@ -303,6 +305,7 @@ def small(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
+@pytest.mark.slow
 def test_plots_are_drawn_where_they_are_wanted(
     eager: Place, small: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
