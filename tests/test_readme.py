@@ -167,7 +167,7 @@ def test_what_stands_for_a_file_s_words_is_run_with_one() -> None:
     assert {*re.findall("`make ([a-z-]+)`", TEXT)} <= {*targets}
 
 
-PAGES = sorted({*ROOT.glob("*.md"), *(ROOT / "examples").rglob("*.md"), *ROOT.glob("*/README.md")})
+PAGES = sorted({*ROOT.glob("*.md"), *(ROOT / "examples").rglob("*.md"), *ROOT.glob("[!.]*/README.md")})
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
