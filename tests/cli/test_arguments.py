@@ -86,7 +86,7 @@ def test_an_export_as_ultralytics_users_type_it(typed: str, meant: str) -> None:
     ],
 )
 def test_other_commands_as_ultralytics_users_type_them(typed: str, meant: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli.arguments, "find_artifact", lambda *_: None)
+    monkeypatch.setattr(cli.artifacts, "find_artifact", lambda *_: None)
     found, expected = vars(parsed(typed)), vars(parsed(meant))
     del found["argv"], expected["argv"]
     assert found == expected
@@ -110,7 +110,7 @@ def test_other_commands_as_ultralytics_users_type_them(typed: str, meant: str, m
 def test_what_has_no_effect_is_told(
     typed: str, told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli.arguments, "find_artifact", lambda *_: None)
+    monkeypatch.setattr(cli.artifacts, "find_artifact", lambda *_: None)
     parsed(typed)
     assert f"yolo26-et: warning: {told}" in capsys.readouterr().err
 

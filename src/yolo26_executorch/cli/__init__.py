@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeAlias
 
 from ..errors import InputError, UsageError, Yolo26Error, first_line, printable
 from ..system.probe import package_version
-from . import arguments
+from . import arguments, artifacts
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -223,7 +223,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     args = parser.commands[command].parse_args(typed.words)
     args.argv = [command, *typed.words]
     for place in _artifacts_of(args):
-        arguments.find_artifact(place, argv, PROG)
+        artifacts.find_artifact(place, argv, PROG)
     for note in typed.notes:
         warn(note)
     return args

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
-import glob
 import os
 import re
 import shlex
@@ -361,53 +360,6 @@ def _flag_before_command(words: Sequence[str], commands: Sequence[str], prog: st
     near = difflib.get_close_matches(words[0], _OWN_FLAGS, n=1)
     hint = f"did you mean `{prog} {near[0]}`?" if near else f"a command goes before flags; `{prog} --help` shows them"
     return UsageError(f"no flag {words[0]} without a command; {hint}")
-
-
-def find_artifact(given: Path, argv: Sequence[str], prog: str) -> None:
-    """Say what was probably meant where a command names an artifact that is not there.
-
-    Raises:
-        UsageError: the word is a checkpoint or a variant, which must be exported first, or another folder holds an
-            artifact of that name; the message holds the line to type.
-    """
-    from ..artifacts.manifest import MANIFEST
-    from ..models import naming
-
-    word = str(given)
-    if (given / MANIFEST).exists():
-        return
-
-    def line(right: str, *more: str) -> str:
-        spelled = {word: right, **{f"{key}={word}": f"{key}={right}" for key in ("model", "--model", "weights")}}
-        return f"`{prog} {shlex.join([*(spelled.get(one, one) for one in argv), *more])}`"
-
-    if given.is_file() and (given.parent / MANIFEST).exists():
-        raise UsageError(f"{word} is a file of an artifact; type {line(str(given.parent))}")
-    if given.is_dir() and (made := sorted(path.parent for path in given.glob(f"*/{MANIFEST}"))):
-        raise UsageError(f"{word} is a folder of artifacts; type {line(str(made[0]))}")
-
-    if given.suffix == ".pt" or word in ALL_VARIANTS:
-        if given.suffix == ".pt" and not given.is_file() and given.stem not in ALL_VARIANTS:
-            raise UsageError(f"no such artifact or checkpoint: {word}; `{prog} export CHECKPOINT` makes an artifact")
-        names = naming.names_of(given.absolute()) if given.is_file() else (given.name.removesuffix(".pt"),)
-        if made := [place for name in names for place in _places_of(name)]:
-            raise UsageError(f"{word} is no artifact, and {made[0]} is one of its name: type {line(str(made[0]))}")
-        first = f"`{prog} export {shlex.quote(word)}`"
-        way = f"type {line(word, '--export')}, or {first} first" if "predict" in argv[:2] else f"type {first} first"
-        raise UsageError(f"{word} is to be exported before it can run: {way}")
-    if not given.exists() and (made := _places_of(given.name)):
-        raise UsageError(f"no artifact at {word}; did you mean {line(str(made[0]))}?")
-
-
-def _places_of(name: str) -> list[Path]:
-    """Return the artifacts of a name in this folder and in those below it, where exports usually go first."""
-    from ..artifacts.manifest import MANIFEST
-    from ..exporter.request import BASE_PATH
-
-    here = Path()
-    found = [path.parent for path in (BASE_PATH / name / MANIFEST, here / name / MANIFEST) if path.exists()]
-    found += sorted(path.parent for path in here.glob(f"*/{glob.escape(name)}/{MANIFEST}"))
-    return list(dict.fromkeys(found))
 
 
 def _take(

@@ -197,9 +197,15 @@ def _value(word: str) -> Any:
 def _exported(model: Path) -> Path:
     """Export a checkpoint or a variant with the usual options, unless its artifact is there; returns its folder.
 
-    Its progress goes to standard error, since standard output is for results.
+    One that is there is taken whatever options it was made with. Progress goes to standard error, since standard
+    output is for results.
     """
     from ..exporter.api import export
+    from .artifacts import artifact_of
+
+    if found := artifact_of(model):
+        warn(f"{model}: {found} was made from it and is used")
+        return found
 
     with contextlib.redirect_stdout(sys.stderr):
         return export(str(model), skip_existing=True)

@@ -116,6 +116,8 @@ def check_archive(path: Path) -> None:
     Raises:
         CheckpointError: no such file, not a PyTorch zip archive, or an entry fails its CRC-32.
     """
+    if (best := path / "weights" / "best.pt").is_file():
+        raise CheckpointError(f"{path} is a training's folder; did you mean {best}?")
     if not path.is_file():
         siblings = [p.name for p in path.parent.glob("*.pt")] if path.parent.is_dir() else []
         near = difflib.get_close_matches(path.name, siblings, n=3)
