@@ -89,6 +89,11 @@ def test_without_a_source_the_photographs_are_taken(model: YOLO26) -> None:
     assert [Path(result.path).name for result in model()] == ["bus.jpg", "zidane.jpg"]
 
 
+def test_an_image_that_could_not_be_read_is_not_taken_for_no_source(model: YOLO26) -> None:
+    with pytest.raises(InputError, match=r"None is no image; cv2\.imread gives it for a file that it cannot read"):
+        model.predict(None)
+
+
 @pytest.mark.parametrize(
     ("use", "told"),
     [

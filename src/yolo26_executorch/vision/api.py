@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from ..artifacts.reading import Artifact
-from ..errors import OptionError, UsageError
-from ..models.preprocess import sample_images
+from ..errors import InputError, OptionError, UsageError
+from ..models.preprocess import BUNDLED, sample_images
 from .tracking import TRACKING_CONFIDENCE, check_tracking, register
 
 if TYPE_CHECKING:
@@ -111,15 +111,17 @@ class YOLO26:
             raise AttributeError(f"an exported model has no {name}: {why}", name=name, obj=self)
 
     @overload
-    def predict(self, source: Any = None, stream: Literal[False] = False, **settings: Any) -> list[Results]: ...
+    def predict(self, source: Any = BUNDLED, stream: Literal[False] = False, **settings: Any) -> list[Results]: ...
     @overload
     def predict(self, source: Any, stream: Literal[True], **settings: Any) -> Iterator[Results]: ...
-    def predict(self, source: Any = None, stream: bool = False, **settings: Any) -> list[Results] | Iterator[Results]:
+    def predict(
+        self, source: Any = BUNDLED, stream: bool = False, **settings: Any
+    ) -> list[Results] | Iterator[Results]:
         """Run the model on a source.
 
         Args:
             source: whatever Ultralytics takes; see `sources.open_source`. What cannot be read is left out, and
-                `predictor.dataset.unreadable` names it. None: the photographs that come with Ultralytics.
+                `predictor.dataset.unreadable` names it. Without one: the photographs that come with Ultralytics.
             stream: return a generator, which holds one batch at a time, instead of a list.
             settings: Ultralytics' own, such as `conf`, `max_det`, `save`, `save_dir`; `classes` also takes names.
                 What could not be saved is in `predictor.unsaved`.
@@ -236,10 +238,12 @@ class YOLO26:
             raise UsageError(f"the model of {self.folder} was closed; open it again with YOLO26({str(self.folder)!r})")
         if settings.get("classes") is not None:
             settings = {**settings, "classes": class_indices(settings["classes"], self.names)}
+        if source is None:
+            raise InputError("None is no image; cv2.imread gives it for a file that it cannot read: check the path")
         predictor = predict.make_predictor(self._backend, mode, settings)
         args = predictor.args
         predictor.source = sources.open_source(
-            sample_images() if source is None else source,
+            sample_images() if source is BUNDLED else source,
             batch=args.batch,
             vid_stride=args.vid_stride,
             buffer=args.stream_buffer,
