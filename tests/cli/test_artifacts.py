@@ -12,6 +12,7 @@ from support import CHECKPOINTS, make_manifest, publish
 from yolo26_executorch import cli
 from yolo26_executorch.cli import predict as predict_command
 from yolo26_executorch.cli.artifacts import artifact_of
+from yolo26_executorch.exporter import existing
 from yolo26_executorch.system.files import sha256_of
 
 BEST = Path("runs/detect/train/weights/best.pt")
@@ -64,11 +65,16 @@ def test_a_damaged_artifact_is_nobodys(trained: Path) -> None:
     assert artifact_of(trained) is None
 
 
-def test_a_variant_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_variant_is_found_by_its_published_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    publish(MADE.parent, make_manifest(backend="xnnpack"))
+    monkeypatch.setattr(existing, "default_weights_dir", lambda: tmp_path)
+    publish(MADE.parent, make_manifest(backend="xnnpack", origin="published"))
+    publish(MADE.parent, make_manifest(backend="xnnpack", task="classify"))  # of random weights
     assert artifact_of(Path("yolo26n")) == artifact_of(Path("yolo26n.pt")) == MADE.parent / "yolo26n"
+    assert artifact_of(Path("yolo26n-cls")) is None
     assert artifact_of(Path("yolo26s")) is None
+    (tmp_path / "yolo26n.pt").write_bytes(b"other weights of that name")
+    assert artifact_of(Path("yolo26n")) is None
 
 
 def test_a_trainings_folder_leads_to_its_checkpoint(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

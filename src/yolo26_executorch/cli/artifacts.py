@@ -9,7 +9,6 @@ from pathlib import Path
 
 from ..errors import UsageError, Yolo26Error
 from ..models.variants import ALL_VARIANTS
-from ..system.files import sha256_of
 
 
 def find_artifact(given: Path, argv: Sequence[str], prog: str) -> None:
@@ -53,17 +52,23 @@ def find_artifact(given: Path, argv: Sequence[str], prog: str) -> None:
 
 
 def artifact_of(model: Path) -> Path | None:
-    """Return the artifact here that was made from a checkpoint's very file, or of a variant; None without one."""
+    """Return the artifact here that was made from a checkpoint's very file or a variant's weights, or None."""
+    if not (places := _places_of_model(model)):
+        return None
     from ..artifacts.reading import load_manifest
+    from ..exporter.existing import identity_of
+    from ..models.checkpoints import Source
+    from ..models.options import ExportOptions
 
-    for place in _places_of_model(model):
+    name = model.name.removesuffix(".pt")
+    source = Source(name, None, model) if model.is_file() else Source(name, ALL_VARIANTS.get(name), None)
+    identity = identity_of(source, ExportOptions(), None)
+    for place in places:
         try:
             manifest = load_manifest(place)
         except Yolo26Error:
             continue  # a damaged one is none
-        if model.is_file() and manifest.checkpoint.sha256 == sha256_of(model):
-            return place
-        if not model.is_file() and manifest.variant == model.name.removesuffix(".pt"):
+        if not identity.differs(manifest):
             return place
     return None
 

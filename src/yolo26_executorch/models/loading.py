@@ -72,7 +72,7 @@ def load_network(
             f"{_RGB} channels, RGB, can be exported; fix: train with `channels: 3` in the data set's file"
         )
     names = _names_of(path, getattr(network, "names", None), _class_count(path, task, head))
-    return Network(network.float().eval(), task, names, _keypoint_shape(path, head))
+    return Network(network, task, names, _keypoint_shape(path, head))
 
 
 def silence_ultralytics() -> None:
